@@ -1,0 +1,1 @@
+"""blt_jax: scaling studies of the Byte Latent Transformer against tokens, in JAX."""

@@ -1,0 +1,456 @@
+"""Frozen, checked configuration: what a model, a run and a study are.
+
+Experiments build a locked `ConfigDict`; `build` turns it into these dataclasses once, at the
+boundary, and every check runs there. A field that is 0 or "" where that makes no sense is resolved
+when the dataclass is made, so `to_dict` always shows the value that is used. No imports of ours.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+
+# Byte vocabulary (bytelatent tokenizer, fixed by compatibility with the published weights).
+BOE, BOS, EOS, DELIMITER, BYTE_OFFSET = 0, 1, 2, 3, 4
+BYTE_VOCAB = 256 + BYTE_OFFSET
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work. The message is one line: field, value, why, mend."""
+
+
+def _need(ok, field, value, why):
+    if not ok:
+        raise ConfigError(f"{field} = {value!r}: {why}")
+
+
+def _choice(field, value, options):
+    if value not in options:
+        near = difflib.get_close_matches(str(value), options, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ConfigError(f"{field} = {value!r}: must be one of {', '.join(options)}{hint}")
+
+
+def round_up(x, multiple):
+    return -(-x // multiple) * multiple
+
+
+# ---------------------------------------------------------------- model
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """One stack of pre-norm Llama blocks (RMSNorm, RoPE, SwiGLU, no biases)."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int = 0  # key/value heads; 0: as many as heads
+    ffn: int = 0  # SwiGLU hidden width; 0: 8/3 of width, rounded up to ffn_multiple
+    ffn_multiple: int = 256  # the published models round to 256
+    window: int = 0  # positions that a query sees, itself included; 0: all before it
+    rope_theta: float = 500_000.0
+    norm_eps: float = 1e-5
+
+    def __post_init__(self):
+        _need(self.layers >= 0, "layers", self.layers, "must not be negative")
+        for field in ("width", "heads", "ffn_multiple"):
+            _need(getattr(self, field) >= 1, field, getattr(self, field), "must be at least 1")
+        _need(self.window >= 0, "window", self.window, "must be 0 (no window) or a number of positions")
+        _need(self.width % self.heads == 0, "heads", self.heads, f"must divide width {self.width}")
+        _need(
+            (self.width // self.heads) % 2 == 0,
+            "heads",
+            self.heads,
+            f"RoPE needs an even head width, but {self.width} / {self.heads} is odd",
+        )
+        if not self.kv_heads:
+            object.__setattr__(self, "kv_heads", self.heads)
+        _need(self.heads % self.kv_heads == 0, "kv_heads", self.kv_heads, f"must divide heads {self.heads}")
+        if not self.ffn:
+            object.__setattr__(self, "ffn", round_up(int(2 * 4 * self.width / 3), self.ffn_multiple))
+        _need(self.ffn >= 1, "ffn", self.ffn, "must be at least 1")
+
+    @property
+    def head_width(self):
+        return self.width // self.heads
+
+
+INIT_FACTORS = ("disabled", "current_depth", "global_depth", "dim_ratio")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lm:
+    """A causal LM over one alphabet: BPE tokens, or bytes (flat byte LM, entropy model)."""
+
+    stack: Stack
+    vocab: int = BYTE_VOCAB
+    unit: str = "byte"  # "byte" | "token": what one position holds
+    init_factor: str = "disabled"  # depth scaling of the initial weights (blt.md, section 7)
+    kind: str = "lm"
+
+    def __post_init__(self):
+        _choice("unit", self.unit, ("byte", "token"))
+        _choice("init_factor", self.init_factor, INIT_FACTORS)
+        _need(self.vocab >= 2, "vocab", self.vocab, "must be at least 2")
+        _need(self.unit == "token" or self.vocab == BYTE_VOCAB, "vocab", self.vocab, f"bytes need {BYTE_VOCAB}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Blt:
+    """Byte Latent Transformer, and with cross-attention off its relatives (SpaceByte).
+
+    The choices after `init_factor` are those where paper and published code differ
+    (blt.md, section 16): see `RELEASED` and `PAPER`.
+    """
+
+    encoder: Stack
+    latent: Stack
+    decoder: Stack
+    slots: int = 2  # K: query (and key) slots per patch, each as wide as a byte state
+    cross_heads: int = 0  # heads of both cross-attentions; 0: as many as the encoder's
+    encoder_cross: str = "last"  # "none" | "last" | "all": after which encoder layers patches read bytes
+    decoder_cross: str = "all"  # "none" | "first" | "all": before which decoder layers bytes read patches
+    hash_sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 8)  # n of the byte n-grams; () for none
+    hash_functions: int = 1  # hash functions per n, each with its own tables
+    hash_rows: int = 500_002  # rows per table
+    vocab: int = BYTE_VOCAB
+    init_factor: str = "disabled"
+    cross_residual: str = "double"  # "double": out = 2x + attention, as published; "single": x + attention
+    pool_from: str = "states"  # "states" after the encoder layers, as published; "embeddings" before them
+    hash_norm: bool = False  # divide the sum of embeddings by (tables + 1), as the paper says
+    hash_short: str = "pad"  # n-grams that begin before the row: "pad" with id 0, or "omit"
+    hash_order: str = "oldest"  # which byte of an n-gram gets power 0 of the prime: "oldest" | "newest"
+    hash_scope: str = "row"  # n-grams may look across documents of a row ("row") or not ("document")
+    kind: str = "blt"
+
+    def __post_init__(self):
+        object.__setattr__(self, "hash_sizes", tuple(self.hash_sizes))
+        if not self.cross_heads:
+            object.__setattr__(self, "cross_heads", self.encoder.heads)
+        _choice("encoder_cross", self.encoder_cross, ("none", "last", "all"))
+        _choice("decoder_cross", self.decoder_cross, ("none", "first", "all"))
+        _choice("init_factor", self.init_factor, INIT_FACTORS)
+        _choice("cross_residual", self.cross_residual, ("double", "single"))
+        _choice("pool_from", self.pool_from, ("states", "embeddings"))
+        _choice("hash_short", self.hash_short, ("pad", "omit"))
+        _choice("hash_order", self.hash_order, ("oldest", "newest"))
+        _choice("hash_scope", self.hash_scope, ("row", "document"))
+        for part in ("encoder", "decoder"):
+            stack = getattr(self, part)
+            _need(stack.window > 0, f"{part}.window", stack.window, "local models need a window of at least 1")
+        _need(self.slots >= 1, "slots", self.slots, "must be at least 1")
+        _need(
+            self.encoder.width % self.cross_heads == 0,
+            "cross_heads",
+            self.cross_heads,
+            f"must divide the byte width {self.encoder.width}",
+        )
+        _need(
+            self.decoder.width == self.encoder.width,
+            "decoder.width",
+            self.decoder.width,
+            f"must equal encoder.width {self.encoder.width}: the decoder continues the encoder's byte states",
+        )
+        _need(self.encoder.layers >= 1, "encoder.layers", self.encoder.layers, "must be at least 1")
+        _need(self.decoder.layers >= 1, "decoder.layers", self.decoder.layers, "must be at least 1")
+        _need(self.latent.layers >= 1, "latent.layers", self.latent.layers, "must be at least 1")
+        _need(all(n >= 1 for n in self.hash_sizes), "hash_sizes", self.hash_sizes, "must be positive")
+        _need(0 <= self.hash_functions <= 11, "hash_functions", self.hash_functions, "must be 0 to 11")
+        _need(2 <= self.hash_rows < 2**31, "hash_rows", self.hash_rows, "must be 2 to 2^31 - 1")
+        _need(self.vocab == BYTE_VOCAB, "vocab", self.vocab, f"bytes need {BYTE_VOCAB}")
+
+    @property
+    def slots_width(self):
+        """Width of a patch between the local models and the latent model, before any projection."""
+        return self.encoder.width * (self.slots if self.encoder_cross != "none" else 1)
+
+    @property
+    def hash_tables(self):
+        return len(self.hash_sizes) * self.hash_functions
+
+
+Model = Lm | Blt
+
+# The two readings of BLT where the paper and the published code differ (blt.md, section 16).
+RELEASED = dict(cross_residual="double", pool_from="states", hash_norm=False, hash_short="pad", hash_order="oldest")
+PAPER = dict(cross_residual="single", pool_from="embeddings", hash_norm=True, hash_short="omit", hash_order="newest")
+
+# ---------------------------------------------------------------- patching and data
+
+RULES = ("entropy", "relative", "combined", "space", "strided", "byte", "bpe")
+
+
+@dataclasses.dataclass(frozen=True)
+class Patching:
+    """Where patches start (blt.md, section 2). Rules see bytes already read, never later ones."""
+
+    rule: str = "entropy"  # one of RULES
+    target: float = 0.0  # bytes per patch to calibrate `threshold` for; 0: threshold is used as given
+    threshold: float = 1.335442066192627  # nats; rule "relative": the rise in nats
+    threshold_add: float = 0.0  # nats, rule "combined": the rise
+    stride: int = 0  # bytes, rule "strided"
+    max_length: int = 0  # bytes; longer patches are cut; 0: no limit
+    newline_reset: bool = False  # the entropy model's context restarts after each newline
+
+    def __post_init__(self):
+        _choice("patching.rule", self.rule, RULES)
+        _need(self.target == 0 or self.target >= 1, "patching.target", self.target, "must be 0 or at least 1 byte")
+        _need(self.rule != "strided" or self.stride >= 1, "patching.stride", self.stride, "must be at least 1 byte")
+        _need(self.max_length >= 0, "patching.max_length", self.max_length, "must not be negative")
+
+    @property
+    def needs_entropies(self):
+        return self.rule in ("entropy", "relative", "combined")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The corpus of a study and the rows that models read."""
+
+    input: str = "stdlib"  # "stdlib", or a glob of .jsonl[.gz|.zst], .parquet, .txt
+    validation_input: str = ""  # a glob; "": split `input` by document hash
+    field: str = "text"  # the field of a JSON line or parquet row that holds the text
+    source_field: str = "source"  # the field that names a document's source; absent: the file's name
+    validation_fraction: float = 0.05  # share of documents, by hash, that goes to validation
+    max_bytes: int = 0  # text bytes of training data; documents in hash order until then; 0: all
+    validation_max_bytes: int = 0  # likewise for validation
+    row_bytes: int = 4096  # L: byte positions per row; token rows hold as much text
+    seed: int = 0  # order of rows
+
+    def __post_init__(self):
+        _need(0 < self.validation_fraction < 1, "data.validation_fraction", self.validation_fraction, "0 < x < 1")
+        _need(self.row_bytes >= 8, "data.row_bytes", self.row_bytes, "must be at least 8 bytes")
+        for field in ("max_bytes", "validation_max_bytes"):
+            _need(getattr(self, field) >= 0, f"data.{field}", getattr(self, field), "must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    path: str = ""  # a tokenizer.json; "": train a byte-level BPE on the training split
+    vocab: int = 4096  # entries, specials included, when trained here
+
+    def __post_init__(self):
+        _need(self.vocab >= 260, "tokenizer.vocab", self.vocab, "needs 256 bytes and the specials: at least 260")
+
+
+# ---------------------------------------------------------------- run
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """AdamW with clipping, linear warm-up and a cosine (paper, section 4.8)."""
+
+    learning_rate: float = 4e-4
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip: float = 1.0  # global gradient norm
+    warmup_steps: int = 2000
+    final_ratio: float = 0.0  # learning rate at the last step over the peak
+
+    def __post_init__(self):
+        _need(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "must be positive")
+        _need(self.clip > 0, "optimizer.clip", self.clip, "must be positive")
+        _need(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Devices per mesh axis; -1 once: what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self):
+        sizes = (self.data, self.fsdp, self.tensor)
+        _need(all(s >= 1 or s == -1 for s in sizes), "mesh", sizes, "each axis is -1 or at least 1")
+        _need(sizes.count(-1) <= 1, "mesh", sizes, "only one axis may be -1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    steps: int = 1000  # optimiser steps
+    rows: int = 8  # rows per global batch
+    seed: int = 0  # initial weights
+    dtype: str = "auto"  # compute: "float32", "bfloat16"; "auto": bfloat16 on TPU/GPU, float32 on CPU
+    remat: str = "none"  # "none" | "full": recompute each layer in the backward pass
+    log_every: int = 10  # steps per line of metrics.jsonl
+    checkpoint_every: int = 500  # steps
+    eval_rows: int = 16  # rows per validation batch
+
+    def __post_init__(self):
+        for field in ("steps", "rows", "log_every", "checkpoint_every", "eval_rows"):
+            _need(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), "must be at least 1")
+        _choice("train.dtype", self.dtype, ("auto", "float32", "bfloat16"))
+        _choice("train.remat", self.remat, ("none", "full"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that `launch.train` needs. Paths are relative to the run's folder."""
+
+    name: str
+    family: str  # the label that reports group by
+    size: str  # the label of the model's size within its family
+    model: Model
+    store: str  # folder of the document store
+    index: str  # row index of the training split
+    validation_index: str  # row index of the validation split
+    patching: Patching | None = None  # None: the model reads bytes or tokens one by one
+    tokenizer: str = ""  # tokenizer.json; "": the model reads bytes
+    optimizer: Optimizer = Optimizer()
+    train: Train = Train()
+    mesh: Mesh = Mesh()
+    data_seed: int = 0  # order of rows
+    budget: float = 0.0  # training FLOPs that the steps were solved for; 0: none
+
+    def __post_init__(self):
+        if isinstance(self.model, Blt):
+            _need(self.patching is not None, "patching", None, "a BLT model needs a patching rule")
+        else:
+            _need(self.patching is None, "patching", self.patching, "a plain LM has no patches")
+            if self.model.unit == "token":
+                _need(bool(self.tokenizer), "tokenizer", self.tokenizer, "a token model needs a tokenizer.json")
+
+
+# ---------------------------------------------------------------- study
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    model: Model
+    learning_rate: float  # peak, at this size
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One curve of the report: the same architecture and patching at several sizes."""
+
+    sizes: dict[str, Size]
+    patching: Patching | None = None
+    label: str = ""  # name in plots; "": the family's key
+
+    def __post_init__(self):
+        _need(bool(self.sizes), "sizes", self.sizes, "a family needs at least one size")
+
+
+@dataclasses.dataclass(frozen=True)
+class EntropyModel:
+    """The byte LM that measures entropies; trained first, on the study's own training split."""
+
+    size: Size
+    bytes: int = 1_000_000  # training bytes
+    rows: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    name: str
+    families: dict[str, Family]
+    budgets: tuple[float, ...]  # training FLOPs of each run, in `convention`
+    entropy_model: EntropyModel
+    data: Data = Data()
+    tokenizer: Tokenizer = Tokenizer()
+    optimizer: Optimizer = Optimizer()  # learning_rate and warmup_steps are set per run
+    train: Train = Train()  # steps are solved per run
+    mesh: Mesh = Mesh()
+    seeds: tuple[int, ...] = (0,)
+    convention: str = "exact"  # FLOP convention that budgets are matched in: "paper" | "exact"
+    warmup_fraction: float = 0.1  # of a run's steps, at most optimizer.warmup_steps
+    checkpoints_per_run: int = 4  # evenly spaced, the last one at the end
+    sample_bytes: int = 320  # length of the text that the report shows cut into patches
+
+    def __post_init__(self):
+        object.__setattr__(self, "budgets", tuple(float(b) for b in self.budgets))
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        _need(bool(self.budgets), "budgets", self.budgets, "a study needs at least one FLOP budget")
+        _need(all(b > 0 for b in self.budgets), "budgets", self.budgets, "must be positive")
+        _need(bool(self.seeds), "seeds", self.seeds, "a study needs at least one seed")
+        _need(bool(self.families), "families", self.families, "a study needs at least one family")
+        _choice("convention", self.convention, ("paper", "exact"))
+        _need(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "must be 0 to below 1")
+        for name, family in self.families.items():
+            for size, entry in family.sizes.items():
+                where = f"families.{name}.sizes.{size}"
+                is_blt = isinstance(entry.model, Blt)
+                _need(is_blt == (family.patching is not None), where, entry.model.kind, "BLT, and only BLT, has patching")
+        entropy = self.entropy_model.size.model
+        ok = isinstance(entropy, Lm) and entropy.unit == "byte"
+        _need(ok, "entropy_model.size.model", entropy.kind, "the entropy model is a byte LM (kind 'lm', unit 'byte')")
+
+
+# ---------------------------------------------------------------- dict <-> dataclass
+
+
+def build(kind, values, where=""):
+    """Makes dataclass `kind` from nested dicts. Raises ConfigError naming the field and the nearest known key."""
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    made = {}
+    for key, value in dict(values).items():
+        path = f"{where}.{key}" if where else key
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
+            raise ConfigError(f"unknown config key {path!r}: {hint}")
+        made[key] = _convert(hints[key], value, path)
+    missing = [n for n, f in fields.items() if n not in made and f.default is dataclasses.MISSING]
+    if missing:
+        raise ConfigError(f"{where or kind.__name__}: {', '.join(missing)} must be set")
+    try:
+        return kind(**made)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.{error}" if where else str(error)) from None
+
+
+def _convert(hint, value, path):
+    if hint is Model:
+        kind = dict(value).get("kind")
+        _choice(f"{path}.kind", kind, ("lm", "blt"))
+        return build(Lm if kind == "lm" else Blt, value, path)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):  # only "X | None" occurs
+        if value is None:
+            return None
+        return _convert(args[0], value, path)
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, path)
+    if origin is dict:
+        return {k: _convert(args[1], v, f"{path}.{k}") for k, v in dict(value).items()}
+    if origin is tuple:
+        if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+            raise ConfigError(f"{path} = {value!r}: must be a list of {args[0].__name__}")
+        return tuple(_convert(args[0], v, path) for v in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    wrong = not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
+    if wrong or (hint is float and not math.isfinite(value)):
+        raise ConfigError(f"{path} = {value!r}: must be {hint.__name__}")
+    return value
+
+
+def to_dict(config):
+    """The resolved config as plain JSON types; `build(type(config), to_dict(config)) == config`."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def fingerprint(*parts):
+    """16 hex digits that change if and only if a part (dataclass or JSON value) changes."""
+    plain = [to_dict(p) if dataclasses.is_dataclass(p) else p for p in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(old, new, where=""):
+    """Paths at which two nested dicts differ, as 'a.b: old -> new' lines."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{where}.{k}" if where else k)]
+    return [] if old == new else [f"{where}: {old} -> {new}"]
