@@ -1,0 +1,65 @@
+"""Causal self-attention within documents: one entry point, exact on every platform.
+
+A window makes it banded: queries are cut into blocks, and a block meets only the key blocks that its
+window can reach, so cost and memory are O(L x window), never O(L x L). Scores and softmax are float32.
+"""
+
+import jax
+import jax.numpy as jnp
+
+BLOCK = 128  # queries per block of the banded form: a block of b queries reads window - 1 + b keys, rounded up
+
+
+def attend(q_BxLxHxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0):
+    """Each query attends to itself and earlier positions of its segment, at most `window` of them (0: all).
+
+    H must be a multiple of G (grouped queries). Returns [B, L, H, C] in q's dtype.
+    """
+    B, L, H, C = q_BxLxHxC.shape
+    q_BxLxGxRxC = q_BxLxHxC.reshape(B, L, k_BxLxGxC.shape[2], -1, C) * C**-0.5
+    if window and window < L:
+        out = _banded(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window)
+    else:
+        out = _attend(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, segment_BxL, 0, L)
+    return out.reshape(B, L, H, C)
+
+
+def _attend(q, k, v, q_segment, k_segment, offset, window):
+    """Softmax over keys j of query i with i + offset - window < j <= i + offset, in the same segment.
+
+    Leading axes are batch: q [..., Q, G, R, C], k and v [..., S, G, C], segments [..., Q] and [..., S].
+    """
+    scores = jnp.einsum("...qgrc,...sgc->...grqs", q, k, preferred_element_type=jnp.float32)
+    behind_QxS = jnp.arange(q.shape[-4])[:, None] + offset - jnp.arange(k.shape[-3])
+    mask = (behind_QxS >= 0) & (behind_QxS < window) & (q_segment[..., :, None] == k_segment[..., None, :])
+    scores = jnp.where(mask[..., None, None, :, :], scores, -1e30)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("...grqs,...sgc->...qgrc", weights, v)
+
+
+def _banded(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window):
+    L = q_BxLxGxRxC.shape[1]
+    block = min(BLOCK, window)
+    blocks, back = -(-L // block), -(-(window - 1) // block)
+
+    def cut(x, fill=0):
+        """[B, L, ...] -> [B, blocks, block, ...], the end padded."""
+        padded = jnp.pad(x, [(0, 0), (0, blocks * block - L)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)
+        return padded.reshape(x.shape[0], blocks, block, *x.shape[2:])
+
+    def reach(x_BxNxSx, fill=0):
+        """Each block with the `back` blocks before it, along the key axis."""
+        padded = jnp.pad(x_BxNxSx, [(0, 0), (back, 0)] + [(0, 0)] * (x_BxNxSx.ndim - 2), constant_values=fill)
+        return jnp.concatenate([padded[:, i : i + blocks] for i in range(back + 1)], axis=2)
+
+    segment = cut(segment_BxL, fill=-1)
+    out = _attend(
+        cut(q_BxLxGxRxC),
+        reach(cut(k_BxLxGxC)),
+        reach(cut(v_BxLxGxC)),
+        segment,
+        reach(segment, fill=-2),
+        back * block,
+        window,
+    )
+    return out.reshape(out.shape[0], blocks * block, *out.shape[3:])[:, :L]

@@ -1,0 +1,104 @@
+"""Llama block: x + Attention(RMSNorm x), then x + SwiGLU(RMSNorm x); and a scanned stack of them."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from blt_jax.config import Stack
+from blt_jax.nn import rope
+from blt_jax.nn.attention import attend
+from blt_jax.nn.norm import RMSNorm
+
+
+def init_normal(std):
+    """Normal cut at 3 sigma: every weight of BLT (blt.md, section 7)."""
+    return nn.initializers.truncated_normal(std, lower=-3.0, upper=3.0)
+
+
+class Linear(nn.Module):
+    """x @ kernel over the last `len(axes_in)` axes; no bias. Kernel shape = inputs + features, float32."""
+
+    features: tuple[int, ...]
+    axes: tuple[str, ...]  # logical axes of the kernel, inputs first
+    std: float | None = None  # None: (number of inputs)^-1/2
+    dtype: jnp.dtype = jnp.float32
+    out_dtype: jnp.dtype | None = None  # accumulate and return in this dtype; None: dtype
+
+    @nn.compact
+    def __call__(self, x):
+        count = len(self.axes) - len(self.features)
+        inputs = x.shape[-count:]
+        fan_in = 1
+        for size in inputs:
+            fan_in *= size
+        init = nn.with_logical_partitioning(init_normal(self.std or fan_in**-0.5), self.axes)
+        kernel = self.param("kernel", init, (*inputs, *self.features))
+        contract = (tuple(range(x.ndim - count, x.ndim)), tuple(range(count)))
+        return jax.lax.dot_general(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            (contract, ((), ())),
+            preferred_element_type=self.out_dtype or self.dtype,
+        )
+
+
+class Block(nn.Module):
+    stack: Stack
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxLxD, segment_BxL):
+        s = self.stack
+        y = RMSNorm(s.norm_eps, name="attention_norm")(x_BxLxD)
+        project = lambda heads, axis, name: Linear(  # noqa: E731
+            (heads, s.head_width), ("embed", axis, "head_width"), dtype=self.dtype, name=name
+        )(y)
+        q = rope.rotate(project(s.heads, "heads", "q"), s.rope_theta)
+        k = rope.rotate(project(s.kv_heads, "kv_heads", "k"), s.rope_theta)
+        v = project(s.kv_heads, "kv_heads", "v")
+        out_BxLxHxC = attend(q, k, v, segment_BxL, s.window)
+        x_BxLxD += Linear((s.width,), ("heads", "head_width", "embed"), dtype=self.dtype, name="o")(out_BxLxHxC)
+
+        y = RMSNorm(s.norm_eps, name="ffn_norm")(x_BxLxD)
+        gate = Linear((s.ffn,), ("embed", "mlp"), dtype=self.dtype, name="gate")(y)
+        up = Linear((s.ffn,), ("embed", "mlp"), dtype=self.dtype, name="up")(y)
+        down = Linear((s.width,), ("mlp", "embed"), dtype=self.dtype, name="down")
+        return x_BxLxD + down(nn.silu(gate) * up)
+
+
+def scan_layers(layer, layers, remat="none"):
+    """`layer` (a Module class whose call is (carry, *broadcast) -> (carry, None)) repeated `layers` times.
+
+    Parameters get a leading axis N ("layers"). remat "full" recomputes a layer in the backward pass.
+    """
+    if remat == "full":
+        layer = nn.remat(layer, prevent_cse=False)
+    return nn.scan(
+        layer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=nn.broadcast,
+        length=layers,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )
+
+
+class _ScannedBlock(Block):
+    @nn.compact
+    def __call__(self, x_BxLxD, segment_BxL):
+        return super().__call__(x_BxLxD, segment_BxL), None
+
+
+class Layers(nn.Module):
+    """`stack.layers` blocks under one scan. Identity for 0 layers."""
+
+    stack: Stack
+    dtype: jnp.dtype = jnp.float32
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, x_BxLxD, segment_BxL):
+        if not self.stack.layers:
+            return x_BxLxD
+        layers = scan_layers(_ScannedBlock, self.stack.layers, self.remat)
+        return layers(self.stack, self.dtype, name="layers")(x_BxLxD, segment_BxL)[0]

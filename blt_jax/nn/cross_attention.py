@@ -1,0 +1,90 @@
+"""Cross-attention between bytes and patches without a byte x patch array (design: cost O(L x K)).
+
+Encoder: a patch slot reads the bytes of its own patch, a softmax over a sorted run of bytes.
+Decoder: a byte reads the K slots of one patch, a gather and a K-way softmax.
+Both are pre-norm, without RoPE; the residual is doubled as in the published model (blt.md, 4.3).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from blt_jax.nn.block import Linear
+from blt_jax.nn.norm import RMSNorm
+
+RESIDUAL = {"double": 2.0, "single": 1.0}
+
+
+class Segments:
+    """Reductions of byte arrays over patches. Bytes with patch P (padding) are dropped, empty slots give 0."""
+
+    def __init__(self, patch_BxL, patches):
+        self.shape = (patch_BxL.shape[0], patches + 1)  # slot P collects the padding
+        self.ids = (jnp.minimum(patch_BxL, patches) + self.shape[1] * jnp.arange(self.shape[0])[:, None]).reshape(-1)
+
+    def _reduce(self, reduce, x):
+        flat = x.reshape(-1, *x.shape[2:])
+        out = reduce(flat, self.ids, self.shape[0] * self.shape[1], indices_are_sorted=True)
+        return out.reshape(*self.shape, *x.shape[2:])[:, :-1]
+
+    def sum(self, x_BxLx):
+        return self._reduce(jax.ops.segment_sum, x_BxLx)
+
+    def max(self, x_BxLx):
+        most = self._reduce(jax.ops.segment_max, x_BxLx)
+        return jnp.where(jnp.isneginf(most), 0, most)
+
+
+def spread(x_BxPx, patch_BxL):
+    """Each byte's patch row: [B, P, ...] -> [B, L, ...]. Ids beyond the last slot read the last slot."""
+    index = jnp.minimum(patch_BxL, x_BxPx.shape[1] - 1)
+    return jnp.take_along_axis(x_BxPx, index.reshape(*index.shape, *[1] * (x_BxPx.ndim - 2)), axis=1)
+
+
+class _Cross(nn.Module):
+    heads: int
+    residual: str
+    eps: float
+    dtype: jnp.dtype = jnp.float32
+
+    def projections(self, x, context):
+        """Normed queries of `x`, keys and values of `context`: [..., H, C] each, queries scaled."""
+        width = x.shape[-1]
+        query, context = RMSNorm(self.eps, name="query_norm")(x), RMSNorm(self.eps, name="context_norm")(context)
+        project = lambda name, y: Linear(  # noqa: E731
+            (self.heads, width // self.heads), ("embed", "heads", "head_width"), dtype=self.dtype, name=name
+        )(y)
+        q, k, v = project("q", query), project("k", context), project("v", context)
+        return q * (width // self.heads) ** -0.5, k, v
+
+    def out(self, x, attended):
+        merged = Linear((x.shape[-1],), ("heads", "head_width", "embed"), dtype=self.dtype, name="o")(attended)
+        return RESIDUAL[self.residual] * x + merged
+
+
+class PatchReadsBytes(_Cross):
+    @nn.compact
+    def __call__(self, slots_BxPxKxE, h_BxLxE, patch_BxL):
+        """Slots attend to the bytes whose patch they are. Empty patches attend to nothing."""
+        segments = Segments(patch_BxL, slots_BxPxKxE.shape[1])
+        q_BxPxKxHxC, k_BxLxHxC, v_BxLxHxC = self.projections(slots_BxPxKxE, h_BxLxE)
+        q_BxLxKxHxC = spread(q_BxPxKxHxC, patch_BxL)
+        scores = jnp.einsum("blkhc,blhc->blkh", q_BxLxKxHxC, k_BxLxHxC, preferred_element_type=jnp.float32)
+        highest = spread(segments.max(jax.lax.stop_gradient(scores)), patch_BxL)
+        real_BxL = patch_BxL < slots_BxPxKxE.shape[1]  # padding has no maximum to be held against
+        weight_BxLxKxH = jnp.exp(jnp.where(real_BxL[..., None, None], scores - highest, 0))
+        weighted = weight_BxLxKxH[..., None] * v_BxLxHxC[:, :, None].astype(jnp.float32)
+        total_BxPxKxH = segments.sum(weight_BxLxKxH)[..., None]
+        attended = segments.sum(weighted) / jnp.where(total_BxPxKxH > 0, total_BxPxKxH, 1)
+        return self.out(slots_BxPxKxE, attended.astype(self.dtype))
+
+
+class ByteReadsPatch(_Cross):
+    @nn.compact
+    def __call__(self, h_BxLxE, slots_BxPxKxE, read_BxL):
+        """Bytes attend to the K slots of the patch that `read_BxL` names."""
+        q_BxLxHxC, k_BxPxKxHxC, v_BxPxKxHxC = self.projections(h_BxLxE, slots_BxPxKxE)
+        k_BxLxKxHxC, v_BxLxKxHxC = spread(k_BxPxKxHxC, read_BxL), spread(v_BxPxKxHxC, read_BxL)
+        scores = jnp.einsum("blhc,blkhc->blkh", q_BxLxHxC, k_BxLxKxHxC, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(scores, axis=2).astype(self.dtype)
+        return self.out(h_BxLxE, jnp.einsum("blkh,blkhc->blhc", weights, v_BxLxKxHxC))

@@ -1,0 +1,99 @@
+"""Hash n-gram embeddings: ids by 64-bit polynomial hash, computed exactly without 64-bit integers.
+
+blt.md, section 4.1: h = sum_j w_j p^j in wrapping signed 64-bit arithmetic, then floor-modulo by the
+number of rows. On a device without int64 we keep h as four 16-bit limbs: token ids are below 2^9 and
+n is small, so a limb's sum stays far below 2^32 before its carry is passed on.
+"""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from blt_jax.nn.block import init_normal
+
+PRIMES = (
+    1000000007,
+    5915587277,
+    1500450271,
+    3267000013,
+    5754853343,
+    4093082899,
+    9576890767,
+    3628273133,
+    2860486313,
+    5463458053,
+    3367900313,
+)
+
+
+def _windows(ids_BxL, segment_BxL, n, scope):
+    """The n ids that end at each position, oldest first ([B, L] each; 0 before the row or document), and
+    whether the whole n-gram lies inside."""
+    window, complete = [], None
+    for back in reversed(range(n)):
+        shift = lambda x: jnp.pad(x, ((0, 0), (back, 0)))[:, : x.shape[1]]  # noqa: E731
+        if scope == "document":
+            inside = shift(segment_BxL + 1) == segment_BxL + 1
+        else:
+            inside = jnp.broadcast_to(jnp.arange(ids_BxL.shape[1]) >= back, ids_BxL.shape)
+        window.append(jnp.where(inside, shift(ids_BxL), 0).astype(jnp.uint32))
+        complete = inside if complete is None else complete & inside
+    return window, complete
+
+
+def _digit_bits(rows):
+    """Most bits that can be appended to a remainder below `rows` without leaving uint32."""
+    return next(d for d in (16, 8, 4, 2, 1) if (rows << d) <= 2**32)
+
+
+def hash_ids(ids_BxL, n, function, rows, *, segment_BxL=None, scope="row", order="oldest"):
+    """Row numbers in [0, rows) of the n-gram ending at each position: [B, L] int32."""
+    window, _ = _windows(ids_BxL, ids_BxL if segment_BxL is None else segment_BxL, n, scope)
+    if order == "newest":
+        window = window[::-1]
+    powers = [pow(PRIMES[function], j, 2**64) for j in range(n)]
+    limbs = [sum(w * jnp.uint32((p >> 16 * i) & 0xFFFF) for w, p in zip(window, powers)) for i in range(4)]
+    for i in range(3):
+        limbs[i + 1] += limbs[i] >> 16
+    limbs = [limb & 0xFFFF for limb in limbs]
+
+    bits = _digit_bits(rows)
+    remainder = jnp.zeros_like(limbs[0])
+    for limb in reversed(limbs):
+        for shift in range(16 - bits, -1, -bits):
+            digit = (limb >> shift) & ((1 << bits) - 1)
+            remainder = ((remainder << bits) | digit) % jnp.uint32(rows)
+    negative = (limbs[3] >> 15) == 1  # signed value = unsigned - 2^64
+    wrapped = remainder + jnp.uint32(rows - pow(2, 64, rows))
+    return (jnp.where(negative, wrapped, remainder) % jnp.uint32(rows)).astype(jnp.int32)
+
+
+class HashEmbedding(nn.Module):
+    """Sum over tables (function-major, then n) of the rows that the n-grams of each byte hash to."""
+
+    sizes: tuple[int, ...]
+    functions: int
+    rows: int
+    width: int
+    short: str
+    order: str
+    scope: str
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, ids_BxL, segment_BxL):
+        """Returns the sum [B, L, E]; zeros are added for n-grams that are omitted."""
+        tables = len(self.sizes) * self.functions
+        init = nn.with_logical_partitioning(init_normal(self.width**-0.5), ("hash_tables", "hash_rows", "hash_embed"))
+        table = self.param("tables", init, (tables, self.rows, self.width)).reshape(-1, self.width)
+        total = 0
+        for f in range(self.functions):
+            for s, n in enumerate(self.sizes):
+                ids = hash_ids(
+                    ids_BxL, n, f, self.rows, segment_BxL=segment_BxL, scope=self.scope, order=self.order
+                )
+                found = jnp.take(table, ids + (f * len(self.sizes) + s) * self.rows, axis=0, mode="clip")
+                if self.short == "omit":
+                    complete = _windows(ids_BxL, segment_BxL, n, self.scope)[1]
+                    found = jnp.where(complete[..., None], found, 0)
+                total += found.astype(self.dtype)
+        return total

@@ -1,0 +1,5 @@
+"""Every test runs on the CPU, whatever else the machine has."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
