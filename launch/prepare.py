@@ -1,0 +1,258 @@
+"""What a study needs before its runs: store, tokenizer, entropy model, entropies, thresholds, row indexes.
+
+Each stage writes one thing of its own, atomically, and is skipped when that thing is there: a study that
+was killed goes on where it was.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from blt_jax.config import EntropyModel, Lm, Run, Study, build, fingerprint, to_dict
+from blt_jax.data import bpe, pack, sources
+from blt_jax.data.store import Store, write_entropies, write_store
+from blt_jax.eval import entropy
+from blt_jax.flops import analytic
+from blt_jax.patching import rules
+from blt_jax.patching.calibrate import Calibration, calibrate
+from blt_jax.scaling.grid import FamilyFacts
+from blt_jax.train.loop import write_json
+
+SPLITS = ("train", "validation")
+ENTROPY_RUN = "entropy_model"
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def store(data, folder):
+    """Documents of both splits in `folder`. Returns {split: Store} and the notes on what was skipped."""
+    folder = Path(folder)
+    mark = fingerprint(data)
+    manifest = folder / "prepared.json"
+    if not manifest.exists() or json.loads(manifest.read_text())["data"] != mark:
+        train, validation, skips = sources.splits(data)
+        for split, documents in zip(SPLITS, (train, validation), strict=True):
+            write_store(documents, folder, split, {})
+        write_json(manifest, {"data": mark, "skips": skips.lines()})
+    stores = {split: Store(folder, split) for split in SPLITS}
+    skipped = json.loads(manifest.read_text())["skips"]
+    for split, one in stores.items():
+        say(f"{split}: {len(one):,} documents, {one.text_bytes:,} text bytes")
+    for line in skipped:
+        say(f"skipped: {line}")
+    return stores, skipped
+
+
+def tokenizer(study: Study, stores, folder):
+    """tokenizer.json in `folder`: trained on the training split, or a copy of the one given."""
+    path = Path(folder) / "tokenizer.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if study.tokenizer.path:
+            bpe.Bpe(study.tokenizer.path)  # refuses what it cannot use
+            temporary = path.with_suffix(".tmp")
+            temporary.write_bytes(Path(study.tokenizer.path).read_bytes())
+            temporary.replace(path)
+        else:
+            train = stores["train"]
+            bpe.train((train.text(i) for i in range(len(train))), study.tokenizer.vocab, path)
+    made = bpe.Bpe(path)
+    validation = stores["validation"]
+    tokens = sum(len(made.encode(validation.text(i))) - 2 for i in range(len(validation)))
+    say(f"tokenizer: {made.vocab:,} entries, {validation.text_bytes / tokens:.3f} bytes per token on validation")
+    return made, validation.text_bytes / tokens
+
+
+def indexes(stores, folder, name, positions, **how):
+    """Row indexes of both splits under `folder`/rows/`name`; validation gets the patch budget of training."""
+    headers, patches = {}, 0
+    for split in SPLITS:
+        out = Path(folder) / "rows" / name / split
+        made = {key: value(stores[split]) if key == "starts_of" else value for key, value in how.items()}
+        headers[split] = pack.build_index(stores[split], out, positions=positions, patches=patches, **made)
+        patches = headers[split]["row_patches"]
+    return headers
+
+
+def entropy_run(entropy_model: EntropyModel, study: Study, header):
+    """The Run that trains the entropy model: same program, same training split."""
+    steps = max(1, round(entropy_model.bytes / (entropy_model.rows * header["row_text_bytes"])))
+    warmup = min(study.optimizer.warmup_steps, round(study.warmup_fraction * steps))
+    return Run(
+        name=ENTROPY_RUN,
+        family=ENTROPY_RUN,
+        size="only",
+        model=entropy_model.size.model,
+        store="../store",
+        index="../store/rows/bytes/train",
+        validation_index="../store/rows/bytes/validation",
+        optimizer=dataclasses.replace(
+            study.optimizer, learning_rate=entropy_model.size.learning_rate, warmup_steps=warmup
+        ),
+        train=dataclasses.replace(
+            study.train,
+            steps=steps,
+            rows=entropy_model.rows,
+            checkpoint_every=-(-steps // study.checkpoints_per_run),
+            seed=study.seeds[0],
+        ),
+        mesh=study.mesh,
+        data_seed=study.data.seed,
+    )
+
+
+def load_params(run_folder):
+    """(Run, parameters) of a finished run."""
+    folder = Path(run_folder)
+    run = build(Run, json.loads((folder / "config.json").read_text()))
+    manager = ocp.CheckpointManager((folder / "checkpoints").absolute())
+    state = manager.restore(manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+    manager.close()
+    return run, jax.tree.map(np.asarray, state["params"])
+
+
+class _Ids:
+    """A store as a sequence of id arrays."""
+
+    def __init__(self, one):
+        self.store = one
+
+    def __len__(self):
+        return len(self.store)
+
+    def __getitem__(self, i):
+        return self.store.ids(i)
+
+
+def entropies(run_folder, stores, folder, newline_reset=False):
+    """Writes the entropies of both splits beside their bytes, by the model of `run_folder`."""
+    run, params = load_params(run_folder)
+    result = json.loads((Path(run_folder) / "result.json").read_text())
+    mark = fingerprint(run.model, result["validation"], newline_reset)
+    for split, one in stores.items():
+        full = fingerprint(mark, one.fingerprint)
+        if one.entropy_fingerprint != full:
+            say(f"entropies of {one.text_bytes:,} bytes ({split})")
+            scored = entropy.score(params, run.model, _Ids(one), newline_reset=newline_reset)
+            write_entropies(folder, split, scored, full)
+    return {split: Store(folder, split) for split in stores}
+
+
+def calibrated(family, patching, one, folder) -> Calibration:
+    """The family's calibration on the training split, kept as store/calibration/FAMILY.json."""
+    path = Path(folder) / "calibration" / f"{family}.json"
+    mark = fingerprint(patching, one.fingerprint, one.entropy_fingerprint)
+    if path.exists():
+        saved = json.loads(path.read_text())
+        if saved["fingerprint"] == mark:
+            return build(Calibration, saved["calibration"])
+    need = patching.needs_entropies
+    documents = (
+        (one.ids(i), one.entropies(i) if need else None, one.source_names[one.source_of[i]]) for i in range(len(one))
+    )
+    found = calibrate(documents, patching)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"fingerprint": mark, "calibration": dataclasses.asdict(found)})
+    return found
+
+
+def facts(study: Study, stores, folder, token_model) -> dict[str, FamilyFacts]:
+    """Measured facts of each family: its calibrated patching, its row indexes, bytes per unit."""
+    found = {}
+    for name, family in study.families.items():
+        model = next(iter(family.sizes.values())).model
+        patching = None
+        if family.patching is not None:
+            patching = calibrated(name, family.patching, stores["train"], folder).patching
+
+            def starts_of(one, patching=patching):
+                read = one.entropies if patching.needs_entropies else lambda i: None
+                return lambda i: rules.starts(one.ids(i), read(i), patching)
+
+            mark = fingerprint(patching, stores["train"].entropy_fingerprint if patching.needs_entropies else "")
+            headers = indexes(
+                stores, folder, name, study.data.row_bytes, starts_of=starts_of, fingerprint=mark + _mark(stores)
+            )
+            unit = headers["train"]["text_bytes_per_patch"]
+            word = f"{unit:.3f} bytes per patch"
+        elif isinstance(model, Lm) and model.unit == "token":
+            train = stores["train"]
+            sample = range(min(len(train), 200))
+            tokens = sum(len(token_model.encode(train.text(i))) for i in sample)
+            per_token = sum(len(train.text(i)) for i in sample) / tokens
+            positions = max(2, round(study.data.row_bytes / per_token))
+            headers = indexes(
+                stores, folder, name, positions, tokenizer=token_model, fingerprint=token_model.fingerprint + _mark(stores)
+            )
+            unit = headers["train"]["text_bytes_per_token"]
+            word = f"{unit:.3f} bytes per token"
+        else:
+            headers = indexes(stores, folder, name, study.data.row_bytes, fingerprint="bytes" + _mark(stores))
+            unit, word = 1.0, "bytes"
+        train = headers["train"]
+        say(
+            f"{name}: {word}, {train['rows']:,} rows, waste {train['byte_waste']:.2%} of positions"
+            + (f", {train['patch_waste']:.2%} of patches" if patching else "")
+        )
+        found[name] = FamilyFacts(
+            bytes_per_unit=unit,
+            row_positions=train["row_positions"],
+            row_text_bytes=train["row_text_bytes"],
+            index=f"rows/{name}/train",
+            validation_index=f"rows/{name}/validation",
+            patching=patching,
+            measured=True,
+        )
+    return found
+
+
+def _mark(stores):
+    return "-".join(one.fingerprint for one in stores.values())
+
+
+def sample(study: Study, found, stores):
+    """A piece of validation text with its entropies and each family's patches, for the report."""
+    one = stores["validation"]
+    document = int(np.argmax(one.sizes >= study.sample_bytes + 2))
+    begin = max(0, int(one.sizes[document]) // 3)
+    text = one.text(document)
+    begin = text.rfind(b"\n", 0, begin) + 1
+    end = min(len(text), begin + study.sample_bytes)
+    ids, measured = one.ids(document), one.entropies(document) if one.entropy_fingerprint else None
+    families = {}
+    for name, fact in found.items():
+        if fact.patching is not None:
+            starts = rules.starts(ids, measured, fact.patching)[begin + 1 : end + 1]
+            threshold = fact.patching.threshold if fact.patching.needs_entropies else None
+            families[name] = {
+                "label": study.families[name].label or name,
+                "starts": np.flatnonzero(starts).tolist(),
+                "threshold": threshold,
+            }
+    values = [] if measured is None else measured[begin:end].astype(float).round(4).tolist()
+    return {"text": list(text[begin:end]), "entropies": values, "families": families}
+
+
+def entropy_facts(study: Study, run: Run, result):
+    """The entropy model's own costs, in both conventions: a line of its own in every report."""
+    conventions = ("paper", "exact")
+    forward = {
+        name: analytic.per_byte(
+            run.model, patch_size=1.0, context_bytes=study.data.row_bytes, convention=name
+        ).total
+        for name in conventions
+    }
+    return {
+        "bpb": result["validation"]["bpb"],
+        "parameters": analytic.parameters(run.model)["total"],
+        "forward_flops_per_byte": forward,
+        "train_bytes": result["text_bytes"],
+        "train_flops": {name: 3 * forward[name] * result["text_bytes"] for name in conventions},
+        "model": to_dict(run.model),
+    }
