@@ -42,4 +42,4 @@ def main(_):
 if __name__ == "__main__":
     CONFIG = launch_flags.define_config()
     JSON = flags.DEFINE_string("json", "", "Also write the plan here, as JSON.")
-    launch_flags.run(main, __doc__)
+    launch_flags.run(main)

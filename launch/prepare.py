@@ -75,6 +75,7 @@ def indexes(stores, folder, name, positions, **how):
     for split in SPLITS:
         out = Path(folder) / "rows" / name / split
         made = {key: value(stores[split]) if key == "starts_of" else value for key, value in how.items()}
+        made["fingerprint"] = fingerprint(how["fingerprint"], stores[split].fingerprint, positions, patches)
         headers[split] = pack.build_index(stores[split], out, positions=positions, patches=patches, **made)
         patches = headers[split]["row_patches"]
     return headers
@@ -176,9 +177,7 @@ def facts(study: Study, stores, folder, token_model) -> dict[str, FamilyFacts]:
                 return lambda i: rules.starts(one.ids(i), read(i), patching)
 
             mark = fingerprint(patching, stores["train"].entropy_fingerprint if patching.needs_entropies else "")
-            headers = indexes(
-                stores, folder, name, study.data.row_bytes, starts_of=starts_of, fingerprint=mark + _mark(stores)
-            )
+            headers = indexes(stores, folder, name, study.data.row_bytes, starts_of=starts_of, fingerprint=mark)
             unit = headers["train"]["text_bytes_per_patch"]
             word = f"{unit:.3f} bytes per patch"
         elif isinstance(model, Lm) and model.unit == "token":
@@ -187,13 +186,12 @@ def facts(study: Study, stores, folder, token_model) -> dict[str, FamilyFacts]:
             tokens = sum(len(token_model.encode(train.text(i))) for i in sample)
             per_token = sum(len(train.text(i)) for i in sample) / tokens
             positions = max(2, round(study.data.row_bytes / per_token))
-            headers = indexes(
-                stores, folder, name, positions, tokenizer=token_model, fingerprint=token_model.fingerprint + _mark(stores)
-            )
+            mark = token_model.fingerprint
+            headers = indexes(stores, folder, name, positions, tokenizer=token_model, fingerprint=mark)
             unit = headers["train"]["text_bytes_per_token"]
             word = f"{unit:.3f} bytes per token"
         else:
-            headers = indexes(stores, folder, name, study.data.row_bytes, fingerprint="bytes" + _mark(stores))
+            headers = indexes(stores, folder, name, study.data.row_bytes, fingerprint="bytes")
             unit, word = 1.0, "bytes"
         train = headers["train"]
         say(
@@ -210,10 +208,6 @@ def facts(study: Study, stores, folder, token_model) -> dict[str, FamilyFacts]:
             measured=True,
         )
     return found
-
-
-def _mark(stores):
-    return "-".join(one.fingerprint for one in stores.values())
 
 
 def sample(study: Study, found, stores):

@@ -29,4 +29,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    launch_flags.run(main, __doc__)
+    launch_flags.run(main)

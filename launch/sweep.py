@@ -20,7 +20,6 @@ from absl import flags
 from blt_jax.config import ConfigError, Lm, Study, build, differences, fingerprint, to_dict
 from blt_jax.scaling import grid, report
 from blt_jax.train.lease import Lease
-from blt_jax.train.preemption import SAVED_EXIT_CODE
 from launch import flags as launch_flags
 from launch import plan as launch_plan
 from launch import status
@@ -81,17 +80,18 @@ def job(folder, run_folder, run, cost=None):
         write_json(run_folder / "config.json", to_dict(run))
     if cost is not None:
         write_json(run_folder / "cost.json", cost)
-    weight = cost["train_flops"]["exact"] if cost else 1.0
-    return local.Job(run.name, command(folder, run_folder), run_folder, weight)
+    return local.Job(run.name, command(folder, run_folder), run_folder)
 
 
-def execute(jobs, workers):
-    """Runs jobs on the engine; returns its result. The display is live on a terminal."""
-    with status.Display(jobs) as display:
-        return local.run(jobs, workers, display)
+def execute(jobs, workers, flops=None):
+    """Runs jobs on the engine; returns (names and reasons of failed runs, whether we were interrupted)."""
+    with status.Watch({one.folder: (flops or {}).get(one.name, 1.0) for one in jobs}) as watch:
+        result = local.run(jobs, workers, watch=watch.update)
+    failed = {o.job.name: o.message for o in result.outcomes if o.state == "failed"}
+    return failed, result.interrupted
 
 
-def prepare(study: Study, folder, workers):
+def prepare(study: Study, folder):
     """All stages before the runs. Returns (facts, plan.json's shared part), or None when interrupted."""
     from launch import prepare as stages  # imports jax: not needed for a dry run or a finished study
 
@@ -99,7 +99,8 @@ def prepare(study: Study, folder, workers):
     store_folder = folder / "store"
     stores, skips = stages.store(study.data, store_folder)
     token_model, per_token = None, None
-    if any(isinstance(size.model, Lm) and size.model.unit == "token" for f in study.families.values() for size in f.sizes.values()):
+    models = [size.model for family in study.families.values() for size in family.sizes.values()]
+    if any(isinstance(model, Lm) and model.unit == "token" for model in models):
         token_model, per_token = stages.tokenizer(study, stores, folder / "tokenizer")
 
     entropy = None
@@ -107,14 +108,14 @@ def prepare(study: Study, folder, workers):
     if needing:
         if len({p.newline_reset for p in needing}) > 1:
             raise ConfigError("families differ in patching.newline_reset: a study keeps one set of entropies")
-        header = stages.indexes(stores, store_folder, "bytes", study.data.row_bytes, fingerprint="bytes" + stages._mark(stores))
+        header = stages.indexes(stores, store_folder, "bytes", study.data.row_bytes, fingerprint="bytes")
         run = stages.entropy_run(study.entropy_model, study, header["train"])
         run_folder = folder / stages.ENTROPY_RUN
-        outcome = execute([job(folder, run_folder, run)], 1)
-        if outcome.interrupted:
+        failed, stopped = execute([job(folder, run_folder, run)], 1)
+        if stopped:
             return None
-        if outcome.failed:
-            raise ConfigError(f"the entropy model failed: {outcome.failed[run.name]} (see {run_folder / 'log.txt'})")
+        if failed:
+            raise ConfigError(f"the entropy model failed: {failed[run.name]} (see {run_folder / 'log.txt'})")
         stores = stages.entropies(run_folder, stores, store_folder, needing[0].newline_reset)
         entropy = stages.entropy_facts(study, run, json.loads((run_folder / "result.json").read_text()))
 
@@ -149,7 +150,7 @@ def main(_):
         prepared = None
         saved = folder / "plan.json"
         if not saved.exists():
-            prepared = prepare(study, folder, workers)
+            prepared = prepare(study, folder)
             if prepared is None:
                 return interrupted(folder)
             facts, shared = prepared
@@ -167,18 +168,17 @@ def main(_):
             write_json(saved, {"runs": runs, "facts": told, **shared})  # last: from here on the plan stands
             launch_plan.show(planned)
         plan = json.loads(saved.read_text())
-        jobs = [
-            local.Job(r["name"], command(folder, folder / "runs" / r["name"]), folder / "runs" / r["name"], r["cost"]["train_flops"]["exact"])
-            for r in plan["runs"]
-        ]
-        missing = [one for one in jobs if not (one.folder / "result.json").exists()]
-        print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are done", flush=True)
+        names = [run["name"] for run in plan["runs"]]
+        folders = [folder / "runs" / name for name in names]
+        jobs = [local.Job(n, command(folder, f), f) for n, f in zip(names, folders, strict=True)]
+        done = sum(one.done for one in jobs)
+        print(f"{done} of {len(jobs)} runs are done", flush=True)
         failed = {}
-        if missing:
-            outcome = execute(jobs, workers)
-            if outcome.interrupted:
+        if done < len(jobs):
+            flops = {run["name"]: run["cost"]["train_flops"]["exact"] for run in plan["runs"]}
+            failed, stopped = execute(jobs, workers, flops)
+            if stopped:
                 return interrupted(folder)
-            failed = outcome.failed
         page = report.write(folder)
         for name, line in failed.items():
             print(f"failed: {name}: {line}", file=sys.stderr)
@@ -192,5 +192,4 @@ def interrupted(folder):
 
 
 if __name__ == "__main__":
-    assert SAVED_EXIT_CODE != INTERRUPTED
-    launch_flags.run(main, __doc__)
+    launch_flags.run(main)

@@ -76,7 +76,7 @@ class HashEmbedding(nn.Module):
     width: int
     short: str
     order: str
-    scope: str
+    within: str  # "row" | "document": how far back n-grams may look
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -89,11 +89,11 @@ class HashEmbedding(nn.Module):
         for f in range(self.functions):
             for s, n in enumerate(self.sizes):
                 ids = hash_ids(
-                    ids_BxL, n, f, self.rows, segment_BxL=segment_BxL, scope=self.scope, order=self.order
+                    ids_BxL, n, f, self.rows, segment_BxL=segment_BxL, scope=self.within, order=self.order
                 )
                 found = jnp.take(table, ids + (f * len(self.sizes) + s) * self.rows, axis=0, mode="clip")
                 if self.short == "omit":
-                    complete = _windows(ids_BxL, segment_BxL, n, self.scope)[1]
+                    complete = _windows(ids_BxL, segment_BxL, n, self.within)[1]
                     found = jnp.where(complete[..., None], found, 0)
                 total += found.astype(self.dtype)
         return total

@@ -17,7 +17,7 @@ class StopSignal:
 
     def __init__(self):
         self.requested = False
-        self.signal = None  # the first signal that came
+        self._interrupts = 0
 
     def __enter__(self):
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
@@ -28,7 +28,7 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _handle(self, number, frame):
-        if number == signal.SIGINT and self.signal == signal.SIGINT:
+        self.requested = True
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
             raise KeyboardInterrupt
-        if not self.requested:
-            self.requested, self.signal = True, signal.Signals(number)

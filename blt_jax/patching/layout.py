@@ -1,0 +1,92 @@
+"""From patch starts to the arrays that a model reads: starts <-> lengths <-> patch of each byte.
+
+The encoder's bytes belong to the patch they lie in. The decoder is one step behind (blt.md, section 6):
+a byte reads the newest patch that is complete once the byte is known, so nothing looks ahead.
+A row has a static budget of P patch slots. More patches than slots is an error, never a silent merge.
+"""
+
+import numpy as np
+
+from blt_jax.config import ConfigError
+
+
+class PatchOverflow(ConfigError):
+    """A row has more patches than it has slots."""
+
+
+def starts_to_lengths(starts_N):
+    """Patch lengths, int64, of bool start flags [N]; their sum is N. The first flag must be set."""
+    begins = np.flatnonzero(starts_N)
+    if not begins.size or begins[0]:
+        raise ConfigError("patch starts: position 0 must start a patch")
+    return np.diff(begins, append=len(starts_N))
+
+
+def lengths_to_starts(lengths_P):
+    """Bool start flags of patch lengths; lengths of 0 are empty slots and may only come last."""
+    lengths_P = np.asarray(lengths_P)
+    used = lengths_P[: _used(lengths_P)]
+    starts_N = np.zeros(used.sum(), bool)
+    starts_N[np.cumsum(used) - used] = True
+    return starts_N
+
+
+def patch_numbers(starts_N):
+    """The patch, from 0 up, of each position, int32 [N]."""
+    return np.cumsum(starts_N, dtype=np.int32) - 1
+
+
+def _used(lengths_P):
+    """Slots in use. Raises ConfigError for negative lengths, or an empty slot before a used one."""
+    used = int((lengths_P > 0).sum())
+    if (lengths_P[:used] <= 0).any() or (lengths_P[used:] != 0).any():
+        raise ConfigError("patch lengths: must be positive, then 0 for empty slots")
+    return used
+
+
+def lengths_to_patch_and_read(lengths_BxP, positions):
+    """Encoder and decoder patch ids, int32 [B, L] both, of whole rows of L = `positions` bytes.
+
+    Lengths count the byte after the row too (sum L + 1), and the first patch has length 1: example
+    [1, 2, 2, 1, 2] -> patch [0, 1, 1, 2, 2, 3, 4], read [0, 0, 1, 1, 2, 3, 3]. ConfigError otherwise.
+    """
+    lengths_BxP = np.asarray(lengths_BxP)
+    patch_BxL = np.empty((len(lengths_BxP), positions), np.int32)
+    read_BxL = np.empty_like(patch_BxL)
+    for b, lengths_P in enumerate(lengths_BxP):
+        if lengths_P.sum() != positions + 1 or lengths_P[0] != 1:
+            raise ConfigError(
+                f"patch lengths of row {b}: must begin with 1 and add up to {positions + 1} (the row's {positions} "
+                f"bytes and the next), but begin with {lengths_P[0]} and add up to {lengths_P.sum()}"
+            )
+        patch = patch_numbers(lengths_to_starts(lengths_P))
+        patch_BxL[b], read_BxL[b] = patch[:-1], patch[1:] - 1
+    return patch_BxL, read_BxL
+
+
+def force_starts(starts_L, segment_L):
+    """Start flags of a row of spans: the rule's, and the first two positions of every segment; none in padding."""
+    fresh = np.diff(segment_L, prepend=0) != 0
+    second = np.zeros_like(fresh)
+    second[1:] = fresh[:-1]
+    return (starts_L | fresh | second) & (segment_L > 0)
+
+
+def row_layout(starts_L, segment_L, slots):
+    """Patch, read and patch segment of a row: int32 [L], [L], [P] with P = `slots`.
+
+    `segment_L`: number of the span that a position belongs to, 1 up, 0 = padding (only at the end).
+    A patch lies in one segment: spans end their last patch. Padding has patch P, which is no slot.
+    The last position of a span reads its own patch, which is complete. Raises PatchOverflow.
+    """
+    starts_L = force_starts(starts_L, segment_L)
+    patches = int(starts_L.sum())
+    if patches > slots:
+        raise PatchOverflow(f"row of {patches} patches: the budget is {slots}; raise it, or rebuild the row index")
+    patch_L = patch_numbers(starts_L)
+    real = segment_L > 0
+    following = np.append(np.where(real, patch_L, patches)[1:], patches)  # what ends a row counts as a fresh patch
+    read_L = np.maximum(following - 1, 0).astype(np.int32)
+    patch_segment_P = np.zeros(slots, np.int32)
+    patch_segment_P[:patches] = segment_L[starts_L]
+    return np.where(real, patch_L, slots).astype(np.int32), read_L, patch_segment_P

@@ -1,0 +1,250 @@
+"""What the runs of a study are doing, read from their folders alone, and the table that shows it.
+
+Whoever starts a run (an engine, or a person) leaves the traces that this reads: `config.json`,
+`metrics.jsonl`, `lease.json` while it runs, `result.json` when it is done. What only the starter can
+know, that a run failed for good, is the last marked line of its `log.txt` (`mark`, `last_words`).
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import re
+import sys
+import time
+
+import rich.console
+import rich.live
+import rich.table
+import rich.text
+
+from blt_jax.train import lease
+
+STATES = ("running", "failed", "done", "queued")
+_STYLE = {"running": "bold cyan", "failed": "bold red", "done": "green", "queued": "dim"}
+_TAIL = 16 << 10  # bytes read from the end of metrics.jsonl and log.txt
+_MARK = re.compile(r"==== \S+ \S+ (\w+)(?:: (.*))?")
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """One run. Unknown numbers are None; `bpb` is the training loss until done, then the validation's."""
+
+    name: str
+    state: str  # one of STATES
+    step: int = 0
+    steps: int | None = None
+    bpb: float | None = None  # bits per byte
+    rate: float | None = None  # text bytes per second
+    seconds: float | None = None  # left if running, taken if done
+    message: str = ""  # why it failed, or who else runs it
+
+    @property
+    def fraction(self):
+        return 1.0 if self.state == "done" else min(self.step / self.steps, 1.0) if self.steps else 0.0
+
+
+def read(folder, running=False):
+    """The `State` of a run's folder. `running`: the caller has just started it, its lease may not be there yet."""
+    folder = pathlib.Path(folder)
+    result = _json(folder / "result.json")
+    if result is not None:
+        bpb = result.get("validation", {}).get("bpb")
+        return State(folder.name, "done", bpb=bpb, seconds=result.get("timing", {}).get("seconds"))
+    steps = (_json(folder / "config.json") or {}).get("train", {}).get("steps")
+    known = {"name": folder.name, "steps": steps, **_progress(folder / "metrics.jsonl", steps)}
+    held = lease.holder(folder)
+    if running or held:
+        return State(state="running", message="" if running else f"by {held}", **known)
+    word, message = last_words(folder / "log.txt")
+    if word == "failed":
+        return State(state="failed", message=message, **known)
+    return State(state="queued", **known)
+
+
+def mark(word, detail=""):
+    """A line for log.txt about an attempt, set apart from the run's own output."""
+    return f"==== {time.strftime('%Y-%m-%d %H:%M:%S')} {word}{': ' if detail else ''}{detail}\n"
+
+
+def last_words(log):
+    """What a log.txt ends with: (word of its last mark, that mark's detail and the latest attempt's last own line).
+
+    Both are "" where there is none, so also for a log.txt that no engine wrote, or that does not exist.
+    """
+    word = detail = own = ""
+    for line in reversed(re.split(r"[\r\n]+", _tail(log))):
+        found = _MARK.match(line)
+        if found and not word:
+            word, detail = found[1], found[2] or ""
+        elif line.strip() and not found:
+            own = own or line.strip()
+        if (found and found[1] == "started") or (word and own):
+            break  # what lies above a start belongs to earlier attempts
+    return word, ": ".join(filter(None, (detail, own)))
+
+
+def _progress(metrics, steps):
+    """step, bpb, rate and seconds left by the last two whole lines of metrics.jsonl.
+
+    `text_bytes` and `seconds` of a line count the steps since the line before.
+    """
+    lines = []
+    for text in reversed(_tail(metrics).splitlines()):
+        with contextlib.suppress(ValueError, KeyError, TypeError, ZeroDivisionError):
+            line = json.loads(text)
+            lines.append((line["step"], line["bpb"], line["text_bytes"] / line["seconds"], line["seconds"]))
+        if len(lines) == 2:
+            break
+    if not lines:
+        return {}
+    step, bpb, rate, seconds = lines[0]
+    advanced = step - (lines[1][0] if len(lines) == 2 else 0)
+    left = (steps - step) * seconds / advanced if steps and advanced > 0 else None
+    return {"step": step, "bpb": bpb, "rate": rate, "seconds": left}
+
+
+def _tail(path):
+    try:
+        with open(path, "rb") as f:
+            f.seek(max(f.seek(0, 2) - _TAIL, 0))
+            return f.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _json(path):
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+class Watch:
+    """Context manager that shows the runs of a study: a live table on a terminal, lines on a pipe.
+
+    `flops` gives each run folder (in the order to show) its planned training FLOPs, so that progress
+    is compute, not the number of runs. Call `update` often; it reads and draws only now and then.
+    """
+
+    def __init__(self, flops, stream=None, every=None):
+        self._flops = {pathlib.Path(folder): float(cost) for folder, cost in flops.items()}
+        self._console = rich.console.Console(file=stream or sys.stdout, highlight=False)
+        self._tty = self._console.is_terminal
+        self._every = (1.0 if self._tty else 10.0) if every is None else every  # seconds between drawings
+        self._live = None
+        self._states = {}
+
+    def __enter__(self):
+        self._began, self._drawn = time.monotonic(), -float("inf")
+        self._refresh(())
+        self._before = self._flops_done()
+        if self._tty:
+            self._live = rich.live.Live(console=self._console, auto_refresh=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._refresh(())
+        if self._live:
+            self._live.update(self._table(full=True), refresh=True)
+            self._live.stop()
+        else:
+            self._line(self.summary())
+
+    def update(self, running):
+        """Shows the runs as they are now; `running`: folders that the caller runs at this moment."""
+        running = {pathlib.Path(folder) for folder in running}
+        due = time.monotonic() - self._drawn >= self._every
+        if not due and running == self._running:
+            return
+        self._refresh(running)
+        if self._live:
+            self._live.update(self._table(), refresh=True)
+        elif due:
+            self._line(self.summary())
+        if due:
+            self._drawn = time.monotonic()
+
+    def summary(self):
+        """One line: counts of runs, share of the planned FLOPs, time left."""
+        states = list(self._states.values())
+        counts = {s: sum(r.state == s for r in states) for s in STATES}
+        done, total = self._flops_done(), sum(self._flops.values())
+        share = done / total if total else 1.0
+        parts = [f"{counts['done']} of {len(states)} runs done"]
+        parts += [f"{counts[s]} {s}" for s in ("running", "failed", "queued") if counts[s]]
+        parts.append(f"{share:.0%} of the training FLOPs")
+        elapsed, gained = time.monotonic() - self._began, done - self._before
+        if counts["running"] and gained > 0:
+            # Runs that failed will not be run by this launcher: they are not ahead of it.
+            lost = sum(self._flops[f] * (1 - s.fraction) for f, s in self._states.items() if s.state == "failed")
+            parts.append(f"about {duration((total - done - lost) * elapsed / gained)} left")
+        return ", ".join(parts)
+
+    def _refresh(self, running):
+        self._running = set(running)
+        for folder in self._flops:
+            old = self._states.get(folder)
+            if old is not None and old.state == "done":
+                continue
+            new = self._states[folder] = read(folder, folder in running)
+            if old is not None and new.state != old.state and new.state != "queued" and not self._live:
+                self._line(_sentence(new))
+
+    def _flops_done(self):
+        return sum(self._flops[folder] * state.fraction for folder, state in self._states.items())
+
+    def _line(self, text):
+        # Plain text, not rich markup: names and log lines may hold brackets.
+        self._console.print(rich.text.Text(text), soft_wrap=True)
+        self._console.file.flush()
+
+    def _table(self, full=False):
+        rows = sorted(self._states.values(), key=lambda s: STATES.index(s.state))
+        room = len(rows) if full else max(self._console.size.height - 5, 1)
+        table = rich.table.Table(box=None, pad_edge=False, caption=self.summary(), caption_justify="left")
+        table.add_column("run", no_wrap=True)
+        table.add_column("state")
+        for heading in ("step", "BPB", "bytes/s", "time"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True, overflow="ellipsis")
+        for row in rows[:room]:
+            table.add_row(
+                rich.text.Text(row.name),
+                rich.text.Text(row.state, _STYLE[row.state]),
+                f"{row.step:,} / {row.steps:,}" if row.steps and row.state != "done" else "",
+                _number(row.bpb, ".3f"),
+                _number(row.rate, ",.0f"),
+                "" if row.seconds is None else duration(row.seconds) + (" left" if row.state == "running" else ""),
+                rich.text.Text(row.message),
+            )
+        if len(rows) > room:
+            table.add_row(rich.text.Text(f"... {len(rows) - room} more", "dim"))
+        return table
+
+
+def _sentence(state):
+    if state.state == "done":
+        taken = "" if state.seconds is None else f" in {duration(state.seconds)}"
+        return f"done {state.name}: BPB {_number(state.bpb, '.4f')}{taken}"
+    if state.state == "failed":
+        return f"failed {state.name}: {state.message}"
+    where = f" {state.message}" if state.message else ""
+    return f"started {state.name}{where}" + (f" from step {state.step:,}" if state.step else "")
+
+
+def _number(value, form):
+    return "" if value is None else format(value, form)
+
+
+def duration(seconds):
+    """Seconds as a reader says them: '42 s', '3 min 20 s', '2 h 05 min', '3 d 4 h'."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    if seconds < 86400:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return f"{seconds // 86400} d {seconds % 86400 // 3600} h"

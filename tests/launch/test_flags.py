@@ -1,0 +1,176 @@
+"""Command lines: what a person gets wrong is one line, with the nearest known key."""
+
+import subprocess
+import sys
+
+import pytest
+from absl import flags as absl_flags
+from ml_collections import config_flags
+
+from blt_jax.config import ConfigError
+from launch import flags
+
+EXPERIMENT = """
+from blt_jax.config import ConfigError
+from ml_collections import config_dict
+
+def get_config(arg=""):
+    if arg == "bad":
+        raise ConfigError("arg = 'bad': must be small or large")
+    return config_dict.ConfigDict(
+        dict(name="n", train=dict(steps=10), data=dict(row_bytes=4096), rate=0.1, on=False, sizes=(3, 4))
+    )
+"""
+
+COMMAND = '''"""Does a thing.
+
+Example: python -m thing --config=experiment.py
+"""
+import errno, os
+from absl import flags as absl_flags
+from blt_jax.config import ConfigError
+from blt_jax.train.lease import Lease
+from launch import flags
+
+_CONFIG = flags.define_config()
+_RAISE = absl_flags.DEFINE_string("raise", "", "what to raise")
+
+def main(argv):
+    match _RAISE.value:
+        case "config":
+            raise ConfigError("heads = 3: must divide width 64")
+        case "disk":
+            try:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x/y")
+            except OSError as error:
+                raise ValueError("a library's own words") from error
+        case "lease":
+            with Lease("folder", "study"), Lease("folder", "study"):
+                pass
+        case "bug":
+            raise KeyError("our own mistake")
+        case "saved":
+            return 42
+    print(_CONFIG.value.train.steps, _CONFIG.value.rate, _CONFIG.value.name, _CONFIG.value.sizes)
+
+if __name__ == "__main__":
+    flags.run(main)
+'''
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiment.py").write_text(EXPERIMENT)
+    values = absl_flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    return lambda *argv: flags.check_overrides(["program", *argv], values["config"].parser.parse)[1:]
+
+
+@pytest.mark.parametrize("given, passed", [("1e3", 1000), ("0x10", 16), ("007", 7), ("1e25", 10**25), ("-2.0", -2)])
+def test_whole_numbers_in_any_form(check, given, passed):
+    assert check("--config=experiment.py", f"--config.train.steps={given}")[1] == f"--config.train.steps={passed}"
+
+
+def test_other_overrides_are_left_alone(check):
+    argv = ["--config=experiment.py", "--config.name=1e3", "--config.rate=1e3", "--noconfig.on", "--config.sizes[0]=7"]
+    assert check(*argv) == argv
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--config.data.row_byte=5"], "unknown config key 'data.row_byte': did you mean 'data.row_bytes'?"),
+        (["--config.row_bytes=5"], "unknown config key 'row_bytes': did you mean 'data.row_bytes'?"),
+        (["--noconfig.onn"], "unknown config key 'onn': did you mean 'on'?"),
+        (["--config.qqqqqq=5"], "unknown config key 'qqqqqq'"),
+        (["--config.rate.x=5"], "config key 'rate' is a value: it has no part 'x'"),
+        (["--config.train.steps=1.5"], "config key 'train.steps' = '1.5': must be a whole number"),
+        (["--config.train.steps=inf"], "config key 'train.steps' = 'inf': must be a whole number"),
+        (["--config.train.steps=many"], "config key 'train.steps' = 'many': must be a whole number"),
+    ],
+)
+def test_wrong_overrides(check, argv, message):
+    with pytest.raises(ConfigError) as error:
+        check("--config=experiment.py", *argv)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        ([], "--config=FILE is missing; --help shows an example"),
+        (["--config=experimnt.py"], "config file 'experimnt.py' not found: did you mean 'experiment.py'?"),
+        (["--config", "no/x.py"], "config file 'no/x.py' not found: there is no folder 'no'"),
+        (["--config=experiment.py:bad"], "arg = 'bad': must be small or large"),
+        (["--config=empty.py"], "--config=empty.py: the file defines no get_config()"),
+        (["--config=plain.py"], "--config=plain.py: get_config() must return a ConfigDict"),
+        (
+            ["--config=plain.py:small"],
+            "--config=plain.py:small: get_config() takes 0 positional arguments but 1 was given; "
+            "the argument is what follows the colon",
+        ),
+    ],
+)
+def test_wrong_config_file(check, tmp_path, argv, message):
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "plain.py").write_text("def get_config():\n    return {}\n")
+    with pytest.raises(ConfigError) as error:
+        check(*argv)
+    assert str(error.value) == message
+
+
+def test_a_bug_in_the_config_file_keeps_its_exception(check, tmp_path):
+    (tmp_path / "buggy.py").write_text("def get_config():\n    return {}['x']\n")
+    with pytest.raises(KeyError):
+        check("--config=buggy.py")
+
+
+@pytest.fixture
+def command(tmp_path):
+    (tmp_path / "experiment.py").write_text(EXPERIMENT)
+    (tmp_path / "thing.py").write_text(COMMAND)
+
+    def call(*argv):
+        call = [sys.executable, "-m", "thing", *argv]
+        return subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    return call
+
+
+def test_a_right_command_line(command):
+    argv = ["--config.train.steps=1e3", "--config.rate=1", "--config.name=1e3", "--config.sizes=(5,)"]
+    done = command("--config=experiment.py", *argv)
+    assert (done.returncode, done.stdout) == (0, "1000 1.0 1e3 (5,)\n")
+    assert command("--config=experiment.py", "--raise=saved").returncode == 42
+
+
+@pytest.mark.parametrize(
+    "argv, start",
+    [
+        (["--config.data.row_byte=5"], "error: unknown config key 'data.row_byte'"),
+        (["--config.rate=abc"], "error: flag --config.rate=abc: could not convert string to float"),
+        (["--rais=x"], "error: unknown flag --rais: did you mean '--raise'?"),
+        (["extra"], "error: unexpected argument 'extra'"),
+        (["--raise=config"], "error: heads = 3: must divide width 64"),
+        (["--raise=disk"], "error: no space left on device (x/y)"),
+        (["--raise=lease"], "error: the study folder is in use by process"),
+    ],
+)
+def test_errors_are_one_line(command, argv, start):
+    failed = command("--config=experiment.py", *argv)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith(start) and failed.stderr.count("\n") == 1, failed.stderr
+
+
+def test_a_bug_keeps_its_traceback(command):
+    failed = command("--config=experiment.py", "--raise=bug")
+    assert failed.returncode == 1 and "Traceback" in failed.stderr
+
+
+def test_help_is_the_docstring_and_the_own_flags(command):
+    shown = command("--help")
+    assert shown.returncode == 0
+    assert shown.stdout.startswith("Does a thing.") and "Example: python -m thing" in shown.stdout
+    assert "--raise: what to raise" in shown.stdout and "--config.KEY=VALUE" in shown.stdout
+    assert "pdb" not in shown.stdout and len(shown.stdout.splitlines()) < 15
