@@ -87,28 +87,33 @@ def last_words(log):
 def _progress(metrics, steps):
     """step, bpb, rate and seconds left by the last two whole lines of metrics.jsonl.
 
-    `text_bytes` and `seconds` of a line count the steps since the line before.
+    `text_bytes` and `seconds` of a line count from the run's first step.
     """
     lines = []
     for text in reversed(_tail(metrics).splitlines()):
-        with contextlib.suppress(ValueError, KeyError, TypeError, ZeroDivisionError):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             line = json.loads(text)
-            lines.append((line["step"], line["bpb"], line["text_bytes"] / line["seconds"], line["seconds"]))
+            lines.append((line["step"], line["text_bytes"], line["seconds"], line["bpb"]))
         if len(lines) == 2:
             break
     if not lines:
         return {}
-    step, bpb, rate, seconds = lines[0]
-    advanced = step - (lines[1][0] if len(lines) == 2 else 0)
-    left = (steps - step) * seconds / advanced if steps and advanced > 0 else None
-    return {"step": step, "bpb": bpb, "rate": rate, "seconds": left}
+    step, text_bytes, seconds, bpb = lines[0]
+    before = lines[1][:3] if len(lines) == 2 and lines[1][0] < step else (0, 0, 0)
+    steps_since, bytes_since, seconds_since = step - before[0], text_bytes - before[1], seconds - before[2]
+    known = {"step": step, "bpb": bpb}
+    if seconds_since > 0 and steps_since > 0:
+        known["rate"] = bytes_since / seconds_since
+        if steps:
+            known["seconds"] = (steps - step) * seconds_since / steps_since
+    return known
 
 
 def _tail(path):
     try:
         with open(path, "rb") as f:
             f.seek(max(f.seek(0, 2) - _TAIL, 0))
-            return f.read().decode("utf-8", "replace")
+            return f.read(_TAIL).decode("utf-8", "replace")
     except OSError:
         return ""
 
@@ -202,8 +207,8 @@ class Watch:
 
     def _table(self, full=False):
         rows = sorted(self._states.values(), key=lambda s: STATES.index(s.state))
-        room = len(rows) if full else max(self._console.size.height - 5, 1)
-        table = rich.table.Table(box=None, pad_edge=False, caption=self.summary(), caption_justify="left")
+        room = len(rows) if full else max(self._console.size.height - 4, 1)
+        table = rich.table.Table(box=None, pad_edge=False)
         table.add_column("run", no_wrap=True)
         table.add_column("state")
         for heading in ("step", "BPB", "bytes/s", "time"):
@@ -221,7 +226,7 @@ class Watch:
             )
         if len(rows) > room:
             table.add_row(rich.text.Text(f"... {len(rows) - room} more", "dim"))
-        return table
+        return rich.console.Group(table, rich.text.Text(self.summary(), no_wrap=True, overflow="ellipsis"))
 
 
 def _sentence(state):

@@ -1,0 +1,5 @@
+"""FLOP accounting: `per_byte(model_config, patch_size=, context_bytes=, convention=) -> Breakdown`."""
+
+from blt_jax.flops.analytic import Breakdown, parameters, per_byte, training
+
+__all__ = ["Breakdown", "parameters", "per_byte", "training"]

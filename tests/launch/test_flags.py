@@ -10,6 +10,9 @@ from ml_collections import config_flags
 from blt_jax.config import ConfigError
 from launch import flags
 
+# ml_collections loads config files by a deprecated call.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
+
 EXPERIMENT = """
 from blt_jax.config import ConfigError
 from ml_collections import config_dict
@@ -61,6 +64,7 @@ if __name__ == "__main__":
 @pytest.fixture
 def check(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # names of another test's file
     (tmp_path / "experiment.py").write_text(EXPERIMENT)
     values = absl_flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)

@@ -1,0 +1,169 @@
+"""A study as data: families x sizes x budgets x seeds -> resolved runs with their bytes, steps and costs.
+
+A pure function of the study and of a few measured facts; needs no device. Before anything is measured,
+`assumed_facts` stands in, so that a plan can be looked at first.
+"""
+
+import dataclasses
+import math
+
+from blt_jax.config import ConfigError, Lm, Patching, Run, Study
+from blt_jax.flops import analytic, match
+
+SPACE_PATCH = 6.0  # bytes per space patch of English prose (SpaceByte; BLT paper, Table 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class FamilyFacts:
+    bytes_per_unit: float  # text bytes per patch or token; 1 for a byte LM
+    row_positions: int  # bytes (or tokens) per row
+    row_text_bytes: float  # mean text bytes per training row
+    index: str  # row index of the training split, within the store
+    validation_index: str
+    patching: Patching | None  # with its threshold
+    measured: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    name: str
+    run: Run
+    cost: dict  # what becomes cost.json
+
+
+def _unit(model):
+    if not isinstance(model, Lm):
+        return "patch"
+    return model.unit
+
+
+def assumed_facts(study: Study):
+    """FamilyFacts from targets and the literature, marked as not measured."""
+    found = {}
+    for name, family in study.families.items():
+        model, patching = next(iter(family.sizes.values())).model, family.patching
+        if patching is not None:
+            known = {"strided": patching.stride, "space": SPACE_PATCH, "byte": 1.0}
+            unit = float(known.get(patching.rule) or patching.target or SPACE_PATCH)
+        elif model.unit == "token":  # 3.7 bytes at 32k entries, 4.4 at 128k, log-linear between and beyond
+            unit = max(1.5, 3.7 + (4.4 - 3.7) * math.log(model.vocab / 32_000) / math.log(4))
+        else:
+            unit = 1.0
+        rows = study.data.row_bytes
+        positions = round(rows / unit) if _unit(model) == "token" else rows
+        where = f"rows/{name}"
+        found[name] = FamilyFacts(unit, positions, float(rows), f"{where}/train", f"{where}/validation", patching, False)
+    return found
+
+
+def plan(study: Study, facts: dict[str, FamilyFacts]):
+    """The study's PlannedRuns by seed, budget, family, size: the distinct programs come first.
+
+    Raises ConfigError when a budget buys no step.
+    """
+    planned = [
+        _one(study, name, size, budget, seed, facts[name])
+        for seed in study.seeds
+        for budget in sorted(study.budgets)
+        for name, family in study.families.items()
+        for size in sorted(family.sizes, key=lambda s: analytic.parameters(family.sizes[s].model)["non_embedding"])
+    ]
+    names = [one.name for one in planned]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"two runs are called {twice[0]}: budgets or seeds repeat")
+    return planned
+
+
+def _flops_name(value):
+    """5e10, 1.6e11: short, without signs or padding."""
+    digits, exponent = f"{value:.2e}".split("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
+    entry = study.families[family].sizes[size]
+    model, context = entry.model, study.data.row_bytes
+    name = f"{family}-{_flops_name(budget)}-{size}-s{seed}"
+    try:
+        bought = match.budget_run(
+            model,
+            budget=budget,
+            bytes_per_unit=fact.bytes_per_unit,
+            context_bytes=context,
+            convention=study.convention,
+            bytes_per_step=study.train.rows * fact.row_text_bytes,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    steps = bought.steps
+    forward = {
+        convention: analytic.per_byte(
+            model, patch_size=fact.bytes_per_unit, context_bytes=context, convention=convention
+        )
+        for convention in analytic.CONVENTIONS
+    }
+    scored = fact.patching is not None and fact.patching.needs_entropies
+    entropy_model = study.entropy_model.size.model
+    scoring = {
+        convention: scored
+        * bought.bytes
+        * analytic.per_byte(entropy_model, patch_size=1.0, context_bytes=context, convention=convention).total
+        for convention in analytic.CONVENTIONS
+    }
+    cost = {
+        "budget": budget,
+        "convention": study.convention,
+        "bytes": bought.bytes,
+        "steps": steps,
+        "context_bytes": context,
+        "bytes_per_unit": fact.bytes_per_unit,
+        "unit": _unit(model),
+        "measured": fact.measured,
+        "forward_flops_per_byte": {c: b.as_dict() for c, b in forward.items()},
+        "train_flops": {c: analytic.training(b.total) * bought.bytes for c, b in forward.items()},
+        "entropy_model_flops": scoring,
+        "parameters": analytic.parameters(model),
+        "mismatch": bought.mismatch,
+    }
+    run = Run(
+        name=name,
+        family=family,
+        size=size,
+        model=model,
+        store="../../store",
+        index=f"../../store/{fact.index}",
+        validation_index=f"../../store/{fact.validation_index}",
+        patching=fact.patching,
+        tokenizer="../../tokenizer/tokenizer.json" if _unit(model) == "token" else "",
+        optimizer=dataclasses.replace(
+            study.optimizer,
+            learning_rate=entry.learning_rate,
+            warmup_steps=min(study.optimizer.warmup_steps, round(study.warmup_fraction * steps)),
+        ),
+        train=dataclasses.replace(
+            study.train, steps=steps, seed=seed, checkpoint_every=-(-steps // study.checkpoints_per_run)
+        ),
+        mesh=study.mesh,
+        data_seed=study.data.seed + seed,
+        budget=budget,
+    )
+    return PlannedRun(name, run, cost)
+
+
+def table(planned):
+    """Rows of the printed plan."""
+    return [
+        {
+            "name": one.name,
+            "parameters": one.cost["parameters"]["total"],
+            "non_embedding": one.cost["parameters"]["non_embedding"],
+            "bytes_per_unit": f"{one.cost['bytes_per_unit']:.2f}/{one.cost['unit']}",
+            "FLOPs_per_byte": one.cost["forward_flops_per_byte"][one.cost["convention"]]["total"],
+            "bytes": one.cost["bytes"],
+            "steps": f"{one.cost['steps']:,}",
+            "training_FLOPs": one.cost["train_flops"][one.cost["convention"]],
+            "mismatch": f"{one.cost['mismatch']:+.2%}",
+        }
+        for one in planned
+    ]
