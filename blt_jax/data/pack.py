@@ -20,12 +20,13 @@ import numpy as np
 
 from blt_jax.config import ConfigError
 from blt_jax.data.store import write_json, writing
+from blt_jax.patching.layout import PatchOverflow
 
 FORMAT = 1
-POOL = 128  # documents that are open for packing
+POOL = 256  # documents that are open for packing
 LONGEST = 64  # patch lengths beyond are counted together
-TRIAL_ROWS = 2000  # rows of a trial packing that chooses P
-TRIALS = (1.0, 1.004, 1.008, 1.014, 1.02, 1.03)  # P tried, as multiples of the mean patches of a full row
+TRIAL_ROWS = 16_384  # rows of a trial packing that chooses P
+TRIALS = (1.0, 1.004, 1.01, 1.02, 1.04, 1.08)  # P tried, as multiples of the mean patches of a full row
 
 
 class _Npy:
@@ -139,6 +140,8 @@ def _next_spans(pool, room, slots, slack):
     least = max(room - filler.left, 0)  # of main, with all of the filler
     if least >= n or (both(least) > slots if dense else both(least) <= slots):
         return [(filler, _most(filler, min(room, filler.left), slots))]
+    if not dense and both(n) > slots:  # all of main is too short for this filler: another will follow
+        return [(main, n)]
     # `both` grows with x where main is the dense one, and falls where it is the sparse one.
     fits, fails = (least, n + 1) if dense else (n, least)
     while abs(fails - fits) > 1:
@@ -226,6 +229,7 @@ class StartFlags:
     def __init__(self, store, index):
         sizes = -(-(store.sizes + 2) // 8)
         self._counts = store.sizes + 2
+        self.positions = int(self._counts.sum())
         self._first = np.concatenate([[0], np.cumsum(sizes)])
         self._packed = np.load(Path(index) / "starts.npy", mmap_mode="r")
 
@@ -247,7 +251,7 @@ def _opened(flags, documents):
 
 def _choose_patches(flags, documents, positions, document_patches):
     """The P near the mean patches of a full row that wastes least of both budgets on the first rows."""
-    mean = positions * document_patches / int(flags._counts.sum())
+    mean = positions * document_patches / flags.positions
 
     def wasted(slots):
         rows = list(itertools.islice(_pack_pool(_opened(flags, documents), positions, slots), TRIAL_ROWS))
@@ -294,6 +298,10 @@ def _write_rows(store, out, rows, positions, slots):
     offsets.append([0])
     for row in rows:
         table = np.array(row, np.int64)
+        if slots and table[:, 3].sum() > slots:
+            raise PatchOverflow(
+                f"row {offsets.length - 1} of {out}: {table[:, 3].sum()} patches, the budget is {slots}"
+            )
         spans.append(table[:, :3])
         offsets.append([spans.length])
         used = np.stack([table[:, 2] - table[:, 1], table[:, 3]], axis=1)

@@ -30,5 +30,5 @@ def test_a_budget_below_one_step_is_named(study):
 
 
 def test_repeated_budgets_are_refused(study):
-    with pytest.raises(ConfigError, match="two runs are called blt-5e10-small-s0"):
+    with pytest.raises(ConfigError, match="two runs are called blt-5e10-"):
         grid.plan(dataclasses.replace(study, budgets=(5e10, 5e10)), grid.assumed_facts(study))

@@ -1,0 +1,134 @@
+"""Row index + store -> batches of NumPy arrays. The order is a pure function of (seed, step).
+
+Keys, for bytes and tokens alike (L positions of a row): `ids_BxL targets_BxL segment_BxL` int32,
+`loss_mask_BxL` float32, `bytes_BxL` int32 (text bytes that the target stands for), and for patched models
+`patch_BxL read_BxL patch_segment_BxP` int32 (see `patching/layout.py`). Padding: id 0, segment 0, mask 0.
+A span's last position has its document's next id as target, wherever that lies: over an epoch every id
+but BOS is a target exactly once.
+"""
+
+from pathlib import Path
+
+import grain
+import numpy as np
+
+from blt_jax.config import BYTE_OFFSET, ConfigError
+from blt_jax.data.pack import StartFlags, load_header
+from blt_jax.patching.layout import row_layout
+
+THREADS, AHEAD = 4, 8  # of the prefetching iterator: threads, batches held ready
+
+
+def span_table(index):
+    """(row_offsets int64 [R + 1], spans int64 [S, 3]): row r is spans[row_offsets[r] : row_offsets[r + 1]].
+
+    A span is (document, begin, end); segment s of a row, from 1 up, is its span s - 1.
+    """
+    index = Path(index)
+    return np.load(index / "rows.npy", mmap_mode="r"), np.load(index / "spans.npy", mmap_mode="r")
+
+
+class RowSource:
+    """The rows of an index, at random: `source[r]` is a dict of [L] (and [P]) arrays. Threads may share it.
+
+    Raises ConfigError if the index was made from another store.
+    """
+
+    def __init__(self, index, store):
+        self.header = load_header(index)
+        if self.header["store_fingerprint"] != store.fingerprint:
+            raise ConfigError(f"{index}: made from another store than {store.folder}; delete it and prepare again")
+        self._index, self._store = Path(index), store
+        self._row_offsets, self._spans = span_table(index)
+        self._length, self._slots = self.header["row_positions"], self.header["row_patches"]
+        self._flags = StartFlags(store, index) if self._slots else None
+        self._tokens = None
+        if self.header["asked"]["kind"] == "tokens":
+            self._tokens = np.load(self._index / "tokens.npy", mmap_mode="r")
+            self._offsets = np.load(self._index / "offsets.npy")
+            self._token_bytes = np.load(self._index / "token_bytes.npy")
+
+    def __len__(self):
+        return self.header["rows"]
+
+    def __repr__(self):
+        return f"RowSource({self._index.parent.name}/{self._index.name}, {self._store.fingerprint})"
+
+    def _ids(self, document, begin, end):
+        if self._tokens is None:
+            return self._store.ids(document, begin, end)
+        first, last = self._offsets[document : document + 2]
+        return self._tokens[first + begin : min(first + end, last)]
+
+    def __getitem__(self, number):
+        length = self._length
+        names = ("ids", "targets", "segment", "bytes")
+        row = {f"{name}_L": np.zeros(length, np.int32) for name in names} | {
+            "loss_mask_L": np.zeros(length, np.float32)
+        }
+        starts_L, at = np.zeros(length, bool), 0
+        first, last = self._row_offsets[number : number + 2]
+        for segment, (document, begin, end) in enumerate(self._spans[first:last].tolist(), start=1):
+            ids = self._ids(document, begin, end + 1)  # with the target of the last position, if there is one
+            size, targets = end - begin, ids[1:]
+            known = slice(at, at + len(targets))  # nothing follows an EOS
+            row["ids_L"][at : at + size] = ids[:size]
+            row["segment_L"][at : at + size] = segment
+            row["targets_L"][known] = targets
+            row["loss_mask_L"][known] = 1
+            row["bytes_L"][known] = targets >= BYTE_OFFSET if self._tokens is None else self._token_bytes[targets]
+            if self._flags:
+                starts_L[at : at + size] = self._flags.read(document, begin, end)
+            at += size
+        return row | self._patches(starts_L, row["segment_L"])
+
+    def _patches(self, starts_L, segment_L):
+        if not self._slots:
+            return {}
+        patch_L, read_L, patch_segment_P = row_layout(starts_L, segment_L, self._slots)
+        return {"patch_L": patch_L, "read_L": read_L, "patch_segment_P": patch_segment_P}
+
+    def batch(self, numbers, size=0):
+        """The rows `numbers` as a batch, with empty rows after them up to `size` rows."""
+        rows = [self[n] for n in numbers]
+        if len(rows) < size:
+            empty = {key: np.zeros_like(value) for key, value in self[0].items()}
+            empty |= self._patches(np.zeros(self._length, bool), empty["segment_L"])
+            rows += [empty] * (size - len(rows))
+        stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        return {key.replace("_L", "_BxL").replace("_P", "_BxP"): value for key, value in stacked.items()}
+
+
+def train_batches(index, store, rows, seed, process_index=0, process_count=1):
+    """A grain MapDataset without end: item [step] is this process's part of batch `step` of `rows` rows.
+
+    Rows are shuffled anew in each epoch; a batch may span two. All processes together hold the same batch
+    whatever their number, which must divide `rows`.
+    """
+    source, mine = RowSource(index, store), _share(rows, process_index, process_count)
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().batch(rows)
+    return order.map(lambda numbers: source.batch(numbers[mine].tolist()))
+
+
+def iterate_from(batches, step=0):
+    """Batches `step`, `step` + 1, ...: made ahead by threads."""
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
+    return iter(batches[step:].to_iter_dataset(options))
+
+
+def validation_batches(index, store, rows, process_index=0, process_count=1):
+    """Yields (row numbers, batch) over all rows once, in order; the last batch is filled with empty rows.
+
+    A process gets its part of each batch, of rows / process_count rows, and the numbers of the real ones.
+    """
+    source, mine = RowSource(index, store), _share(rows, process_index, process_count)
+    for first in range(0, len(source), rows):
+        numbers = list(range(first, min(first + rows, len(source))))[mine]
+        yield numbers, source.batch(numbers, rows // process_count)
+
+
+def _share(rows, process_index, process_count):
+    if rows % process_count:
+        raise ConfigError(f"train.rows = {rows}: must be a multiple of the {process_count} processes")
+    size = rows // process_count
+    return slice(process_index * size, (process_index + 1) * size)
