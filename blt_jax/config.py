@@ -379,7 +379,9 @@ class Study:
             for size, entry in family.sizes.items():
                 where = f"families.{name}.sizes.{size}"
                 is_blt = isinstance(entry.model, Blt)
-                _need(is_blt == (family.patching is not None), where, entry.model.kind, "BLT, and only BLT, has patching")
+                _need(
+                    is_blt == (family.patching is not None), where, entry.model.kind, "BLT, and only BLT, has patching"
+                )
         entropy = self.entropy_model.size.model
         ok = isinstance(entropy, Lm) and entropy.unit == "byte"
         _need(ok, "entropy_model.size.model", entropy.kind, "the entropy model is a byte LM (kind 'lm', unit 'byte')")

@@ -50,5 +50,7 @@ def preset(name):
     token LM, released-1b, entropy-100m. Raises ConfigError with the nearest name."""
     if name not in _PRESETS:
         near = difflib.get_close_matches(name, _PRESETS, 1)
-        raise ConfigError(f"preset {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_PRESETS)}"))
+        raise ConfigError(
+            f"preset {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_PRESETS)}")
+        )
     return _PRESETS[name]()

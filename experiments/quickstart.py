@@ -8,7 +8,20 @@ settles nothing about BLT. `--config.data.input=GLOB` runs the same study on oth
 is such a study, over several sources.
 """
 
-from blt_jax.config import Blt, Data, EntropyModel, Family, Lm, Optimizer, Patching, Size, Stack, Study, Tokenizer, Train
+from blt_jax.config import (
+    Blt,
+    Data,
+    EntropyModel,
+    Family,
+    Lm,
+    Optimizer,
+    Patching,
+    Size,
+    Stack,
+    Study,
+    Tokenizer,
+    Train,
+)
 from experiments.base import of
 
 VOCAB = 1024

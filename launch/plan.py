@@ -21,7 +21,9 @@ from launch import flags as launch_flags
 def show(planned):
     """Prints the table of planned runs."""
     rows = grid.table(planned)
-    table = Table(title=f"{len(rows)} runs" + ("" if planned[0].cost["measured"] else " (assumed patch and token sizes)"))
+    table = Table(
+        title=f"{len(rows)} runs" + ("" if planned[0].cost["measured"] else " (assumed patch and token sizes)")
+    )
     for name in rows[0]:
         table.add_column(name.replace("_", " "), justify="left" if name == "name" else "right")
     for row in rows:

@@ -5,6 +5,7 @@ was killed goes on where it was.
 """
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -12,15 +13,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from blt_jax.config import EntropyModel, Lm, Run, Study, build, fingerprint, to_dict
+from blt_jax.config import ConfigError, EntropyModel, Run, Study, build, fingerprint, to_dict
 from blt_jax.data import bpe, pack, sources
-from blt_jax.data.store import Store, write_entropies, write_store
+from blt_jax.data.store import Store, write_entropies, write_json, write_store
 from blt_jax.eval import entropy
 from blt_jax.flops import analytic
 from blt_jax.patching import rules
 from blt_jax.patching.calibrate import Calibration, calibrate
 from blt_jax.scaling.grid import FamilyFacts
-from blt_jax.train.loop import write_json
 
 SPLITS = ("train", "validation")
 ENTROPY_RUN = "entropy_model"
@@ -36,9 +36,10 @@ def store(data, folder):
     mark = fingerprint(data)
     manifest = folder / "prepared.json"
     if not manifest.exists() or json.loads(manifest.read_text())["data"] != mark:
+        folder.mkdir(parents=True, exist_ok=True)
         train, validation, skips = sources.splits(data)
         for split, documents in zip(SPLITS, (train, validation), strict=True):
-            write_store(documents, folder, split, {})
+            write_store(documents, folder, split)
         write_json(manifest, {"data": mark, "skips": skips.lines()})
     stores = {split: Store(folder, split) for split in SPLITS}
     skipped = json.loads(manifest.read_text())["skips"]
@@ -74,8 +75,9 @@ def indexes(stores, folder, name, positions, **how):
     headers, patches = {}, 0
     for split in SPLITS:
         out = Path(folder) / "rows" / name / split
-        made = {key: value(stores[split]) if key == "starts_of" else value for key, value in how.items()}
-        made["fingerprint"] = fingerprint(how["fingerprint"], stores[split].fingerprint, positions, patches)
+        made = dict(how)
+        if "starts_of" in how:
+            made["starts_of"] = functools.partial(how["starts_of"], stores[split])
         headers[split] = pack.build_index(stores[split], out, positions=positions, patches=patches, **made)
         patches = headers[split]["row_patches"]
     return headers
@@ -172,15 +174,18 @@ def facts(study: Study, stores, folder, token_model) -> dict[str, FamilyFacts]:
         if family.patching is not None:
             patching = calibrated(name, family.patching, stores["train"], folder).patching
 
-            def starts_of(one, patching=patching):
-                read = one.entropies if patching.needs_entropies else lambda i: None
-                return lambda i: rules.starts(one.ids(i), read(i), patching)
-
+            starts_of = functools.partial(_starts, patching)
             mark = fingerprint(patching, stores["train"].entropy_fingerprint if patching.needs_entropies else "")
             headers = indexes(stores, folder, name, study.data.row_bytes, starts_of=starts_of, fingerprint=mark)
             unit = headers["train"]["text_bytes_per_patch"]
             word = f"{unit:.3f} bytes per patch"
-        elif isinstance(model, Lm) and model.unit == "token":
+        elif model.unit == "token":
+            for size, entry in family.sizes.items():
+                if entry.model.vocab != token_model.vocab:
+                    raise ConfigError(
+                        f"families.{name}.sizes.{size}.model.vocab = {entry.model.vocab}: the tokenizer has "
+                        f"{token_model.vocab} entries; make them equal"
+                    )
             train = stores["train"]
             sample = range(min(len(train), 200))
             tokens = sum(len(token_model.encode(train.text(i))) for i in sample)
@@ -210,6 +215,11 @@ def facts(study: Study, stores, folder, token_model) -> dict[str, FamilyFacts]:
     return found
 
 
+def _starts(patching, one, i):
+    """Start flags of document i of a store."""
+    return rules.starts(one.ids(i), one.entropies(i) if patching.needs_entropies else None, patching)
+
+
 def sample(study: Study, found, stores):
     """A piece of validation text with its entropies and each family's patches, for the report."""
     one = stores["validation"]
@@ -237,9 +247,7 @@ def entropy_facts(study: Study, run: Run, result):
     """The entropy model's own costs, in both conventions: a line of its own in every report."""
     conventions = ("paper", "exact")
     forward = {
-        name: analytic.per_byte(
-            run.model, patch_size=1.0, context_bytes=study.data.row_bytes, convention=name
-        ).total
+        name: analytic.per_byte(run.model, patch_size=1.0, context_bytes=study.data.row_bytes, convention=name).total
         for name in conventions
     }
     return {

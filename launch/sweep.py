@@ -18,7 +18,8 @@ from pathlib import Path
 from absl import flags
 
 from blt_jax.config import ConfigError, Lm, Study, build, differences, fingerprint, to_dict
-from blt_jax.scaling import grid, report
+from blt_jax.data.store import write_json
+from blt_jax.scaling import grid
 from blt_jax.train.lease import Lease
 from launch import flags as launch_flags
 from launch import plan as launch_plan
@@ -52,13 +53,6 @@ def record(study: Study, folder):
     write_json(path, mine)
 
 
-def write_json(path, value):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1))
-    os.replace(temporary, path)
-
-
 def command(folder, run_folder):
     """What a person could paste to make this run; engines only wrap it."""
     return [
@@ -76,6 +70,7 @@ RESOLVED = Path(__file__).parents[1] / "experiments" / "resolved.py"
 
 def job(folder, run_folder, run, cost=None):
     """Writes a run's config.json and cost.json and returns its engine job."""
+    run_folder.mkdir(parents=True, exist_ok=True)
     if not (run_folder / "config.json").exists():
         write_json(run_folder / "config.json", to_dict(run))
     if cost is not None:
@@ -179,6 +174,8 @@ def main(_):
             failed, stopped = execute(jobs, workers, flops)
             if stopped:
                 return interrupted(folder)
+        from blt_jax.scaling import report  # plots: not needed before
+
         page = report.write(folder)
         for name, line in failed.items():
             print(f"failed: {name}: {line}", file=sys.stderr)

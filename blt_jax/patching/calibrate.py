@@ -1,8 +1,8 @@
 """A threshold for a target mean patch size, measured on a corpus (blt.md, section 2.4).
 
-The mean is a step function of the threshold: entropies are stored as float16, so no threshold between two
-neighbouring float16 numbers cuts differently from the lower one (of a rise, there is no need to). The search
-goes through the float16 numbers and returns the one whose mean comes nearest; what it achieves is in the result.
+The mean is a step function of the threshold: entropies are stored as float16, so every threshold between two
+neighbouring float16 numbers cuts as the lower one does. The search therefore tries only float16 numbers, for
+rises too, and returns the one whose mean comes nearest; the result says what it achieves.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from blt_jax.config import ConfigError, Patching
 from blt_jax.patching.layout import starts_to_lengths
 from blt_jax.patching.rules import starts
 
+REACH = 0.01  # a target may lie outside the means that thresholds give by this share
 LONGEST = 64  # patch lengths beyond are counted together
 SAMPLE = 64 << 20  # positions that are searched; documents come in hash order, so the first are a fair sample
 
@@ -97,6 +98,12 @@ def _solve(corpus, patching):
             high = middle
         else:
             low = middle
+    shortest, longest = mean(_rank(-np.inf) + 1), mean(_rank(np.inf) - 1)
+    if not shortest * (1 - REACH) <= patching.target <= longest * (1 + REACH):
+        raise ConfigError(
+            f"patching.target = {patching.target}: rule {patching.rule!r} with max_length {patching.max_length} "
+            f"gives means from {shortest:.2f} to {longest:.2f} on this corpus"
+        )
     best = min((low, high), key=lambda rank: abs(mean(rank) - patching.target))
     return _float16(best)
 

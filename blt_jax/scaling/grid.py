@@ -52,7 +52,9 @@ def assumed_facts(study: Study):
         rows = study.data.row_bytes
         positions = round(rows / unit) if _unit(model) == "token" else rows
         where = f"rows/{name}"
-        found[name] = FamilyFacts(unit, positions, float(rows), f"{where}/train", f"{where}/validation", patching, False)
+        found[name] = FamilyFacts(
+            unit, positions, float(rows), f"{where}/train", f"{where}/validation", patching, False
+        )
     return found
 
 

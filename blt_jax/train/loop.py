@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import resource
 import sys
 import time
@@ -13,7 +12,7 @@ import numpy as np
 
 from blt_jax.config import Run, to_dict
 from blt_jax.data import pack, pipeline
-from blt_jax.data.store import Store
+from blt_jax.data.store import Store, write_json
 from blt_jax.eval import bpb
 from blt_jax.parallel import rules
 from blt_jax.parallel.mesh import make_mesh
@@ -26,14 +25,6 @@ from blt_jax.train.step import make_step, new_state
 
 class Diverged(RuntimeError):
     """The loss stopped being a number."""
-
-
-def write_json(path, value):
-    """Atomic: the file is there whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1))
-    os.replace(temporary, path)
 
 
 def train(run: Run, folder, stop=None):

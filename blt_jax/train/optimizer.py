@@ -21,9 +21,7 @@ def transform(config: Optimizer):
 
 def schedule(config: Optimizer, steps):
     """The numbers of the schedule, float32 scalars: an argument of the training step."""
-    values = dict(
-        peak=config.learning_rate, warmup=config.warmup_steps, steps=steps, final_ratio=config.final_ratio
-    )
+    values = dict(peak=config.learning_rate, warmup=config.warmup_steps, steps=steps, final_ratio=config.final_ratio)
     return {name: jnp.float32(value) for name, value in values.items()}
 
 

@@ -11,7 +11,7 @@ from blt_jax.train import optimizer
 
 
 def compute_dtype(name):
-    """"auto": bfloat16 where matrix units want it, float32 on CPU (design, section 9)."""
+    """ "auto": bfloat16 where matrix units want it, float32 on CPU (design, section 9)."""
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return jnp.dtype(name)

@@ -16,7 +16,9 @@ def study():
 
 def test_quickstart_plan(study):
     planned = grid.plan(study, grid.assumed_facts(study))
-    assert len(planned) == 27 and planned[0].name == "blt-5e10-small-s0" and planned[-1].name == "spacebyte-5e11-large-s0"
+    assert (
+        len(planned) == 27 and planned[0].name == "blt-5e10-small-s0" and planned[-1].name == "spacebyte-5e11-large-s0"
+    )
     assert len({one.run.model for one in planned[:9]}) == 9, "the distinct programs come first"
     for one in planned:
         assert abs(one.cost["mismatch"]) < 0.05

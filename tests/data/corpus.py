@@ -1,0 +1,27 @@
+"""Small corpora and start rules for the data tests."""
+
+import numpy as np
+
+from blt_jax.config import Patching
+from blt_jax.data.sources import Document
+from blt_jax.data.store import Store, write_store
+from blt_jax.patching.rules import starts
+
+ODD = [b"\x00", b"x", b"\xff\xfe\x00 invalid \xed\xa0\x80", "日本 語 é\u0301".encode(), b"\n" * 50]
+
+
+def made(folder, count=60, seed=0, largest=400, split="train", extra=()):
+    """A store of random words with dense and sparse documents, and the odd ones."""
+    rng = np.random.default_rng(seed)
+    documents = [Document(text, "odd", "") for text in (*ODD, *extra)]
+    for i in range(count):
+        size, word = int(rng.integers(1, largest)), (2, 5, 12)[i % 3]
+        letters = rng.integers(97, 123, size).astype(np.uint8)
+        letters[rng.random(size) < 1 / word] = 32
+        documents.append(Document(letters.tobytes(), f"word{word}", ""))
+    write_store(documents, folder, split)
+    return Store(folder, split)
+
+
+def space_starts(store):
+    return lambda i: starts(store.ids(i), None, Patching(rule="space"))

@@ -1,0 +1,136 @@
+"""The document store: what went in comes out, at random, and half-written is not written."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blt_jax.config import ConfigError
+from blt_jax.data import store as module
+from blt_jax.data import vocab
+from blt_jax.data.sources import Document
+from blt_jax.data.store import PIECE, Store, write_entropies, write_store
+
+LARGE = np.random.default_rng(0).integers(0, 256, 3 * PIECE + 5, np.uint8).tobytes()
+TEXTS = [b"a", LARGE, b"\x00\xff\xfe", b"x" * PIECE, b"y" * (PIECE - 1), "é".encode()]
+
+
+def new_store(folder, texts=TEXTS):
+    write_store((Document(t, f"s{i % 2}", "") for i, t in enumerate(texts)), folder, "train", {"why": "test"})
+    return Store(folder, "train")
+
+
+def test_documents_come_back(tmp_path):
+    store = new_store(tmp_path)
+    assert [store.document(i) for i in range(len(store))] == [(t, f"s{i % 2}") for i, t in enumerate(TEXTS)]
+    assert store.sizes.tolist() == [len(t) for t in TEXTS] and store.text_bytes == sum(map(len, TEXTS))
+    assert store.source_names == ["s0", "s1"] and store.source_of.tolist() == [0, 1] * 3
+    assert store.notes == {"why": "test"}
+
+
+def test_ids_at_random(tmp_path):
+    store, rng = new_store(tmp_path), np.random.default_rng(0)
+    for i, text in enumerate(TEXTS):
+        whole = vocab.encode(text)
+        assert np.array_equal(store.ids(i), whole) and store.ids(i).dtype == np.int32
+        edges = [0, 1, 2, len(whole) - 2, len(whole) - 1, len(whole), PIECE, PIECE + 1, PIECE + 2]
+        for begin, end in [(a, b) for a in edges for b in edges] + rng.integers(0, len(whole) + 1, (20, 2)).tolist():
+            if begin <= end and begin <= len(whole):
+                assert np.array_equal(store.ids(i, begin, end), whole[begin:end]), (i, begin, end)
+
+
+def test_a_span_reads_only_its_pieces(tmp_path, monkeypatch):
+    store, read = new_store(tmp_path), []
+    monkeypatch.setattr(store._text, "_record", lambda n, real=store._text._record: read.append(n) or real(n))
+    store.ids(1, 2 * PIECE + 10, 2 * PIECE + 20)
+    assert len(read) == 1
+
+
+def test_threads_may_share_a_store(tmp_path):
+    store = new_store(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda i: store.text(i % 6) == TEXTS[i % 6], range(200)))
+
+
+def test_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD", 2 * PIECE)
+    store = new_store(tmp_path)
+    assert len(list(store.folder.glob("text-*"))) == 5
+    assert [store.text(i) for i in range(6)] == TEXTS
+    monkeypatch.undo()
+    assert len(list(new_store(tmp_path, [b"only"]).folder.glob("text-*"))) == 1  # no shard of the old one stays
+
+
+def test_fingerprint_follows_texts_order_and_sources(tmp_path):
+    first = new_store(tmp_path / "a").fingerprint
+    assert new_store(tmp_path / "b").fingerprint == first
+    assert new_store(tmp_path / "c", TEXTS[::-1]).fingerprint != first
+    write_store((Document(t, "other", "") for t in TEXTS), tmp_path / "d", "train")
+    assert Store(tmp_path / "d", "train").fingerprint != first
+
+
+def test_entropies(tmp_path):
+    store, rng = new_store(tmp_path), np.random.default_rng(1)
+    assert store.entropy_fingerprint == ""
+    with pytest.raises(ConfigError, match="has no entropies"):
+        store.entropies(0)
+    values = [(rng.random(len(t) + 2) * 5).astype(np.float32) for t in TEXTS]
+    write_entropies(tmp_path, "train", iter(values), "mark")
+    store = Store(tmp_path, "train")
+    assert store.entropy_fingerprint == "mark"
+    for i, want in enumerate(values):
+        assert store.entropies(i).dtype == np.float16
+        assert np.array_equal(store.entropies(i), want.astype(np.float16))
+        assert np.array_equal(store.entropies(i, 1, len(want) - 1), want.astype(np.float16)[1:-1])
+    assert new_store(tmp_path, TEXTS[:2]).entropy_fingerprint == ""  # another store: they are gone
+
+
+@pytest.mark.parametrize("wrong", [[3], [3, 4, 5], [3, 5]])
+def test_entropies_that_do_not_fit(tmp_path, wrong):
+    new_store(tmp_path, [b"a", b"bc"])
+    with pytest.raises(ConfigError, match="entropies of document"):
+        write_entropies(tmp_path, "train", (np.zeros(n) for n in wrong), "mark")
+    assert Store(tmp_path, "train").entropy_fingerprint == ""
+
+
+def test_without_manifest_there_is_no_store(tmp_path):
+    def interrupted():
+        yield Document(b"a", "s", "")
+        raise KeyboardInterrupt
+
+    new_store(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        write_store(interrupted(), tmp_path, "train")
+    with pytest.raises(ConfigError, match="no store here"):
+        Store(tmp_path, "train")
+    assert new_store(tmp_path).text(0) == b"a"
+    with pytest.raises(ConfigError, match="no documents to store"):
+        write_store([], tmp_path, "train")
+
+
+def test_damage_is_named(tmp_path):
+    folder = new_store(tmp_path).folder
+    (folder / "text-00000.array_record").unlink()
+    with pytest.raises(ConfigError, match="text-00000.array_record: missing, though the manifest names it"):
+        Store(tmp_path, "train")
+    manifest = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(ConfigError, match="store format 99"):
+        Store(tmp_path, "train")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full to stand for a full disk")
+def test_full_disk_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_shard", lambda stem, number: "/dev/full")
+    with pytest.raises(ConfigError, match="train: the disk is full; free some space"):
+        new_store(tmp_path)
+    with pytest.raises(ConfigError, match="no store here"):
+        Store(tmp_path, "train")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="train: cannot be written: Not a directory"):
+        new_store(tmp_path / "file")
