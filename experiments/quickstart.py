@@ -51,41 +51,33 @@ def spacebyte(local_width, latent_layers):
 
 
 def tokens(width, layers):
-    return of(Lm, stack=stack(layers, width, width // 32), vocab=VOCAB, unit="token")
+    return of(Lm, stack=stack(layers, width, width // 16), vocab=VOCAB, unit="token")
 
 
-def sizes(rate, **models):
-    return {name: of(Size, model=model, learning_rate=rate) for name, model in models.items()}
+MODELS = {
+    "blt": dict(small=blt(16, 1, **HASH), medium=blt(32, 1, **HASH), large=blt(48, 2, **HASH)),
+    "bpe": dict(small=tokens(32, 2), medium=tokens(64, 2), large=tokens(96, 3)),
+    "spacebyte": dict(small=spacebyte(16, 1), medium=spacebyte(32, 1), large=spacebyte(48, 2)),
+}
+RATES = {"blt": 4e-3, "bpe": 4e-3, "spacebyte": 4e-3}
+LABELS = {"blt": "BLT, entropy patches", "bpe": "BPE tokens", "spacebyte": "SpaceByte"}
+PATCHINGS = {"blt": of(Patching, rule="entropy", target=4.5), "bpe": None, "spacebyte": of(Patching, rule="space")}
+
+
+def family(name):
+    sizes = {size: of(Size, model=model, learning_rate=RATES[name]) for size, model in MODELS[name].items()}
+    return of(Family, label=LABELS[name], patching=PATCHINGS[name], sizes=sizes)
 
 
 def get_config(_=""):
-    families = {
-        "blt": of(
-            Family,
-            label="BLT, entropy patches",
-            patching=of(Patching, rule="entropy", target=4.5),
-            sizes=sizes(4e-3, small=blt(32, 1, **HASH), medium=blt(48, 2, **HASH), large=blt(64, 3, **HASH)),
-        ),
-        "bpe": of(
-            Family,
-            label="BPE tokens",
-            sizes=sizes(4e-3, small=tokens(64, 2), medium=tokens(96, 3), large=tokens(128, 4)),
-        ),
-        "spacebyte": of(
-            Family,
-            label="SpaceByte",
-            patching=of(Patching, rule="space"),
-            sizes=sizes(4e-3, small=spacebyte(32, 1), medium=spacebyte(48, 2), large=spacebyte(64, 3)),
-        ),
-    }
     entropy = of(Lm, stack=stack(2, 32, 2, window=32, rope_theta=10_000.0))
     return of(
         Study,
         name="quickstart",
-        families=families,
-        budgets=(5e10, 1.6e11, 5e11),
+        families={name: family(name) for name in MODELS},
+        budgets=(8e10, 2.5e11, 8e11),
         entropy_model=of(EntropyModel, size=of(Size, model=entropy, learning_rate=4e-3), bytes=600_000, rows=4),
-        data=of(Data, max_bytes=2_500_000, validation_max_bytes=100_000, row_bytes=512),
+        data=of(Data, max_bytes=5_000_000, validation_max_bytes=100_000, row_bytes=512),
         tokenizer=of(Tokenizer, vocab=VOCAB),
         optimizer=of(Optimizer),
         train=of(Train, rows=2, log_every=20),

@@ -25,17 +25,20 @@ PRIMES = (
 )
 
 
+def _shift(x_BxL, back):
+    return jnp.pad(x_BxL, ((0, 0), (back, 0)))[:, : x_BxL.shape[1]]
+
+
 def _windows(ids_BxL, segment_BxL, n, scope):
     """The n ids that end at each position, oldest first ([B, L] each; 0 before the row or document), and
     whether the whole n-gram lies inside."""
     window, complete = [], None
     for back in reversed(range(n)):
-        shift = lambda x: jnp.pad(x, ((0, 0), (back, 0)))[:, : x.shape[1]]  # noqa: E731
         if scope == "document":
-            inside = shift(segment_BxL + 1) == segment_BxL + 1
+            inside = _shift(segment_BxL + 1, back) == segment_BxL + 1
         else:
             inside = jnp.broadcast_to(jnp.arange(ids_BxL.shape[1]) >= back, ids_BxL.shape)
-        window.append(jnp.where(inside, shift(ids_BxL), 0).astype(jnp.uint32))
+        window.append(jnp.where(inside, _shift(ids_BxL, back), 0).astype(jnp.uint32))
         complete = inside if complete is None else complete & inside
     return window, complete
 
@@ -51,7 +54,7 @@ def hash_ids(ids_BxL, n, function, rows, *, segment_BxL=None, scope="row", order
     if order == "newest":
         window = window[::-1]
     powers = [pow(PRIMES[function], j, 2**64) for j in range(n)]
-    limbs = [sum(w * jnp.uint32((p >> 16 * i) & 0xFFFF) for w, p in zip(window, powers)) for i in range(4)]
+    limbs = [sum(w * jnp.uint32((p >> 16 * i) & 0xFFFF) for w, p in zip(window, powers, strict=True)) for i in range(4)]
     for i in range(3):
         limbs[i + 1] += limbs[i] >> 16
     limbs = [limb & 0xFFFF for limb in limbs]
