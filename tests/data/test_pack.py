@@ -132,7 +132,7 @@ def real_text(tmp_path_factory):
     if not TEXT.exists():
         pytest.skip("shared/data/text is not beside the checkout")
     folder = tmp_path_factory.mktemp("real")
-    train, _, _ = sources.splits(Data(input=str(TEXT / "*.train.jsonl.gz"), max_bytes=20_000_000))
+    train, _, _ = sources.splits(Data(input=str(TEXT / "*.train.jsonl.gz"), max_bytes=10_000_000))
     write_store(train, folder, "train")
     return Store(folder, "train")
 

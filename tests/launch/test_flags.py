@@ -21,7 +21,8 @@ def get_config(arg=""):
     if arg == "bad":
         raise ConfigError("arg = 'bad': must be small or large")
     return config_dict.ConfigDict(
-        dict(name="n", train=dict(steps=10), data=dict(row_bytes=4096), rate=0.1, on=False, sizes=(3, 4))
+        dict(name="n", train=dict(steps=10), data=dict(row_bytes=4096), rate=0.1, on=False, sizes=(3, 4),
+             families=dict(first=dict(encoder=dict(layers=2))))
     )
 """
 
@@ -86,6 +87,7 @@ def test_other_overrides_are_left_alone(check):
     [
         (["--config.data.row_byte=5"], "unknown config key 'data.row_byte': did you mean 'data.row_bytes'?"),
         (["--config.row_bytes=5"], "unknown config key 'row_bytes': did you mean 'data.row_bytes'?"),
+        (["--config.layer=5"], "unknown config key 'layer': did you mean 'families.first.encoder.layers'?"),
         (["--noconfig.onn"], "unknown config key 'onn': did you mean 'on'?"),
         (["--config.qqqqqq=5"], "unknown config key 'qqqqqq'"),
         (["--config.rate.x=5"], "config key 'rate' is a value: it has no part 'x'"),
