@@ -59,7 +59,7 @@ MODELS = {
     "bpe": dict(small=tokens(32, 2), medium=tokens(64, 2), large=tokens(96, 3)),
     "spacebyte": dict(small=spacebyte(16, 1), medium=spacebyte(32, 1), large=spacebyte(48, 2)),
 }
-RATES = {"blt": 4e-3, "bpe": 4e-3, "spacebyte": 4e-3}
+RATES = {"blt": 3.2e-2, "bpe": 8e-3, "spacebyte": 1.6e-2}
 LABELS = {"blt": "BLT, entropy patches", "bpe": "BPE tokens", "spacebyte": "SpaceByte"}
 PATCHINGS = {"blt": of(Patching, rule="entropy", target=4.5), "bpe": None, "spacebyte": of(Patching, rule="space")}
 
@@ -76,7 +76,7 @@ def get_config(_=""):
         name="quickstart",
         families={name: family(name) for name in MODELS},
         budgets=(8e10, 2.5e11, 8e11),
-        entropy_model=of(EntropyModel, size=of(Size, model=entropy, learning_rate=4e-3), bytes=600_000, rows=4),
+        entropy_model=of(EntropyModel, size=of(Size, model=entropy, learning_rate=1.6e-2), bytes=600_000, rows=4),
         data=of(Data, max_bytes=5_000_000, validation_max_bytes=100_000, row_bytes=512),
         tokenizer=of(Tokenizer, vocab=VOCAB),
         optimizer=of(Optimizer),

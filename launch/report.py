@@ -1,6 +1,6 @@
 """Rebuild a study's report from its run folders; runs that are not done are named in it.
 
-    python -m launch.report --workdir=runs/quickstart
+python -m launch.report --workdir=runs/quickstart
 """
 
 from absl import flags

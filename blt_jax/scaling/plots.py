@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 
 from blt_jax.scaling import curves
 
@@ -26,6 +28,15 @@ def _outside(axis):
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
 
 
+def _log_ticks(axis, values):
+    """A log axis with marks at the values that occur, and no others."""
+    axis.set_xscale("log")
+    axis.set_xticks(
+        values, [f"{value:.3g}".replace("e+", "e") if value >= 1e6 else f"{value / 1e3:.0f}k" for value in values]
+    )
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
 def scaling(points, labels, colours, convention):
     """BPB against training FLOPs: all runs, each family's best size, and the same with entropy scoring added."""
     figure, [[axis]] = _axes(8.5, 4.2)
@@ -39,8 +50,10 @@ def scaling(points, labels, colours, convention):
                 continue
             face = "white" if entropy else colours[family]
             name = f"{label} + entropy scoring" if entropy else label
-            axis.plot(flops, [bpb for _, bpb, _ in best], style, color=colours[family], markerfacecolor=face, label=name)
-    axis.set_xscale("log")
+            axis.plot(
+                flops, [bpb for _, bpb, _ in best], style, color=colours[family], markerfacecolor=face, label=name
+            )
+    _log_ticks(axis, sorted({p.budget for p in points}))
     axis.set(xlabel=f"training FLOPs ({convention})", ylabel="validation bits per byte")
     _outside(axis)
     return figure
@@ -51,8 +64,6 @@ def isoflop(points, labels, convention):
     figure, axes = _axes(3.6 * len(labels), 3.8, 1, len(labels), sharey=True)
     budgets = sorted({p.budget for p in points})
     shade = {b: (0.1 + 0.75 * i / max(len(budgets) - 1, 1)) for i, b in enumerate(budgets)}
-    from matplotlib import colormaps
-
     for axis, (family, label) in zip(axes[0], labels.items(), strict=True):
         for budget in budgets:
             groups = [g for (f, _, b), g in curves.mean_over_seeds(points).items() if f == family and b == budget]
@@ -68,7 +79,7 @@ def isoflop(points, labels, convention):
                 axis.plot(dense, np.polyval(found.coefficients, np.log(dense)), color=colour, lw=1)
             if found.parameters:
                 axis.plot(found.parameters, found.bpb, "*", ms=14, color=colour, markeredgecolor="black")
-        axis.set_xscale("log")
+        _log_ticks(axis, sorted({p.parameters for p in points if p.family == family}))
         axis.set(title=label, xlabel="non-embedding parameters")
     axes[0, 0].set_ylabel("validation bits per byte")
     _outside(axes[0, -1])
@@ -105,7 +116,9 @@ def flops_per_byte(points, labels, convention, entropy_model):
         uses = np.array([bool(p.cost["entropy_model_flops"][convention]) for p in bars])
         extra = uses * entropy_model["forward_flops_per_byte"][convention]
         axis.bar(range(len(bars)), extra, bottom=bottom, fill=False, hatch="///", label="entropy model")
-    axis.set_xticks(range(len(bars)), [f"{labels[p.family]}\n{p.size}" for p in bars], rotation=60, ha="right", fontsize=8)
+    axis.set_xticks(
+        range(len(bars)), [f"{labels[p.family]}\n{p.size}" for p in bars], rotation=60, ha="right", fontsize=8
+    )
     axis.set_ylabel(f"forward FLOPs per byte ({convention})")
     _outside(axis)
     return figure
@@ -144,7 +157,9 @@ def sample(text, entropies, families, colours):
         axis.axis("off")
         threshold = told["threshold"]
         note = f", threshold {threshold:.2f} nats (dashed)" if threshold is not None else ""
-        axis.set_title(f"{told['label']}: {len(told['starts'])} patches of {len(text)} bytes{note}", loc="left", fontsize=10)
+        axis.set_title(
+            f"{told['label']}: {len(told['starts'])} patches of {len(text)} bytes{note}", loc="left", fontsize=10
+        )
         patch = np.cumsum(np.isin(np.arange(len(text)), told["starts"]))
         for i, byte in enumerate(text):
             x, y = i % PER_LINE, -2.0 * (i // PER_LINE)

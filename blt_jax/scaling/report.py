@@ -29,7 +29,9 @@ def write(study):
     labels = {family: fact["label"] for family, fact in plan["facts"].items()}
     labels = {family: label for family, label in labels.items() if any(p.family == family for p in points)}
     colours = {family: plots.COLOURS[i % len(plots.COLOURS)] for i, family in enumerate(plan["facts"])}
-    headers = {family: curves.read_json(study / "store" / plan["facts"][family]["index"] / "header.json") for family in labels}
+    headers = {
+        family: curves.read_json(study / "store" / plan["facts"][family]["index"] / "header.json") for family in labels
+    }
     patched = {family: header for family, header in headers.items() if header.get("row_patches")}
 
     figures = {
@@ -61,7 +63,9 @@ def write(study):
         "done": len(points),
         "missing": missing,
         "envelope": {
-            family: [{"budget": b, "bpb": bpb, "size": group[0].size} for b, bpb, group in curves.envelope(points, family)]
+            family: [
+                {"budget": b, "bpb": bpb, "size": group[0].size} for b, bpb, group in curves.envelope(points, family)
+            ]
             for family in labels
         },
         "comparisons": [dataclasses.asdict(c) for c in comparisons],

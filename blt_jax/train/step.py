@@ -69,7 +69,7 @@ def make_step(run: Run, mesh):
             "nats": total,
             "text_bytes": batch["bytes_BxL"].sum(),
             "loss": mean,
-            "grad_norm": optax.global_norm(gradient),
+            "grad_norm": optax.tree.norm(gradient),
             "learning_rate": rate,
         }
         return {"params": params, "moments": moments, "step": state["step"] + 1}, metrics

@@ -92,9 +92,21 @@ def make_jobs(folder, *kinds):
     ]
 
 
-def start_launcher(folder, *kinds):
-    code = LAUNCHER.format(tests=os.path.dirname(__file__))
-    return subprocess.Popen([sys.executable, "-c", code, str(folder), *kinds], stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def start_launcher():
+    """Starts a launcher process; whatever the test finds, none is left behind."""
+    started = []
+
+    def start(folder, *kinds):
+        code = LAUNCHER.format(tests=os.path.dirname(__file__))
+        argv = [sys.executable, "-c", code, str(folder), *kinds]
+        started.append(subprocess.Popen(argv, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def wait_for(condition, seconds=15):
@@ -173,7 +185,7 @@ def test_running_state_by_the_metrics_tail(tmp_path):
     assert status.read(tmp_path, running=True).message == ""
 
 
-def test_interrupt_lets_jobs_save_and_the_rest_wait(tmp_path):
+def test_interrupt_lets_jobs_save_and_the_rest_wait(tmp_path, start_launcher):
     launcher = start_launcher(tmp_path, "trains", "trains-2", "ok")
     wait_for(lambda: len(list(tmp_path.glob("*/hanging"))) == 2)
     refused = start_launcher(tmp_path, "ok")
@@ -204,7 +216,7 @@ def test_a_job_that_does_not_save_in_time_is_killed(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills the children of a killed process")
-def test_jobs_die_with_a_killed_launcher_and_the_study_goes_on(tmp_path):
+def test_jobs_die_with_a_killed_launcher_and_the_study_goes_on(tmp_path, start_launcher):
     launcher = start_launcher(tmp_path, "hangs", "ok")
     wait_for((tmp_path / "hangs" / "hanging").exists)
     pid = int((tmp_path / "hangs" / "attempt0").read_text())

@@ -167,6 +167,9 @@ def test_float16_is_compared_in_float32():
     """1.3359375 is the float16 above the threshold; in float16 or bfloat16 the threshold itself would round to it."""
     entropies = np.array([0, 1.3359375, 1.3349609375], np.float16)
     assert starts(np.full(3, 70), entropies, Patching(), include_next=True).tolist() == [True, True, True, False]
+    # 4 - 0.00097656 is 3.99902344 in float32, but 4 in float16.
+    rise = np.array([0, 0.00097656, 4], np.float16)
+    assert not starts(np.full(3, 70), rise, Patching(rule="relative", threshold=3.9995), include_next=True)[-1]
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=lambda r: r["rule"])

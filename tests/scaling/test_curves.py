@@ -1,0 +1,75 @@
+"""What may be read from points: minima, envelopes, and claims that stay inside the noise."""
+
+import json
+
+import numpy as np
+import pytest
+
+from blt_jax.config import ConfigError
+from blt_jax.scaling import curves
+
+
+def point(folder, family, bpb, size="s", budget=1e10, seed=0, parameters=100, noise=0.0):
+    path = folder / f"{family}-{size}-{budget}-{seed}"
+    path.mkdir()
+    rng = np.random.default_rng(1)
+    text_bytes = rng.integers(100, 200, 40)
+    nats = text_bytes * np.log(2) * (bpb + noise * np.random.default_rng(hash_of(family)).normal(size=40))
+    table = {"source": ["x"] * 40, "nats": nats.tolist(), "text_bytes": text_bytes.tolist()}
+    (path / "validation.json").write_text(json.dumps({"documents": table}))
+    cost = {"parameters": {"non_embedding": parameters}}
+    return curves.Point(path.name, family, size, seed, budget, bpb, {}, cost, path)
+
+
+def hash_of(text):
+    return sum(map(ord, text))
+
+
+def test_minimum_inside_and_outside():
+    sizes = np.array([1e5, 4e5, 1e6, 4e6])
+    inside = curves.isoflop_minimum(sizes, 2 + (np.log(sizes) - np.log(5e5)) ** 2)
+    assert inside.parameters == pytest.approx(5e5, rel=1e-6) and inside.bpb == pytest.approx(2)
+    falling = curves.isoflop_minimum(sizes, 9 - np.log(sizes) / 3)
+    assert falling.parameters is None and "larger" in falling.word
+    rising = curves.isoflop_minimum(sizes, np.log(sizes))
+    assert rising.parameters is None and "smaller" in rising.word
+    arch = curves.isoflop_minimum(sizes, -((np.log(sizes) - np.log(5e5)) ** 2))
+    assert arch.parameters is None, "a maximum is no minimum"
+    assert "too few" in curves.isoflop_minimum(sizes[:2], [1, 2]).word
+
+
+def test_envelope_takes_the_best_size_of_each_budget(tmp_path):
+    points = [
+        point(tmp_path, "a", bpb, size, budget)
+        for size, budget, bpb in (("s", 1e10, 3.0), ("l", 1e10, 3.2), ("s", 1e11, 2.5), ("l", 1e11, 2.4))
+    ]
+    found = curves.envelope(points, "a")
+    assert [(budget, bpb, group[0].size) for budget, bpb, group in found] == [(1e10, 3.0, "s"), (1e11, 2.4, "l")]
+
+
+def test_one_seed_claims_nothing(tmp_path):
+    a, b = [point(tmp_path, "a", 2.0)], [point(tmp_path, "b", 3.0)]
+    found = curves.compare(a, b, 1e10)
+    assert found.gap == 1.0 and found.a == "a" and not found.claim and "one seed" in found.words
+
+
+def seeds(folder, family, values):
+    return [point(folder, family, bpb, seed=i, noise=0.02) for i, bpb in enumerate(values)]
+
+
+def test_a_clear_gap_over_seeds_is_claimed(tmp_path):
+    found = curves.compare(seeds(tmp_path, "a", [2.0, 2.01, 1.99]), seeds(tmp_path, "b", [2.5, 2.51, 2.49]), 1e10)
+    assert found.claim and found.seeds[0] > 0.4 and found.evaluation[0] > 0.4
+
+
+def test_a_gap_inside_the_noise_is_not(tmp_path):
+    found = curves.compare(seeds(tmp_path, "a", [2.0, 2.3, 1.7]), seeds(tmp_path, "b", [2.1, 2.4, 1.8]), 1e10)
+    assert not found.claim and "inside the noise" in found.words
+
+
+def test_an_empty_study_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="no plan.json"):
+        curves.load(tmp_path)
+    (tmp_path / "plan.json").write_text(json.dumps({"runs": [{"name": "x"}]}))
+    with pytest.raises(ConfigError, match="none of its 1 runs is done"):
+        curves.load(tmp_path)

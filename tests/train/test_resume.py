@@ -1,0 +1,100 @@
+"""A run that is stopped and continued equals the undisturbed run, bit for bit, for every kind of model."""
+
+import json
+
+import numpy as np
+import pytest
+
+from blt_jax.config import Blt, Lm, Optimizer, Patching, Run, Stack, Train
+from blt_jax.data import bpe, pack
+from blt_jax.data.sources import Document
+from blt_jax.data.store import Store, write_store
+from blt_jax.patching import rules
+from blt_jax.train.loop import Diverged, train
+
+LOCAL = Stack(1, 16, 1, window=8, ffn=16)
+MODELS = {
+    "bytes": Lm(Stack(1, 16, 1, window=8, ffn=16)),
+    "tokens": Lm(Stack(1, 16, 1, ffn=16), vocab=300, unit="token"),
+    "patches": Blt(LOCAL, Stack(1, 32, 2, ffn=16), LOCAL, hash_sizes=(3,), hash_rows=64, hash_scope="document"),
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    rng = np.random.default_rng(0)
+    words = [b"def ", b"return ", b"import ", b"x", b" = ", b"\n", b"value", b"self."]
+    texts = [b"".join(words[i] for i in rng.integers(0, len(words), 120)) for _ in range(12)]
+    for split in ("train", "validation"):
+        write_store([Document(text, "made up", "") for text in texts], folder / "store", split)
+        store = Store(folder / "store", split)
+        if split == "train":
+            bpe.train(texts, 300, folder / "tokenizer.json")
+        space = Patching(rule="space")
+        hows = {
+            "bytes": dict(positions=64),
+            "tokens": dict(positions=32, tokenizer=bpe.Bpe(folder / "tokenizer.json")),
+            "patches": dict(positions=64, patches=40, starts_of=lambda i, s=store: rules.starts(s.ids(i), None, space)),
+        }
+        for kind, how in hows.items():
+            pack.build_index(store, folder / "store" / "rows" / kind / split, **how)
+    return folder
+
+
+def run(kind, **more):
+    settings = dict(steps=8, rows=2, log_every=3, checkpoint_every=100) | more.pop("train", {})
+    return Run(
+        name=kind,
+        family=kind,
+        size="only",
+        model=MODELS[kind],
+        store="../store",
+        index=f"../store/rows/{kind}/train",
+        validation_index=f"../store/rows/{kind}/validation",
+        patching=Patching(rule="space") if kind == "patches" else None,
+        tokenizer="../tokenizer.json" if kind == "tokens" else "",
+        optimizer=Optimizer(learning_rate=0.01, warmup_steps=2) if not more else more["optimizer"],
+        train=Train(**settings),
+    )
+
+
+class StopAt:
+    """Asks to stop at the n-th look."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    @property
+    def requested(self):
+        self.looks -= 1
+        return self.looks <= 0
+
+
+def numbers(folder):
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((folder / "result.json").read_text())
+    del result["timing"]
+    return [{k: v for k, v in m.items() if k != "seconds"} for m in metrics], result
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_stopped_and_continued_equals_undisturbed(study, kind):
+    train(run(kind), study / f"{kind}-whole")
+    folder = study / f"{kind}-stopped"
+    assert train(run(kind), folder, StopAt(5)) is None and not (folder / "result.json").exists()
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "bpb": 0.0}\n{"step": 8, "bp')  # what a kill can leave behind
+    train(run(kind), folder)
+    assert numbers(folder) == numbers(study / f"{kind}-whole")
+    documents = [json.loads((f / "validation.json").read_text()) for f in (folder, study / f"{kind}-whole")]
+    assert documents[0] == documents[1]
+    metrics, result = numbers(folder)
+    assert [m["step"] for m in metrics] == [3, 6, 8] and result["validation"]["bpb"] < 8
+    assert result["validation"]["text_bytes"] == Store(study / "store", "validation").text_bytes
+
+
+def test_a_loss_that_is_no_number_stops_with_its_step(study):
+    wild = Optimizer(learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(Diverged, match="at step [1-8]; lower optimizer.learning_rate"):
+        train(run("bytes", optimizer=wild), study / "wild")
