@@ -4,7 +4,15 @@
 
 Three families, three sizes, three budgets: 27 runs on the text of Python's own standard library, plus the
 tokenizer and the entropy model that they need. One seed, tiny models: it shows the method and the report, and
-settles nothing about BLT. `--config.data.input=GLOB` runs the same study on other text; experiments/text.py
+settles nothing about BLT.
+Learning rates come from the same small search for each family (experiments/quickstart_rates.py: the medium model,
+2.5e11 FLOPs, one seed; validation BPB at 4e-3, 8e-3, 1.6e-2, 3.2e-2):
+
+    BLT        2.607  2.333  2.226  2.178   -> 3.2e-2, the edge of the search
+    BPE        2.552  2.480  2.513  2.609   -> 8e-3
+    SpaceByte  3.062  2.957  2.933  3.287   -> 1.6e-2
+
+`--config.data.input=GLOB` runs the same study on other text; experiments/text.py
 is such a study, over several sources.
 """
 
@@ -75,9 +83,9 @@ def get_config(_=""):
         Study,
         name="quickstart",
         families={name: family(name) for name in MODELS},
-        budgets=(8e10, 2.5e11, 8e11),
+        budgets=(5e10, 1.6e11, 5e11),
         entropy_model=of(EntropyModel, size=of(Size, model=entropy, learning_rate=1.6e-2), bytes=600_000, rows=4),
-        data=of(Data, max_bytes=5_000_000, validation_max_bytes=100_000, row_bytes=512),
+        data=of(Data, max_bytes=4_200_000, validation_max_bytes=100_000, row_bytes=512),
         tokenizer=of(Tokenizer, vocab=VOCAB),
         optimizer=of(Optimizer),
         train=of(Train, rows=2, log_every=20),

@@ -13,7 +13,6 @@ ends a span early where continuing with a document of the opposite density makes
 
 import itertools
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from blt_jax.data.store import write_json, writing
 from blt_jax.patching.layout import PatchOverflow
 
 FORMAT = 1
+FILES = ("header.json", "spans.npy", "rows.npy", "starts.npy", "tokens.npy", "offsets.npy", "token_bytes.npy")
 POOL = 256  # documents that are open for packing
 LONGEST = 64  # patch lengths beyond are counted together
 TRIAL_ROWS = 16_384  # rows of a trial packing that chooses P
@@ -197,8 +197,9 @@ def build_index(store, out, *, positions, patches=0, starts_of=None, tokenizer=N
     if positions < 8 or (starts_of and patches == 1):
         raise ConfigError(f"row index {out}: rows of {positions} positions and {patches} patches are too small")
     with writing(out):
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
+        for name in FILES:  # the header first: what follows is no index until there is a new one
+            (out / name).unlink(missing_ok=True)
         header = {"asked": asked, "row_positions": positions, "store_fingerprint": store.fingerprint}
         if tokenizer:
             sizes = _write_tokens(store, out, tokenizer)

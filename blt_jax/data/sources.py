@@ -91,7 +91,8 @@ def documents(data: Data, split_input: str, skips: Skips):
         return
     paths = [p for p in sorted(glob.glob(os.path.expanduser(split_input), recursive=True)) if not os.path.isdir(p)]
     if not paths:
-        raise ConfigError(f"data.input = {split_input!r}: no such file; give a path, a glob, or {STDLIB!r}")
+        field = "validation_input" if split_input == data.validation_input else "input"
+        raise ConfigError(f"data.{field} = {split_input!r}: no such file; give a path, a glob, or {STDLIB!r}")
     readers = [(path, _reader(path)) for path in paths]  # an unknown ending fails before anything is read
     for path, reader in readers:
         try:

@@ -14,6 +14,7 @@ WORDS = [
     b"the quick brown fox jumps over the lazy dog\n",
     "naïve café 日本語 12345\r\n".encode(),
     b"\xff broken \xfe",
+    b"a line.\n\n    indented\r\n\tand so on\n",
 ] * 20
 AWKWARD = [
     b"",

@@ -138,8 +138,10 @@ def test_unreadable_files_are_named(tmp_path):
 
 
 def test_inputs_that_are_not_there(tmp_path):
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match="data.input = .*no such file"):
         read(tmp_path / "*.jsonl")
+    with pytest.raises(ConfigError, match="data.validation_input = .*no such file"):
+        read("none.txt", validation_input="none.txt")
     (tmp_path / "a.csv").write_text("x")
     with pytest.raises(ConfigError, match="a.csv: unknown kind of file; known are .jsonl"):
         read(tmp_path / "a.csv")

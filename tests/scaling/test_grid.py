@@ -17,7 +17,7 @@ def study():
 def test_quickstart_plan(study):
     planned = grid.plan(study, grid.assumed_facts(study))
     assert (
-        len(planned) == 27 and planned[0].name == "blt-8e10-small-s0" and planned[-1].name == "spacebyte-8e11-large-s0"
+        len(planned) == 27 and planned[0].name == "blt-5e10-small-s0" and planned[-1].name == "spacebyte-5e11-large-s0"
     )
     assert len({one.run.model for one in planned[:9]}) == 9, "the distinct programs come first"
     for one in planned:
@@ -32,5 +32,5 @@ def test_a_budget_below_one_step_is_named(study):
 
 
 def test_repeated_budgets_are_refused(study):
-    with pytest.raises(ConfigError, match="two runs are called blt-8e10-"):
-        grid.plan(dataclasses.replace(study, budgets=(8e10, 8e10)), grid.assumed_facts(study))
+    with pytest.raises(ConfigError, match="two runs are called blt-5e10-"):
+        grid.plan(dataclasses.replace(study, budgets=(5e10, 5e10)), grid.assumed_facts(study))

@@ -35,7 +35,9 @@ def study(tmp_path_factory):
         hows = {
             "bytes": dict(positions=64),
             "tokens": dict(positions=32, tokenizer=bpe.Bpe(folder / "tokenizer.json")),
-            "patches": dict(positions=64, patches=40, starts_of=lambda i, s=store: rules.starts(s.ids(i), None, space)),
+            "patches": dict(
+                positions=64, patches=40, starts_of=lambda i, s=store, p=space: rules.starts(s.ids(i), None, p)
+            ),
         }
         for kind, how in hows.items():
             pack.build_index(store, folder / "store" / "rows" / kind / split, **how)
