@@ -21,6 +21,7 @@ def _axes(width, height, rows=1, columns=1, **how):
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
+        axis.set_axisbelow(True)
     return figure, axes
 
 
@@ -115,7 +116,8 @@ def flops_per_byte(points, labels, convention, entropy_model):
     if entropy_model:
         uses = np.array([bool(p.cost["entropy_model_flops"][convention]) for p in bars])
         extra = uses * entropy_model["forward_flops_per_byte"][convention]
-        axis.bar(range(len(bars)), extra, bottom=bottom, fill=False, hatch="///", label="entropy model")
+        own = np.flatnonzero(uses)
+        axis.bar(own, extra[own], bottom=bottom[own], fill=False, hatch="///", label="entropy model")
     axis.set_xticks(
         range(len(bars)), [f"{labels[p.family]}\n{p.size}" for p in bars], rotation=60, ha="right", fontsize=8
     )
