@@ -84,7 +84,7 @@ def get_config(_=""):
         name="quickstart",
         families={name: family(name) for name in MODELS},
         budgets=(5e10, 1.6e11, 5e11),
-        entropy_model=of(EntropyModel, size=of(Size, model=entropy, learning_rate=1.6e-2), bytes=600_000, rows=4),
+        entropy_model=of(EntropyModel, size=of(Size, model=entropy, learning_rate=1.6e-2), bytes=1_000_000, rows=2),
         data=of(Data, max_bytes=4_200_000, validation_max_bytes=100_000, row_bytes=512),
         tokenizer=of(Tokenizer, vocab=VOCAB),
         optimizer=of(Optimizer),

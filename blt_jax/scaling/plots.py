@@ -73,7 +73,7 @@ def isoflop(points, labels, convention):
             x = np.array([g[0].parameters for g in groups], float)
             y = np.array([np.mean([p.bpb for p in g]) for g in groups])
             colour = colormaps["viridis"](shade[budget])
-            axis.scatter(x, y, color=colour, label=f"{budget:.3g} FLOPs")
+            axis.scatter(x, y, color=colour, label=f"{budget:.3g} FLOPs".replace("e+", "e"))
             found = curves.isoflop_minimum(x, y)
             if found.coefficients:
                 dense = np.geomspace(x.min(), x.max(), 60)

@@ -76,6 +76,7 @@ def write(study):
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["short"] = lambda value: f"{value:.4g}".replace("e+", "e")
     page = environment.get_template("report.html.j2").render(
         told=told,
         plan=plan,
