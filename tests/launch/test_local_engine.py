@@ -171,6 +171,22 @@ def fails_again_queued(tmp_path):
     return job.folder
 
 
+def test_last_words_are_those_of_the_latest_attempt(tmp_path):
+    log = tmp_path / "log.txt"
+    assert status.last_words(log) == ("", "")
+    log.write_text("a run started by hand\n")
+    assert status.last_words(log) == ("", "a run started by hand")
+    first = status.mark("started", "x") + "step 1\rstep 2\nMemoryError: old\n" + status.mark("retry", "exit code 1")
+    log.write_text(first)
+    assert status.last_words(log) == ("retry", "exit code 1: MemoryError: old")
+    log.write_text(first + status.mark("started", "x"))
+    assert status.last_words(log) == ("started", "x")
+    log.write_text(first + status.mark("started", "x") + status.mark("failed", "signal 9 (Killed)"))
+    assert status.last_words(log) == ("failed", "signal 9 (Killed)")
+    log.write_text(first + status.mark("started", "x") + "step 1\rstep 3\r\n\n" + status.mark("failed", "exit code 1"))
+    assert status.last_words(log) == ("failed", "exit code 1: step 3")
+
+
 def test_running_state_by_the_metrics_tail(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"train": {"steps": 100}}))
     lines = [dict(step=s, bpb=8 - s / 10, text_bytes=1000 * s, seconds=0.5 * s + (s > 20)) for s in range(10, 41, 10)]
@@ -205,11 +221,14 @@ def test_a_job_that_does_not_save_in_time_is_killed(tmp_path):
     script.write_text("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + script.read_text())
 
     def watch(folders):
+        table.update(folders)
         if (tmp_path / "hangs" / "hanging").exists():
             os.kill(os.getpid(), signal.SIGINT)
 
-    began = time.monotonic()
-    result = local.run(jobs, 1, watch=watch, grace=0.3)
+    began, stream = time.monotonic(), io.StringIO()
+    with status.Watch({tmp_path / "hangs": 1.0}, stream) as table:
+        result = local.run(jobs, 1, watch=watch, grace=0.3)
+    assert stream.getvalue().count("started") == 1
     assert time.monotonic() - began < 10
     assert result.interrupted and result.outcomes[0].state == "stopped"
     assert not alive(int((tmp_path / "hangs" / "attempt0").read_text()))
