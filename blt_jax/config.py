@@ -189,7 +189,7 @@ class Patching:
     """Where patches start (blt.md, section 2). Rules see bytes already read, never later ones."""
 
     rule: str = "entropy"  # one of RULES
-    target: float = 0.0  # mean positions (bytes, BOS, EOS) per patch to calibrate `threshold` for; 0: threshold is used as given
+    target: float = 0.0  # mean positions (bytes, BOS, EOS) per patch to solve `threshold` for; 0: as given
     threshold: float = 1.335442066192627  # nats; rule "relative": the rise in nats
     threshold_add: float = 0.0  # nats, rule "combined": the rise
     stride: int = 0  # bytes, rule "strided"

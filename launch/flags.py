@@ -202,7 +202,7 @@ def _whole(key, text):
 
 def _help():
     """Prints the command's docstring and its own flags, without those of absl and other libraries."""
-    print((sys.modules["__main__"].__doc__ or "").strip(), "\n\nflags:")
+    print((sys.modules["__main__"].__doc__ or "").strip(), "flags:", sep="\n\n")
     for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
         default = "" if flag.default is None else f" (default: {flag.default_as_str})"
         print(f"  --{'[no]' if flag.boolean else ''}{flag.name}: {flag.help}{default}")

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from blt_jax.config import ConfigError
+from blt_jax.train import lease
 from blt_jax.train.lease import Lease
 from launch import status
 from launch.engines import local
@@ -117,12 +118,7 @@ def wait_for(condition, seconds=15):
 
 
 def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0] != "Z"
+    return lease._process_lives(pid, 0)  # zombies do not count
 
 
 def test_every_kind_of_job(tmp_path):
