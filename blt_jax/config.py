@@ -179,6 +179,14 @@ Model = Lm | Blt
 RELEASED = dict(cross_residual="double", pool_from="states", hash_norm=False, hash_short="pad", hash_order="oldest")
 PAPER = dict(cross_residual="single", pool_from="embeddings", hash_norm=True, hash_short="omit", hash_order="newest")
 
+
+def preset(name):
+    """The model config of a published shape, such as "blt-8b" or "llama3-1b" (see `blt_jax/presets.py`)."""
+    from blt_jax import presets  # the shapes are made of this module's dataclasses
+
+    return presets.preset(name)
+
+
 # ---------------------------------------------------------------- patching and data
 
 RULES = ("entropy", "relative", "combined", "space", "strided", "byte", "bpe")

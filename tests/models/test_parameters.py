@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from blt_jax import models
-from blt_jax.config import Blt, Lm, Stack
+from blt_jax.config import Blt, Lm, Stack, preset
 from blt_jax.flops import analytic
-from blt_jax.presets import preset
 
 
 def count(config):
