@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 
 from blt_jax.config import ConfigError, EntropyModel, Run, Study, build, fingerprint, to_dict
 from blt_jax.data import bpe, pack, sources
@@ -112,6 +113,7 @@ def entropy_run(entropy_model: EntropyModel, study: Study, header):
 
 def load_params(run_folder):
     """(Run, parameters) of a finished run."""
+    logging.set_verbosity(logging.WARNING)  # orbax tells every restore at INFO
     folder = Path(run_folder)
     run = build(Run, json.loads((folder / "config.json").read_text()))
     manager = ocp.CheckpointManager((folder / "checkpoints").absolute())
