@@ -167,15 +167,15 @@ PROBE = bytes(range(256)) + "  Ünïcode \n\n 中文\t12345 <|end_of_text|> it's
 _RUNS = re.compile("([^\udc80-\udcff]+)|[\udc80-\udcff]+")
 
 
+# One newline between a visible character and a word. The splitting rules of GPT-2 and of Llama 3 give it the same
+# token whether or not the word follows; with more white space around it GPT-2's do not.
+_CUT = re.compile(r"(?<=\S)\n(?=\w)")
+
+
 def _lines(run):
-    """Pieces of about CHUNK characters that begin where a word begins a line: no splitting rule joins such lines."""
+    """Pieces of at least CHUNK characters, the last one aside, cut where splitting and merging do not notice."""
     pieces, at = [], 0
-    while len(run) - at > CHUNK:
-        cut = run.find("\n", at + CHUNK)
-        while cut >= 0 and run[cut + 1 : cut + 2].isspace():
-            cut = run.find("\n", cut + 1)
-        if cut < 0:
-            break
-        pieces.append(run[at : cut + 1])
-        at = cut + 1
-    return [*pieces, run[at:]] if at < len(run) else pieces
+    while found := _CUT.search(run, at + CHUNK):
+        pieces.append(run[at : found.end()])
+        at = found.end()
+    return [*pieces, run[at:]]

@@ -72,6 +72,15 @@ class Skips:
             share = f"{self._bad:,} of {self.seen:,} documents cannot be used ({self._bad / self.seen:.1%}, limit 1%)"
             raise ConfigError(f"data: {share}: {'; '.join(self.lines())}; mend or remove them, or set data.field")
 
+    def include(self, other):
+        """Adds what another input left out."""
+        self.seen += other.seen
+        self._bad += other._bad
+        for reason, count in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
+            named = self.named.setdefault(reason, [])
+            named += other.named[reason][: NAMED - len(named)]
+
     def lines(self):
         """One line per reason: how many, and the first few by file and line."""
         more = lambda why, n: ", ..." if n > len(self.named[why]) else ""  # noqa: E731
@@ -229,16 +238,23 @@ class Split:
 def splits(data: Data, scratch=None):
     """(train, validation, skips): two Splits, and what was left out.
 
-    Without `data.validation_input` the documents with the lowest hashes validate, at least one. An exact
-    repeat is kept once, in validation if it is in both inputs. `max_bytes` takes whole documents in hash
+    Without `data.validation_input` the documents with the lowest hashes validate, at least one and never all. An
+    exact repeat is kept once, in validation if it is in both inputs. `max_bytes` takes whole documents in hash
     order and passes over those that no longer fit. `scratch`: folder for temporary files, if they are needed.
-    Raises ConfigError: unreadable input, more than 1% unusable lines, or a split without documents.
+    Raises ConfigError: unreadable input, more than 1% of an input's lines unusable, or a split without documents.
     """
     skips = Skips()
-    inputs = [data.input] + [data.validation_input] * bool(data.validation_input)
-    ordered = _Ordered(((-i, d) for i, one in enumerate(inputs) for d in documents(data, one, skips)), scratch)
-    skips.check()
+
+    def ranked():
+        for i, one in enumerate([data.input] + [data.validation_input] * bool(data.validation_input)):
+            own = Skips()  # a large training input must not hide a broken validation input
+            yield from ((-i, document) for document in documents(data, one, own))
+            own.check()
+            skips.include(own)
+
+    ordered, distinct = _Ordered(ranked(), scratch), 0
     for _, group in itertools.groupby(ordered, key=lambda item: item[0]):
+        distinct += 1
         for _, _, document in itertools.islice(group, 1, None):
             skips.add("exact repeat", document.name, bad=False)
 
@@ -247,7 +263,11 @@ def splits(data: Data, scratch=None):
         limit = data.validation_fraction * 256**DIGEST
         for number, (digest, group) in enumerate(itertools.groupby(ordered, key=lambda item: item[0])):
             _, rank, document = next(group)
-            validates = rank < 0 if data.validation_input else number == 0 or int.from_bytes(digest, "big") < limit
+            if data.validation_input:
+                validates = rank < 0
+            else:
+                low = int.from_bytes(digest, "big") < limit
+                validates = number == 0 or (low and number < distinct - 1)
             if validates == (name == "validation") and len(document.text) <= room:
                 room -= len(document.text)
                 yield document

@@ -169,13 +169,19 @@ class _Reader:
         self._first_of_shard = np.concatenate([[0], np.cumsum(records)])
         self._readers = [None] * len(records)
 
+    def __getstate__(self):
+        return self.__dict__ | {"_readers": [None] * len(self._readers)}  # worker processes open their own
+
     def _record(self, number):
         shard = int(np.searchsorted(self._first_of_shard, number, side="right")) - 1
-        if self._readers[shard] is None:
-            self._readers[shard] = ArrayRecordReader(
-                str(self._paths[shard]), "readahead_buffer_size:0,max_parallelism:0"
-            )
-        return self._readers[shard].read([int(number - self._first_of_shard[shard])])[0]
+        path = self._paths[shard]
+        try:
+            if self._readers[shard] is None:
+                self._readers[shard] = ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
+            return self._readers[shard].read([int(number - self._first_of_shard[shard])])[0]
+        except (RuntimeError, IndexError) as error:
+            why = str(error).split(";")[0]
+            raise ConfigError(f"{path}: damaged ({why}); delete {path.parent} and prepare it again") from error
 
     def read(self, item, begin, end):
         """Values begin..end of an item, as a read-only array."""
@@ -186,7 +192,7 @@ class _Reader:
 
 
 class Store:
-    """One split of a store. Safe to read from several threads.
+    """One split of a store. Safe to read from several threads, and to send to other processes.
 
     `sizes` int64 [documents]: text bytes; `source_of` int32 [documents]: index into `source_names`;
     `entropy_fingerprint`: what made the entropies, "" where there are none (yet).
@@ -203,8 +209,7 @@ class Store:
             raise ConfigError(f"{self.folder}: store format {manifest['format']}, known is {FORMAT}; prepare it again")
         self.fingerprint, self.notes = manifest["fingerprint"], manifest["notes"]
         self.text_bytes, self.source_names = manifest["text_bytes"], manifest["sources"]
-        self.sizes = np.load(self.folder / "sizes.npy", allow_pickle=False)
-        self.source_of = np.load(self.folder / "source_of.npy", allow_pickle=False)
+        self.sizes, self.source_of = self._array("sizes.npy"), self._array("source_of.npy")
         self._text = _Reader(self.folder, "text", manifest["records"], self.sizes, np.uint8)
         self.entropy_fingerprint, self._entropies = "", None
         path = self.folder / "entropies.json"
@@ -213,6 +218,14 @@ class Store:
             if found["store_fingerprint"] == self.fingerprint:
                 self.entropy_fingerprint = found["fingerprint"]
                 self._entropies = _Reader(self.folder, "entropies", found["records"], self.sizes + 2, ENTROPY)
+
+    def _array(self, name):
+        try:
+            return np.load(self.folder / name, allow_pickle=False)
+        except (OSError, EOFError, ValueError):
+            raise ConfigError(
+                f"{self.folder / name}: missing or damaged; delete {self.folder} and prepare it again"
+            ) from None
 
     def __len__(self):
         return len(self.sizes)

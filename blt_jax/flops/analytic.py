@@ -4,7 +4,8 @@ A multiply-add is 2 FLOPs; training is 3 x forward; lookups (embeddings, hash ta
 boundaries are ignored: contexts are full. The entropy model is never inside: ask for it with its own config.
 
 - "paper": the formulas of the BLT paper (blt.md, section 10): feed-forward of 16 h^2, half of the window as
-  the mean context, no projections between patches and bytes, 256 bytes in the head.
+  the mean context, no projections between patches and bytes, 256 bytes in the head, and cross-attention, where
+  there is any, at every local layer.
 - "exact": every matrix product that the architecture needs: the real feed-forward, grouped keys and values,
   true causal and window averages, every projection.
 """
@@ -34,16 +35,19 @@ class Breakdown:
         return dataclasses.asdict(self) | {"total": self.total}
 
 
-def per_byte(model, *, patch_size, context_bytes, convention):
+def per_byte(model, *, patch_size, context_bytes, convention) -> Breakdown:
     """Breakdown of `model`. `patch_size`: bytes per patch, or per token of a token model; unused for a byte LM.
 
-    `context_bytes`: bytes per row. Raises ConfigError for an unknown convention.
+    `context_bytes`: bytes per row. Raises ConfigError for an unknown convention or a size that is not positive.
     """
     if convention not in CONVENTIONS:
         raise ConfigError(f"convention = {convention!r}: known are {', '.join(CONVENTIONS)}")
+    unit = 1.0 if isinstance(model, Lm) and model.unit == "byte" else patch_size
+    for name, value in (("patch_size", unit), ("context_bytes", context_bytes)):
+        if not value > 0:
+            raise ConfigError(f"{name} = {value!r}: must be a positive number of bytes")
     count = _Paper() if convention == "paper" else _Exact()
     if isinstance(model, Lm):
-        unit = patch_size if model.unit == "token" else 1.0
         head = count.head(model.stack.width, model.vocab if model.unit == "token" else count.byte_vocab)
         return Breakdown(latent=count.stack(model.stack, context_bytes / unit) / unit, head=head / unit)
     return count.blt(model, patch_size, context_bytes)
@@ -73,10 +77,9 @@ class _Paper:
         pooling = decoder_cross = 0.0
         k, E = m.slots, m.encoder.width
         if m.encoder_cross != "none":
-            layers = _applications(m.encoder_cross, m.encoder)
-            pooling = self.cross(layers, E, p, p / k) * k / p
+            pooling = self.cross(m.encoder.layers, E, p, p / k) * k / p
         if m.decoder_cross != "none":
-            decoder_cross = self.cross(_applications(m.decoder_cross, m.decoder), E, k, k / p)
+            decoder_cross = self.cross(m.decoder.layers, E, k, k / p)
         return Breakdown(
             encoder=self.stack(m.encoder, context),
             pooling=pooling,

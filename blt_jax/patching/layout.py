@@ -76,7 +76,7 @@ def row_layout(starts_L, segment_L, slots):
     """Patch, read and patch segment of a row: int32 [L], [L], [P] with P = `slots`.
 
     `segment_L`: number of the span that a position belongs to, 1 up, 0 = padding (only at the end).
-    A patch lies in one segment: spans end their last patch. Padding has patch P, which is no slot.
+    A patch lies in one segment: spans end their last patch. Padding has patch P, which is no slot, and reads P - 1.
     The last position of a span reads its own patch, which is complete. Raises PatchOverflow.
     """
     starts_L = force_starts(starts_L, segment_L)
@@ -86,7 +86,7 @@ def row_layout(starts_L, segment_L, slots):
     patch_L = patch_numbers(starts_L)
     real = segment_L > 0
     following = np.append(np.where(real, patch_L, patches)[1:], patches)  # what ends a row counts as a fresh patch
-    read_L = np.maximum(following - 1, 0).astype(np.int32)
+    read_L = np.where(real, following - 1, slots - 1).astype(np.int32)
     patch_segment_P = np.zeros(slots, np.int32)
     patch_segment_P[:patches] = segment_L[starts_L]
     return np.where(real, patch_L, slots).astype(np.int32), read_L, patch_segment_P

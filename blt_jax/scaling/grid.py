@@ -6,6 +6,7 @@ A pure function of the study and of a few measured facts; needs no device. Befor
 
 import dataclasses
 import math
+import re
 
 from blt_jax.config import ConfigError, Lm, Patching, Run, Study
 from blt_jax.flops import analytic, match
@@ -45,6 +46,7 @@ def assumed_facts(study: Study):
         if patching is not None:
             known = {"strided": patching.stride, "space": SPACE_PATCH, "byte": 1.0}
             unit = float(known.get(patching.rule) or patching.target or SPACE_PATCH)
+            unit = min(unit, patching.max_length or unit)
         elif model.unit == "token":  # 3.7 bytes at 32k entries, 4.4 at 128k, log-linear between and beyond
             unit = max(1.5, 3.7 + (4.4 - 3.7) * math.log(model.vocab / 32_000) / math.log(4))
         else:
@@ -61,8 +63,11 @@ def assumed_facts(study: Study):
 def plan(study: Study, facts: dict[str, FamilyFacts]):
     """The study's PlannedRuns by seed, budget, family, size: the distinct programs come first.
 
-    Raises ConfigError when a budget buys no step.
+    Raises ConfigError when a budget buys no step, or when names repeat or cannot be folders.
     """
+    for key in [*study.families, *(size for family in study.families.values() for size in family.sizes)]:
+        if not re.fullmatch(r"\w[\w.+-]*", key):
+            raise ConfigError(f"families: {key!r} becomes part of folder names: use letters, digits and _ . + -")
     planned = [
         _one(study, name, size, budget, seed, facts[name])
         for seed in study.seeds

@@ -68,8 +68,14 @@ def test_no_byte_is_lost(tokenizer, text):
     assert tokenizer.token_bytes.dtype == np.int32 and len(tokenizer.token_bytes) == tokenizer.vocab
 
 
-def test_cutting_long_text_changes_nothing(path, monkeypatch):
-    text = ("Some words, 123 of them.\n\n    indented\r\n\tand so on\n" * 40).encode()
+GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+
+@pytest.mark.parametrize("rule", ["llama3", "gpt2"])
+def test_cutting_long_text_changes_nothing(path, tmp_path, monkeypatch, rule):
+    if rule == "gpt2":
+        path = changed(path, tmp_path / "t.json", pre_tokenizer=GPT2)
+    text = ("Words, 123 of them.  \nnext\n\nlast\n    indented\r\n\tand }\n/ so\r\non\n" * 40).encode()
     tokenizer = bpe.Bpe(path)
     want = tokenizer.encode(text)
     for size in range(100, 160):  # a cut at every place of the pattern

@@ -109,6 +109,16 @@ def test_more_than_one_percent_stops(tmp_path):
         sources.splits(Data(input=path))
 
 
+def test_a_broken_validation_input_does_not_hide_behind_training(tmp_path):
+    train = write(tmp_path / "train.jsonl", lines(1000))
+    broken = write(tmp_path / "validation.jsonl", [*lines(8, first=2000), "{broken"])
+    with pytest.raises(ConfigError, match=r"1 of 9 documents cannot be used .*validation.jsonl:9"):
+        sources.splits(Data(input=train, validation_input=broken))
+    both = Data(input=train, validation_input=write(tmp_path / "good.jsonl", [*lines(8, first=2000), '{"text": ""}']))
+    skips = sources.splits(both)[2]
+    assert skips.seen == 1009 and skips.lines() == [f"1 x empty text: {tmp_path / 'good.jsonl'}:9"]
+
+
 def test_a_wrong_field_stops_early(tmp_path):
     path = write(tmp_path / "a.jsonl", lines(500))
     with pytest.raises(ConfigError, match="100 of 100 .*no text in field 'txt'.*set data.field") as error:
@@ -200,10 +210,12 @@ def test_max_bytes_takes_whole_documents_in_hash_order(tmp_path):
     assert texts(train) == want and 950 < train.text_bytes <= 1000 and validation.text_bytes <= 90
 
 
-def test_small_corpora_still_get_a_validation_document(tmp_path):
+def test_small_corpora_still_get_both_splits(tmp_path):
     path = write(tmp_path / "a.jsonl", lines(3))
     train, validation, _ = sources.splits(Data(input=path, validation_fraction=1e-9))
     assert (train.documents, validation.documents) == (2, 1)
+    train, validation, _ = sources.splits(Data(input=path, validation_fraction=1 - 1e-9))
+    assert (train.documents, validation.documents) == (1, 2)
 
 
 def test_sorting_in_files_is_the_same(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The document store: what went in comes out, at random, and half-written is not written."""
 
 import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -52,6 +53,20 @@ def test_threads_may_share_a_store(tmp_path):
     store = new_store(tmp_path)
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda i: store.text(i % 6) == TEXTS[i % 6], range(200)))
+
+
+def test_a_store_in_use_can_be_sent_to_another_process(tmp_path):
+    store = new_store(tmp_path)
+    assert store.text(1) == LARGE
+    assert pickle.loads(pickle.dumps(store)).text(1) == LARGE
+
+
+def test_one_large_document(tmp_path):
+    text = LARGE * 26  # 5 MB
+    store = new_store(tmp_path, [text])
+    whole = vocab.encode(text)
+    for begin in np.random.default_rng(2).integers(0, len(whole) - 4096, 50).tolist():
+        assert np.array_equal(store.ids(0, begin, begin + 4096), whole[begin : begin + 4096])
 
 
 def test_shards(tmp_path, monkeypatch):
@@ -112,7 +127,18 @@ def test_without_manifest_there_is_no_store(tmp_path):
 
 def test_damage_is_named(tmp_path):
     folder = new_store(tmp_path).folder
-    (folder / "text-00000.array_record").unlink()
+    records, sizes = folder / "text-00000.array_record", folder / "sizes.npy"
+    whole = records.read_bytes()
+    records.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigError, match="text-00000.array_record: damaged .*prepare it again") as error:
+        Store(tmp_path, "train").text(5)
+    assert "\n" not in str(error.value)
+    kept = sizes.read_bytes()
+    sizes.write_bytes(kept[:-1])
+    with pytest.raises(ConfigError, match="sizes.npy: missing or damaged; delete"):
+        Store(tmp_path, "train")
+    sizes.write_bytes(kept)
+    records.unlink()
     with pytest.raises(ConfigError, match="text-00000.array_record: missing, though the manifest names it"):
         Store(tmp_path, "train")
     manifest = json.loads((folder / "index.json").read_text())

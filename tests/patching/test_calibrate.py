@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError, Patching, build
-from blt_jax.patching.calibrate import Calibration, calibrate
+from blt_jax.patching.calibrate import LONGEST, Calibration, calibrate
 from blt_jax.patching.layout import starts_to_lengths
 from blt_jax.patching.rules import starts
 
@@ -55,6 +55,20 @@ def test_result_adds_up_and_is_json():
     assert not any(found.patch_lengths[9:]) and set(found.bytes_per_patch) == {"source0", "source1"}
     assert found.documents == 10 and abs(found.achieved - 4.5) < 0.02
     assert build(Calibration, json.loads(json.dumps(dataclasses.asdict(found)))) == found
+
+
+def test_longest_patches_are_counted_together():
+    """Patches of 1, LONGEST, LONGEST + 1 and LONGEST + 6 positions."""
+    sizes = [1, LONGEST, LONGEST + 1, LONGEST + 6]
+    entropies = np.zeros(sum(sizes), np.float16)
+    entropies[np.cumsum(sizes)[1:-1] - 1] = 3.0
+    found = calibrate([(np.full(entropies.size, 70), entropies, "s")], Patching())
+    assert {k: n for k, n in enumerate(found.patch_lengths) if n} == {1: 1, LONGEST: 1, LONGEST + 1: 2}
+
+
+def test_small_patches_need_falls_to_count_as_rises():
+    found = calibrate(corpus(), Patching(rule="relative", target=1.5))
+    assert found.threshold < 0 and abs(found.achieved - 1.5) < 0.01
 
 
 def test_a_given_threshold_is_only_measured():
