@@ -346,6 +346,8 @@ class Family:
 
     def __post_init__(self):
         _need(bool(self.sizes), "sizes", self.sizes, "a family needs at least one size")
+        units = sorted({getattr(entry.model, "unit", "patch") for entry in self.sizes.values()})
+        _need(len(units) == 1, "sizes", units, "the models of a family read the same: bytes, tokens or patches")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -382,6 +384,7 @@ class Study:
         _need(bool(self.seeds), "seeds", self.seeds, "a study needs at least one seed")
         _need(bool(self.families), "families", self.families, "a study needs at least one family")
         _choice("convention", self.convention, ("paper", "exact"))
+        _need(self.checkpoints_per_run >= 1, "checkpoints_per_run", self.checkpoints_per_run, "must be at least 1")
         _need(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "must be 0 to below 1")
         for name, family in self.families.items():
             for size, entry in family.sizes.items():
