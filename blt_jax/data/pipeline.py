@@ -16,6 +16,7 @@ from blt_jax.config import BYTE_OFFSET, ConfigError
 from blt_jax.data.pack import StartFlags, load_header
 from blt_jax.patching.layout import row_layout
 
+EPOCHS = 2**30  # without end: grain's own endless repeat overflows a length when batches hold one row
 THREADS, AHEAD = 4, 8  # of the prefetching iterator: threads, batches held ready
 
 
@@ -106,7 +107,7 @@ def train_batches(index, store, rows, seed, process_index=0, process_count=1):
     whatever their number, which must divide `rows`.
     """
     source, mine = RowSource(index, store), _share(rows, process_index, process_count)
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().batch(rows)
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(EPOCHS).batch(rows)
     return order.map(lambda numbers: source.batch(numbers[mine].tolist()))
 
 

@@ -169,3 +169,9 @@ def test_an_index_of_another_store_is_refused(index, tmp_path):
 
 def test_a_source_has_a_stable_name(index, store):
     assert repr(pipeline.RowSource(index, store)) == f"RowSource({index.parent.name}/{index.name}, {store.fingerprint})"
+
+
+def test_batches_of_one_row_have_a_length():
+    import grain
+
+    assert len(grain.MapDataset.range(7).repeat(pipeline.EPOCHS).batch(1)) == 7 * pipeline.EPOCHS
