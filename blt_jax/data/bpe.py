@@ -167,8 +167,8 @@ PROBE = bytes(range(256)) + "  Ünïcode \n\n 中文\t12345 <|end_of_text|> it's
 _RUNS = re.compile("([^\udc80-\udcff]+)|[\udc80-\udcff]+")
 
 
-# One newline between a visible character and a word. The splitting rules of GPT-2 and of Llama 3 give it the same
-# token whether or not the word follows; with more white space around it GPT-2's do not.
+# One newline between a visible character and a word splits the same whether or not the word follows. With more
+# white space around it GPT-2's rule does not, before a slash GPT-4o's does not.
 _CUT = re.compile(r"(?<=\S)\n(?=\w)")
 
 

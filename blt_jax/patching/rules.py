@@ -36,7 +36,7 @@ def starts(ids, entropies, patching: Patching, include_next=False):
 
 def _cut(flags, most):
     """Where patches of more than `most` ids are cut: into most, most, ..., rest, from the left."""
-    position = np.arange(flags.shape[-1], dtype=np.int32)
+    position = np.arange(flags.shape[-1])
     begin = np.maximum.accumulate(np.where(flags, position, 0), axis=-1)
     return (position - begin) % most == 0
 
