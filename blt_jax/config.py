@@ -53,6 +53,7 @@ class Stack:
     ffn_multiple: int = 256  # the published models round to 256
     window: int = 0  # positions that a query sees, itself included; 0: all before it
     rope_theta: float = 500_000.0
+    rope_scaling: tuple[float, ...] = ()  # Llama 3.1's (factor, low and high frequency factors, old length); (): none
     norm_eps: float = 1e-5
 
     def __post_init__(self):
@@ -67,6 +68,8 @@ class Stack:
             self.heads,
             f"RoPE needs an even head width, but {self.width} / {self.heads} is odd",
         )
+        object.__setattr__(self, "rope_scaling", tuple(self.rope_scaling))
+        _need(len(self.rope_scaling) in (0, 4), "rope_scaling", self.rope_scaling, "must be () or four numbers")
         if not self.kv_heads:
             object.__setattr__(self, "kv_heads", self.heads)
         _need(self.heads % self.kv_heads == 0, "kv_heads", self.kv_heads, f"must divide heads {self.heads}")
@@ -89,6 +92,7 @@ class Lm:
     stack: Stack
     vocab: int = BYTE_VOCAB
     unit: str = "byte"  # "byte" | "token": what one position holds
+    tied: bool = False  # the head is the embedding
     init_factor: str = "disabled"  # depth scaling of the initial weights (blt.md, section 7)
     kind: str = "lm"
 
@@ -112,12 +116,14 @@ class Blt:
     decoder: Stack
     slots: int = 2  # K: query (and key) slots per patch, each as wide as a byte state
     cross_heads: int = 0  # heads of both cross-attentions; 0: as many as the encoder's
+    cross_kv_heads: int = 0  # their key/value heads; 0: as many as cross_heads
     encoder_cross: str = "last"  # "none" | "last" | "all": after which encoder layers patches read bytes
     decoder_cross: str = "all"  # "none" | "first" | "all": before which decoder layers bytes read patches
     hash_sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 8)  # n of the byte n-grams; () for none
     hash_functions: int = 1  # hash functions per n, each with its own tables
     hash_rows: int = 500_002  # rows per table
     vocab: int = BYTE_VOCAB
+    tied: bool = False  # the head is the byte embedding
     init_factor: str = "disabled"
     cross_residual: str = "double"  # "double": out = 2x + attention, as published; "single": x + attention
     pool_from: str = "states"  # "states" after the encoder layers, as published; "embeddings" before them
@@ -131,6 +137,8 @@ class Blt:
         object.__setattr__(self, "hash_sizes", tuple(self.hash_sizes))
         if not self.cross_heads:
             object.__setattr__(self, "cross_heads", self.encoder.heads)
+        if not self.cross_kv_heads:
+            object.__setattr__(self, "cross_kv_heads", self.cross_heads)
         _choice("encoder_cross", self.encoder_cross, ("none", "last", "all"))
         _choice("decoder_cross", self.decoder_cross, ("none", "first", "all"))
         _choice("init_factor", self.init_factor, INIT_FACTORS)
@@ -148,6 +156,12 @@ class Blt:
             "cross_heads",
             self.cross_heads,
             f"must divide the byte width {self.encoder.width}",
+        )
+        _need(
+            self.cross_heads % self.cross_kv_heads == 0,
+            "cross_kv_heads",
+            self.cross_kv_heads,
+            f"must divide cross_heads {self.cross_heads}",
         )
         _need(
             self.decoder.width == self.encoder.width,

@@ -12,12 +12,12 @@ import numpy as np
 
 from blt_jax.config import Run
 from blt_jax.data import pipeline
-from blt_jax.train.step import compute_dtype, nats
+from blt_jax.train.step import compute, nats
 
 
 def evaluate(params, run: Run, index, store):
     """{"source": [str], "nats": [float], "text_bytes": [int]} by document of `store`, from the row index `index`."""
-    score = jax.jit(functools.partial(nats, config=run.model, dtype=compute_dtype(run.train.dtype)))
+    score = jax.jit(functools.partial(nats, config=run.model, compute=compute(run.train, jax.default_backend())))
     row_offsets, spans = pipeline.span_table(index)
     total_nats, total_bytes = np.zeros(len(store)), np.zeros(len(store), np.int64)
     for row_numbers, batch in pipeline.validation_batches(index, store, run.train.eval_rows):

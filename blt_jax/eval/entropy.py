@@ -20,7 +20,7 @@ NEWLINE = ord("\n") + BYTE_OFFSET
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _entropies(params, ids_BxL, segment_BxL, config, dtype):
-    logits_BxLxV = models.apply(params, {"ids_BxL": ids_BxL, "segment_BxL": segment_BxL}, config, dtype=dtype)
+    logits_BxLxV = models.apply(params, {"ids_BxL": ids_BxL, "segment_BxL": segment_BxL}, config, models.Compute(dtype))
     logp = jax.nn.log_softmax(logits_BxLxV, axis=-1)
     return -jnp.sum(jnp.exp(logp) * logp, axis=-1)
 

@@ -100,17 +100,17 @@ class _Exact(_Paper):
 
     def blt(self, m: Blt, p, context):
         E, D, K = m.encoder.width, m.latent.width, m.slots
+        keys = E * m.cross_kv_heads // m.cross_heads  # width of the cross-attentions' keys, and of their values
         pooling = 0.0
         if m.encoder_cross != "none":
-            per_patch = 2 * K * E * E  # two products of K slots
             times = _applications(m.encoder_cross, m.encoder)
-            pooling = 2 * K * E * E / p + times * (4 * E * E + 4 * K * E + 2 * per_patch / p)
+            pooling = 2 * K * E * E / p + times * (4 * E * keys + 4 * K * E + 4 * K * E * E / p)
         into = 2 * m.slots_width * D / p if m.slots_width != D else 0.0
         slots = K if m.decoder_cross != "none" else 1
         cross = 0.0
         if m.decoder_cross != "none":
             times = _applications(m.decoder_cross, m.decoder)
-            cross = times * (4 * E * E + 4 * K * E + 4 * K * E * E / p)
+            cross = times * (4 * E * E + 4 * K * E + 4 * K * E * keys / p)
         return Breakdown(
             encoder=self.stack(m.encoder, context),
             pooling=pooling,
@@ -140,11 +140,11 @@ def parameters(model):
             "pooling": 0,
             "latent": _stack_parameters(model.stack) + width,
             "decoder": 0,
-            "head": width * model.vocab,
+            "head": 0 if model.tied else width * model.vocab,
         }
     else:
         E, D = model.encoder.width, model.latent.width
-        cross = 4 * E * E + 2 * E
+        cross = 2 * E * E + 2 * E * (E * model.cross_kv_heads // model.cross_heads) + 2 * E
         pools = _applications(model.encoder_cross, model.encoder) if model.encoder_cross != "none" else 0
         reads = _applications(model.decoder_cross, model.decoder) if model.decoder_cross != "none" else 0
         parts = {
@@ -154,7 +154,7 @@ def parameters(model):
             "pooling": pools * cross + (model.slots * E * E if pools else 0),
             "latent": _stack_parameters(model.latent) + (model.slots_width * D if model.slots_width != D else 0),
             "decoder": _stack_parameters(model.decoder) + reads * cross + D * E * (model.slots if reads else 1) + E,
-            "head": E * model.vocab,
+            "head": 0 if model.tied else E * model.vocab,
         }
     total = sum(parts.values())
     return parts | {"total": total, "non_embedding": total - parts["embedding"] - parts["hash_tables"]}

@@ -1,12 +1,11 @@
 """Pure functions of (params, batch, config): `init(key, config)` and `apply(params, batch, config)`."""
 
-import jax.numpy as jnp
-
 from blt_jax.models.init import init, logical_axes, module, shapes
+from blt_jax.nn.compute import PLAIN, Compute
 
-__all__ = ["apply", "init", "logical_axes", "module", "shapes"]
+__all__ = ["Compute", "apply", "init", "logical_axes", "module", "shapes"]
 
 
-def apply(params, batch, config, *, dtype=jnp.float32, remat="none"):
-    """Next-unit logits [B, L, V], float32, of any model config. `dtype` is that of compute."""
-    return module(config, dtype, remat).apply({"params": params}, batch)
+def apply(params, batch, config, compute=PLAIN):
+    """Next-unit logits [B, L, V], float32, of any model config."""
+    return module(config, compute).apply({"params": params}, batch)

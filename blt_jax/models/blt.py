@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from blt_jax.config import Blt
-from blt_jax.nn.block import Block, Layers, Linear, init_normal, scan_layers
+from blt_jax.nn.block import Block, Layers, Linear, init_normal, scan_layers, tied_head
+from blt_jax.nn.compute import Compute
 from blt_jax.nn.cross_attention import ByteReadsPatch, PatchReadsBytes, Segments, spread
 from blt_jax.nn.hash_embedding import HashEmbedding
 from blt_jax.nn.norm import RMSNorm
@@ -19,18 +20,17 @@ class Encoder(nn.Module):
     """Byte embeddings, local layers, pooling into patches (paper, section 3.2)."""
 
     config: Blt
-    dtype: jnp.dtype
-    remat: str
+    compute: Compute
 
     @nn.compact
     def __call__(self, batch):
-        """Returns byte states [B, L, E] and patch states [B, P, slots_width]."""
-        c, stack = self.config, self.config.encoder
+        """Returns byte states [B, L, E], patch states [B, P, slots_width] and the byte embedding [V, E]."""
+        c, stack, dtype = self.config, self.config.encoder, self.compute.dtype
         ids_BxL, segment_BxL, patch_BxL = batch["ids_BxL"], batch["segment_BxL"], batch["patch_BxL"]
         patches = batch["patch_segment_BxP"].shape[1]
         init = nn.with_logical_partitioning(init_normal(stack.width**-0.5), ("vocab", "embed"))
         embedding = self.param("embedding", init, (c.vocab, stack.width))
-        embedded = jnp.take(embedding, ids_BxL, axis=0, mode="clip").astype(self.dtype)
+        embedded = jnp.take(embedding, ids_BxL, axis=0, mode="clip").astype(dtype)
         if c.hash_tables:
             hashed = HashEmbedding(
                 c.hash_sizes,
@@ -40,7 +40,7 @@ class Encoder(nn.Module):
                 c.hash_short,
                 c.hash_order,
                 c.hash_scope,
-                self.dtype,
+                dtype,
                 name="hash",
             )
             embedded += hashed(ids_BxL, segment_BxL)
@@ -48,83 +48,81 @@ class Encoder(nn.Module):
                 embedded /= c.hash_tables + 1
 
         pool = lambda x_BxLxE: Segments(patch_BxL, patches).max(x_BxLxE)  # noqa: E731
-        query = Linear((c.slots * stack.width,), ("embed", "slots"), dtype=self.dtype, name="query")
-        cross = lambda name: PatchReadsBytes(  # noqa: E731
-            c.cross_heads, c.cross_residual, stack.norm_eps, self.dtype, name=name
-        )
+        query = Linear((c.slots * stack.width,), ("embed", "slots"), dtype=dtype, name="query")
+        cross = lambda name: PatchReadsBytes(c, stack.norm_eps, dtype, name=name)  # noqa: E731
         to_slots = lambda x_BxPxE: query(x_BxPxE).reshape(*x_BxPxE.shape[:2], c.slots, stack.width)  # noqa: E731
 
         if c.encoder_cross == "all":  # patches read the bytes after every layer, pooled once after the first
             h_BxLxE, slots = embedded, None
             for layer in range(stack.layers):
-                h_BxLxE = Block(stack, self.dtype, name=f"layer_{layer}")(h_BxLxE, segment_BxL)
+                h_BxLxE = Block(stack, self.compute, name=f"layer_{layer}")(h_BxLxE, segment_BxL)
                 if slots is None:
                     slots = to_slots(pool(h_BxLxE if c.pool_from == "states" else embedded))
                 slots = cross(f"cross_{layer}")(slots, h_BxLxE, patch_BxL)
         else:
-            h_BxLxE = Layers(stack, self.dtype, self.remat, name="stack")(embedded, segment_BxL)
+            h_BxLxE = Layers(stack, self.compute, name="stack")(embedded, segment_BxL)
             pooled = pool(h_BxLxE if c.pool_from == "states" else embedded)
             if c.encoder_cross == "none":
-                return h_BxLxE, pooled
+                return h_BxLxE, pooled, embedding
             slots = cross("cross")(to_slots(pooled), h_BxLxE, patch_BxL)
-        return h_BxLxE, slots.reshape(*slots.shape[:2], -1)
+        return h_BxLxE, slots.reshape(*slots.shape[:2], -1), embedding
 
 
 class _CrossBlock(nn.Module):
     """A decoder layer: bytes read their patch, then a block."""
 
     config: Blt
-    dtype: jnp.dtype
+    compute: Compute
 
     @nn.compact
     def __call__(self, h_BxLxE, slots_BxPxKxE, read_BxL, segment_BxL):
         c = self.config
-        cross = ByteReadsPatch(c.cross_heads, c.cross_residual, c.decoder.norm_eps, self.dtype, name="cross")
+        cross = ByteReadsPatch(c, c.decoder.norm_eps, self.compute.dtype, name="cross")
         h_BxLxE = cross(h_BxLxE, slots_BxPxKxE, read_BxL)
-        return Block(c.decoder, self.dtype, name="block")(h_BxLxE, segment_BxL), None
+        return Block(c.decoder, self.compute, name="block")(h_BxLxE, segment_BxL), None
 
 
 class Decoder(nn.Module):
     """Byte states and latent patch states -> next-byte logits (paper, section 3.3)."""
 
     config: Blt
-    dtype: jnp.dtype
-    remat: str
+    compute: Compute
 
     @nn.compact
-    def __call__(self, h_BxLxE, latent_BxPxD, batch):
-        c, stack = self.config, self.config.decoder
+    def __call__(self, h_BxLxE, latent_BxPxD, embedding_VxE, batch):
+        c, stack, dtype = self.config, self.config.decoder, self.compute.dtype
         segment_BxL, read_BxL = batch["segment_BxL"], batch["read_BxL"]
         features = stack.width * (c.slots if c.decoder_cross != "none" else 1)
-        project = Linear((features,), ("embed", "slots"), dtype=self.dtype, name="from_latent")
+        project = Linear((features,), ("embed", "slots"), dtype=dtype, name="from_latent")
         slots = project(latent_BxPxD).reshape(*latent_BxPxD.shape[:2], -1, stack.width)
         if c.decoder_cross == "all":
-            layers = scan_layers(_CrossBlock, stack.layers, self.remat)
-            h_BxLxE, _ = layers(c, self.dtype, name="layers")(h_BxLxE, slots, read_BxL, segment_BxL)
+            layers = scan_layers(_CrossBlock, stack.layers, self.compute.remat)
+            h_BxLxE, _ = layers(c, self.compute, name="layers")(h_BxLxE, slots, read_BxL, segment_BxL)
         else:
             if c.decoder_cross == "first":
-                cross = ByteReadsPatch(c.cross_heads, c.cross_residual, stack.norm_eps, self.dtype, name="cross")
+                cross = ByteReadsPatch(c, stack.norm_eps, dtype, name="cross")
                 h_BxLxE = cross(h_BxLxE, slots, read_BxL)
             else:
                 h_BxLxE += spread(slots[:, :, 0], read_BxL)
-            h_BxLxE = Layers(stack, self.dtype, self.remat, name="stack")(h_BxLxE, segment_BxL)
+            h_BxLxE = Layers(stack, self.compute, name="stack")(h_BxLxE, segment_BxL)
         h_BxLxE = RMSNorm(stack.norm_eps, name="norm")(h_BxLxE)
-        head = Linear((c.vocab,), ("embed", "vocab"), dtype=self.dtype, out_dtype=jnp.float32, name="head")
+        if c.tied:
+            return tied_head(h_BxLxE, embedding_VxE, dtype)
+        head = Linear((c.vocab,), ("embed", "vocab"), dtype=dtype, out_dtype=jnp.float32, name="head")
         return head(h_BxLxE)
 
 
 class BltModel(nn.Module):
     config: Blt
-    dtype: jnp.dtype = jnp.float32
-    remat: str = "none"
+    compute: Compute = Compute()
 
     def setup(self):
         c = self.config
-        self.encoder = Encoder(c, self.dtype, self.remat)
+        self.encoder = Encoder(c, self.compute)
         if c.slots_width != c.latent.width:
-            self.to_latent = Linear((c.latent.width,), ("slots", "embed"), dtype=self.dtype)
-        self.latent = Layers(c.latent, self.dtype, self.remat)
-        self.decoder = Decoder(c, self.dtype, self.remat)
+            self.to_latent = Linear((c.latent.width,), ("slots", "embed"), dtype=self.compute.dtype)
+        self.latent = Layers(c.latent, self.compute)
+        self.decoder = Decoder(c, self.compute)
 
     def __call__(self, batch):
         """Returns next-byte logits [B, L, 260], float32."""
@@ -132,7 +130,7 @@ class BltModel(nn.Module):
 
     def states(self, batch):
         """All that the parity fixtures name: byte states, patch states, latent states, logits."""
-        h_BxLxE, patch_BxPxKE = self.encoder(batch)
+        h_BxLxE, patch_BxPxKE, embedding_VxE = self.encoder(batch)
         x_BxPxD = patch_BxPxKE
         if self.config.slots_width != self.config.latent.width:
             x_BxPxD = self.to_latent(patch_BxPxKE)
@@ -141,5 +139,5 @@ class BltModel(nn.Module):
             "encoder_BxLxE": h_BxLxE,
             "patches_BxPxKE": patch_BxPxKE,
             "latent_BxPxD": latent_BxPxD,
-            "logits_BxLxV": self.decoder(h_BxLxE, latent_BxPxD, batch),
+            "logits_BxLxV": self.decoder(h_BxLxE, latent_BxPxD, embedding_VxE, batch),
         }

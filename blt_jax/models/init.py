@@ -11,10 +11,11 @@ from flax import linen as nn
 from blt_jax.config import Blt
 from blt_jax.models.blt import BltModel
 from blt_jax.models.lm import LmModel
+from blt_jax.nn.compute import PLAIN
 
 
-def module(config, dtype=jnp.float32, remat="none"):
-    return (BltModel if isinstance(config, Blt) else LmModel)(config, dtype, remat)
+def module(config, compute=PLAIN):
+    return (BltModel if isinstance(config, Blt) else LmModel)(config, compute)
 
 
 def _example(config):

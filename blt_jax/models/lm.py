@@ -4,16 +4,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from blt_jax.config import Lm
-from blt_jax.nn.block import Layers, Linear, init_normal
+from blt_jax.nn.block import Layers, Linear, init_normal, tied_head
+from blt_jax.nn.compute import Compute
 from blt_jax.nn.norm import RMSNorm
 
 
 class LmModel(nn.Module):
-    """ids -> embedding -> blocks -> RMSNorm -> head. Untied, as in every BLT experiment."""
+    """ids -> embedding -> blocks -> RMSNorm -> head. Untied in every BLT experiment."""
 
     config: Lm
-    dtype: jnp.dtype = jnp.float32
-    remat: str = "none"
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, batch):
@@ -21,8 +21,10 @@ class LmModel(nn.Module):
         c, stack = self.config, self.config.stack
         init = nn.with_logical_partitioning(init_normal(stack.width**-0.5), ("vocab", "embed"))
         embedding = self.param("embedding", init, (c.vocab, stack.width))
-        x_BxLxD = jnp.take(embedding, batch["ids_BxL"], axis=0, mode="clip").astype(self.dtype)
-        x_BxLxD = Layers(stack, self.dtype, self.remat, name="stack")(x_BxLxD, batch["segment_BxL"])
+        x_BxLxD = jnp.take(embedding, batch["ids_BxL"], axis=0, mode="clip").astype(self.compute.dtype)
+        x_BxLxD = Layers(stack, self.compute, name="stack")(x_BxLxD, batch["segment_BxL"])
         x_BxLxD = RMSNorm(stack.norm_eps, name="norm")(x_BxLxD)
-        head = Linear((c.vocab,), ("embed", "vocab"), dtype=self.dtype, out_dtype=jnp.float32, name="head")
+        if c.tied:
+            return tied_head(x_BxLxD, embedding, self.compute.dtype)
+        head = Linear((c.vocab,), ("embed", "vocab"), dtype=self.compute.dtype, out_dtype=jnp.float32, name="head")
         return head(x_BxLxD)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 BLOCK = 128  # queries per block of the banded form: a block of b queries reads window - 1 + b keys, rounded up
 
 
-def attend(q_BxLxHxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0):
+def attend(q_BxLxHxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0, backend="banded"):
     """Each query attends to itself and earlier positions of its segment, at most `window` of them (0: all).
 
     H must be a multiple of G (grouped queries). Returns [B, L, H, C] in q's dtype.

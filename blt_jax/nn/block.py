@@ -7,6 +7,7 @@ from flax import linen as nn
 from blt_jax.config import Stack
 from blt_jax.nn import rope
 from blt_jax.nn.attention import attend
+from blt_jax.nn.compute import Compute
 from blt_jax.nn.norm import RMSNorm
 
 
@@ -42,31 +43,38 @@ class Linear(nn.Module):
         )
 
 
+def tied_head(x_BxLxD, embedding_VxD, dtype):
+    """Logits [B, L, V], float32, by the embedding itself."""
+    return jnp.einsum(
+        "bld,vd->blv", x_BxLxD.astype(dtype), embedding_VxD.astype(dtype), preferred_element_type=jnp.float32
+    )
+
+
 class Block(nn.Module):
     stack: Stack
-    dtype: jnp.dtype = jnp.float32
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, x_BxLxD, segment_BxL):
-        s = self.stack
+        s, dtype = self.stack, self.compute.dtype
         y = RMSNorm(s.norm_eps, name="attention_norm")(x_BxLxD)
         project = lambda heads, axis, name: Linear(  # noqa: E731
-            (heads, s.head_width), ("embed", axis, "head_width"), dtype=self.dtype, name=name
+            (heads, s.head_width), ("embed", axis, "head_width"), dtype=dtype, name=name
         )(y)
-        q = rope.rotate(project(s.heads, "heads", "q"), s.rope_theta)
-        k = rope.rotate(project(s.kv_heads, "kv_heads", "k"), s.rope_theta)
+        q = rope.rotate(project(s.heads, "heads", "q"), s.rope_theta, s.rope_scaling)
+        k = rope.rotate(project(s.kv_heads, "kv_heads", "k"), s.rope_theta, s.rope_scaling)
         v = project(s.kv_heads, "kv_heads", "v")
-        out_BxLxHxC = attend(q, k, v, segment_BxL, s.window)
-        x_BxLxD += Linear((s.width,), ("heads", "head_width", "embed"), dtype=self.dtype, name="o")(out_BxLxHxC)
+        out_BxLxHxC = attend(q, k, v, segment_BxL, s.window, self.compute.attention)
+        x_BxLxD += Linear((s.width,), ("heads", "head_width", "embed"), dtype=dtype, name="o")(out_BxLxHxC)
 
         y = RMSNorm(s.norm_eps, name="ffn_norm")(x_BxLxD)
-        gate = Linear((s.ffn,), ("embed", "mlp"), dtype=self.dtype, name="gate")(y)
-        up = Linear((s.ffn,), ("embed", "mlp"), dtype=self.dtype, name="up")(y)
-        down = Linear((s.width,), ("mlp", "embed"), dtype=self.dtype, name="down")
+        gate = Linear((s.ffn,), ("embed", "mlp"), dtype=dtype, name="gate")(y)
+        up = Linear((s.ffn,), ("embed", "mlp"), dtype=dtype, name="up")(y)
+        down = Linear((s.width,), ("mlp", "embed"), dtype=dtype, name="down")
         return x_BxLxD + down(nn.silu(gate) * up)
 
 
-def scan_layers(layer, layers, remat="none"):
+def scan_layers(layer, layers, remat):
     """`layer` (a Module class whose call is (carry, *broadcast) -> (carry, None)) repeated `layers` times.
 
     Parameters get a leading axis N ("layers"). remat "full" recomputes a layer in the backward pass.
@@ -93,12 +101,11 @@ class Layers(nn.Module):
     """`stack.layers` blocks under one scan. Identity for 0 layers."""
 
     stack: Stack
-    dtype: jnp.dtype = jnp.float32
-    remat: str = "none"
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, x_BxLxD, segment_BxL):
         if not self.stack.layers:
             return x_BxLxD
-        layers = scan_layers(_ScannedBlock, self.stack.layers, self.remat)
-        return layers(self.stack, self.dtype, name="layers")(x_BxLxD, segment_BxL)[0]
+        layers = scan_layers(_ScannedBlock, self.stack.layers, self.compute.remat)
+        return layers(self.stack, self.compute, name="layers")(x_BxLxD, segment_BxL)[0]

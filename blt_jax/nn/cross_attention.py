@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from blt_jax.config import Blt
 from blt_jax.nn.block import Linear
 from blt_jax.nn.norm import RMSNorm
 
@@ -42,24 +43,27 @@ def spread(x_BxPx, patch_BxL):
 
 
 class _Cross(nn.Module):
-    heads: int
-    residual: str
+    config: Blt
     eps: float
     dtype: jnp.dtype = jnp.float32
 
     def projections(self, x, context):
-        """Normed queries of `x`, keys and values of `context`: [..., H, C] each, queries scaled."""
-        width = x.shape[-1]
+        """Scaled queries of `x` [..., G, R, C], H = G x R heads; keys and values of `context` [..., G, C]."""
+        heads, kv_heads = self.config.cross_heads, self.config.cross_kv_heads
+        channels = x.shape[-1] // heads
         query, context = RMSNorm(self.eps, name="query_norm")(x), RMSNorm(self.eps, name="context_norm")(context)
-        project = lambda name, y: Linear(  # noqa: E731
-            (self.heads, width // self.heads), ("embed", "heads", "head_width"), dtype=self.dtype, name=name
+        project = lambda name, y, count, axis: Linear(  # noqa: E731
+            (count, channels), ("embed", axis, "head_width"), dtype=self.dtype, name=name
         )(y)
-        q, k, v = project("q", query), project("k", context), project("v", context)
-        return q * (width // self.heads) ** -0.5, k, v
+        q = project("q", query, heads, "heads") * channels**-0.5
+        k, v = (project(name, context, kv_heads, "kv_heads") for name in "kv")
+        return q.reshape(*q.shape[:-2], kv_heads, -1, channels), k, v
 
     def out(self, x, attended):
-        merged = Linear((x.shape[-1],), ("heads", "head_width", "embed"), dtype=self.dtype, name="o")(attended)
-        return RESIDUAL[self.residual] * x + merged
+        """`attended` [..., G, R, C] back to the width of `x`, and the residual."""
+        heads = attended.reshape(*attended.shape[:-3], self.config.cross_heads, -1)
+        merged = Linear((x.shape[-1],), ("heads", "head_width", "embed"), dtype=self.dtype, name="o")(heads)
+        return RESIDUAL[self.config.cross_residual] * x + merged
 
 
 class PatchReadsBytes(_Cross):
@@ -67,15 +71,15 @@ class PatchReadsBytes(_Cross):
     def __call__(self, slots_BxPxKxE, h_BxLxE, patch_BxL):
         """Slots attend to the bytes whose patch they are. Empty patches attend to nothing."""
         segments = Segments(patch_BxL, slots_BxPxKxE.shape[1])
-        q_BxPxKxHxC, k_BxLxHxC, v_BxLxHxC = self.projections(slots_BxPxKxE, h_BxLxE)
-        q_BxLxKxHxC = spread(q_BxPxKxHxC, patch_BxL)
-        scores = jnp.einsum("blkhc,blhc->blkh", q_BxLxKxHxC, k_BxLxHxC, preferred_element_type=jnp.float32)
+        q_BxPxKxGxRxC, k_BxLxGxC, v_BxLxGxC = self.projections(slots_BxPxKxE, h_BxLxE)
+        q_BxLxKxGxRxC = spread(q_BxPxKxGxRxC, patch_BxL)
+        scores = jnp.einsum("blkgrc,blgc->blkgr", q_BxLxKxGxRxC, k_BxLxGxC, preferred_element_type=jnp.float32)
         highest = spread(segments.max(jax.lax.stop_gradient(scores)), patch_BxL)
         real_BxL = patch_BxL < slots_BxPxKxE.shape[1]  # padding has no maximum to be held against
-        weight_BxLxKxH = jnp.exp(jnp.where(real_BxL[..., None, None], scores - highest, 0))
-        weighted = weight_BxLxKxH[..., None] * v_BxLxHxC[:, :, None].astype(jnp.float32)
-        total_BxPxKxH = segments.sum(weight_BxLxKxH)[..., None]
-        attended = segments.sum(weighted) / jnp.where(total_BxPxKxH > 0, total_BxPxKxH, 1)
+        weight_BxLxKxGxR = jnp.exp(jnp.where(real_BxL[..., None, None, None], scores - highest, 0))
+        weighted = weight_BxLxKxGxR[..., None] * v_BxLxGxC[:, :, None, :, None].astype(jnp.float32)
+        total_BxPxKxGxR = segments.sum(weight_BxLxKxGxR)[..., None]
+        attended = segments.sum(weighted) / jnp.where(total_BxPxKxGxR > 0, total_BxPxKxGxR, 1)
         return self.out(slots_BxPxKxE, attended.astype(self.dtype))
 
 
@@ -83,8 +87,8 @@ class ByteReadsPatch(_Cross):
     @nn.compact
     def __call__(self, h_BxLxE, slots_BxPxKxE, read_BxL):
         """Bytes attend to the K slots of the patch that `read_BxL` names."""
-        q_BxLxHxC, k_BxPxKxHxC, v_BxPxKxHxC = self.projections(h_BxLxE, slots_BxPxKxE)
-        k_BxLxKxHxC, v_BxLxKxHxC = spread(k_BxPxKxHxC, read_BxL), spread(v_BxPxKxHxC, read_BxL)
-        scores = jnp.einsum("blhc,blkhc->blkh", q_BxLxHxC, k_BxLxKxHxC, preferred_element_type=jnp.float32)
+        q_BxLxGxRxC, k_BxPxKxGxC, v_BxPxKxGxC = self.projections(h_BxLxE, slots_BxPxKxE)
+        k_BxLxKxGxC, v_BxLxKxGxC = spread(k_BxPxKxGxC, read_BxL), spread(v_BxPxKxGxC, read_BxL)
+        scores = jnp.einsum("blgrc,blkgc->blkgr", q_BxLxGxRxC, k_BxLxKxGxC, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores, axis=2).astype(self.dtype)
-        return self.out(h_BxLxE, jnp.einsum("blkh,blkhc->blhc", weights, v_BxLxKxHxC))
+        return self.out(h_BxLxE, jnp.einsum("blkgr,blkgc->blgrc", weights, v_BxLxKxGxC))

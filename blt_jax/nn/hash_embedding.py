@@ -91,9 +91,7 @@ class HashEmbedding(nn.Module):
         total = 0
         for f in range(self.functions):
             for s, n in enumerate(self.sizes):
-                ids = hash_ids(
-                    ids_BxL, n, f, self.rows, segment_BxL=segment_BxL, scope=self.within, order=self.order
-                )
+                ids = hash_ids(ids_BxL, n, f, self.rows, segment_BxL=segment_BxL, scope=self.within, order=self.order)
                 found = jnp.take(table, ids + (f * len(self.sizes) + s) * self.rows, axis=0, mode="clip")
                 if self.short == "omit":
                     complete = _windows(ids_BxL, segment_BxL, n, self.within)[1]

@@ -1,13 +1,27 @@
 """Rotary position embedding over interleaved pairs (2i, 2i+1), as the published BLT weights need it."""
 
 import jax.numpy as jnp
+import numpy as np
 
 
-def rotate(x_BxLxHxC, theta):
-    """Rotates pairs by position * theta^(-2i/C). Positions count from the row start (blt.md, section 4.2)."""
+def frequencies(channels, theta, scaling=()):
+    """Radians per position of each pair, float32 [channels / 2]: theta^(-2i/C).
+
+    `scaling`: Llama 3.1's (factor, low, high, length). Waves longer than length / low are slowed down by
+    `factor`, shorter than length / high left alone, between them a linear blend in 1 / wavelength.
+    """
+    plain = np.float32(theta) ** (-np.arange(0, channels, 2, dtype=np.float32) / channels)
+    if not scaling:
+        return plain
+    factor, low, high, length = scaling
+    blend = np.clip((length * plain / (2 * np.pi) - low) / (high - low), 0, 1)
+    return (plain * (blend + (1 - blend) / factor)).astype(np.float32)
+
+
+def rotate(x_BxLxHxC, theta, scaling=()):
+    """Rotates pairs by position x `frequencies`. Positions count from the row start (blt.md, section 4.2)."""
     length, channels = x_BxLxHxC.shape[1], x_BxLxHxC.shape[-1]
-    frequency = theta ** (-jnp.arange(0, channels, 2, dtype=jnp.float32) / channels)
-    angle_LxC2 = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency
+    angle_LxC2 = jnp.arange(length, dtype=jnp.float32)[:, None] * frequencies(channels, theta, scaling)
     cos, sin = (f(angle_LxC2)[None, :, None, :, None] for f in (jnp.cos, jnp.sin))
     pairs = x_BxLxHxC.astype(jnp.float32).reshape(*x_BxLxHxC.shape[:-1], channels // 2, 2)
     even, odd = pairs[..., :1], pairs[..., 1:]

@@ -5,21 +5,22 @@ import jax.numpy as jnp
 import optax
 
 from blt_jax import models
-from blt_jax.config import Run
+from blt_jax.config import Run, Train
 from blt_jax.parallel import rules
 from blt_jax.train import optimizer
 
 
-def compute_dtype(name):
-    """ "auto": bfloat16 where matrix units want it, float32 on CPU (design, section 9)."""
+def compute(train: Train, platform):
+    """The Compute of a run on "cpu", "gpu" or "tpu". dtype "auto": bfloat16 where matrix units want it (design, 9)."""
+    name = train.dtype
     if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(name)
+        name = "float32" if platform == "cpu" else "bfloat16"
+    return models.Compute(jnp.dtype(name), train.remat)
 
 
-def nats(params, batch, config, dtype, remat="none"):
+def nats(params, batch, config, compute):
     """Cross-entropy of each target in nats, float32 [B, L]; 0 where loss_mask_BxL is 0."""
-    logits_BxLxV = models.apply(params, batch, config, dtype=dtype, remat=remat)
+    logits_BxLxV = models.apply(params, batch, config, compute)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits_BxLxV, batch["targets_BxL"])
     return losses * batch["loss_mask_BxL"]
 
@@ -54,11 +55,11 @@ def make_step(run: Run, mesh):
     (sums over the batch), loss, grad_norm (before clipping), learning_rate.
     """
     tx = optimizer.transform(run.optimizer)
-    dtype = compute_dtype(run.train.dtype)
+    how = compute(run.train, mesh.devices.flat[0].platform)
 
     def step(state, batch, schedule):
         def loss(params):
-            total = nats(params, batch, run.model, dtype, run.train.remat).sum()
+            total = nats(params, batch, run.model, how).sum()
             return total / jnp.maximum(batch["loss_mask_BxL"].sum(), 1), total
 
         (mean, total), gradient = jax.value_and_grad(loss, has_aux=True)(state["params"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from blt_jax.config import Blt, Stack
 from blt_jax.nn import attention
 from blt_jax.nn.attention import attend
 from blt_jax.nn.cross_attention import ByteReadsPatch, PatchReadsBytes, Segments
@@ -53,6 +54,11 @@ def cross_case(seed, L=40, P=12, K=2, E=16):
     return patch, h, slots
 
 
+def cross_config(kv_heads):
+    local = Stack(1, 16, 4, window=8)
+    return Blt(local, local, local, cross_heads=4, cross_kv_heads=kv_heads)
+
+
 def dense_cross(params, queries, context, mask, heads):
     """[B, Q, E] queries over [B, S, E] context, boolean mask [B, Q, S]; a query without keys gets zeros."""
     p = params["params"]
@@ -60,15 +66,17 @@ def dense_cross(params, queries, context, mask, heads):
     project = lambda name, x: np.einsum("bse,ehc->bshc", x, p[name]["kernel"])  # noqa: E731
     normed = norm(context, p["context_norm"]["scale"])
     q = project("q", norm(queries, p["query_norm"]["scale"])) / np.sqrt(queries.shape[-1] // heads)
-    weights = np.exp(np.einsum("bqhc,bshc->bhqs", q, project("k", normed))) * mask[:, None]
+    k, v = (np.repeat(project(name, normed), heads // p[name]["kernel"].shape[1], axis=2) for name in "kv")
+    weights = np.exp(np.einsum("bqhc,bshc->bhqs", q, k)) * mask[:, None]
     weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1e-30)
-    merged = np.einsum("bhqs,bshc->bqhc", weights, project("v", normed))
+    merged = np.einsum("bhqs,bshc->bqhc", weights, v)
     return 2 * queries + np.einsum("bqhc,hce->bqe", merged, p["o"]["kernel"])
 
 
-def test_patches_read_their_own_bytes():
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_patches_read_their_own_bytes(kv_heads):
     patch, h, slots = cross_case(0)
-    module = PatchReadsBytes(4, "double", 1e-5)
+    module = PatchReadsBytes(cross_config(kv_heads), 1e-5)
     params = nn.meta.unbox(module.init(jax.random.key(0), slots, h, patch))
     B, P, K, E = slots.shape
     mask = np.repeat(patch[:, None] == np.arange(P)[:, None], K, axis=1)
@@ -78,10 +86,11 @@ def test_patches_read_their_own_bytes():
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
-def test_bytes_read_one_patch():
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_bytes_read_one_patch(kv_heads):
     patch, h, slots = cross_case(1)
     read = np.minimum(patch, slots.shape[1] - 1)
-    module = ByteReadsPatch(4, "double", 1e-5)
+    module = ByteReadsPatch(cross_config(kv_heads), 1e-5)
     params = nn.meta.unbox(module.init(jax.random.key(0), h, slots, read))
     B, P, K, E = slots.shape
     mask = np.repeat(read[:, :, None] == np.arange(P), K, axis=2)

@@ -1,0 +1,17 @@
+"""How a model is computed, apart from what it is: no field here changes a result beyond rounding."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """Given to every module as a static argument; the config of a model never holds it."""
+
+    dtype: jnp.dtype = jnp.float32  # of activations and matrix products; parameters stay float32
+    remat: str = "none"  # "none" | "full": recompute each layer in the backward pass
+    attention: str = "banded"  # backend of self-attention, one of `nn.attention.BACKENDS`
+
+
+PLAIN = Compute()
