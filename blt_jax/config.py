@@ -295,6 +295,9 @@ class Mesh:
         _need(sizes.count(-1) <= 1, "mesh", sizes, "only one axis may be -1")
 
 
+ATTENTION = ("blockwise", "banded", "splash")  # backends of self-attention
+
+
 @dataclasses.dataclass(frozen=True)
 class Train:
     steps: int = 1000  # optimiser steps
@@ -302,6 +305,7 @@ class Train:
     seed: int = 0  # initial weights
     dtype: str = "auto"  # compute: "float32", "bfloat16"; "auto": bfloat16 on TPU/GPU, float32 on CPU
     remat: str = "none"  # "none" | "full": recompute each layer in the backward pass
+    attention: str = "auto"  # backend of self-attention, one of ATTENTION; "auto": the platform's (nn/attention.py)
     log_every: int = 10  # steps per line of metrics.jsonl
     checkpoint_every: int = 500  # steps
     eval_rows: int = 16  # rows per validation batch
@@ -311,6 +315,18 @@ class Train:
             _need(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), "must be at least 1")
         _choice("train.dtype", self.dtype, ("auto", "float32", "bfloat16"))
         _choice("train.remat", self.remat, ("none", "full"))
+        _choice("train.attention", self.attention, ("auto", *ATTENTION))
+
+
+@dataclasses.dataclass(frozen=True)
+class Init:
+    """Weights that a BLT starts from (byte-ifying; paper, section 6.2)."""
+
+    from_llama: str = ""  # Hugging Face directory of a Llama whose layers start the latent model; "": none
+    latent_rate_factor: float = 0.1  # learning rate of the latent layers over that of the rest, with from_llama
+
+    def __post_init__(self):
+        _need(self.latent_rate_factor >= 0, "init.latent_rate_factor", self.latent_rate_factor, "must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,6 +343,7 @@ class Run:
     patching: Patching | None = None  # None: the model reads bytes or tokens one by one
     tokenizer: str = ""  # tokenizer.json; "": the model reads bytes
     optimizer: Optimizer = Optimizer()
+    init: Init = Init()
     train: Train = Train()
     mesh: Mesh = Mesh()
     data_seed: int = 0  # order of rows
@@ -337,6 +354,7 @@ class Run:
             _need(self.patching is not None, "patching", None, "a BLT model needs a patching rule")
         else:
             _need(self.patching is None, "patching", self.patching, "a plain LM has no patches")
+            _need(not self.init.from_llama, "init.from_llama", self.init.from_llama, "only a BLT has a latent model")
             if self.model.unit == "token":
                 _need(bool(self.tokenizer), "tokenizer", self.tokenizer, "a token model needs a tokenizer.json")
 
@@ -382,6 +400,7 @@ class Study:
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
     optimizer: Optimizer = Optimizer()  # learning_rate and warmup_steps are set per run
+    init: Init = Init()  # of the BLT models; others start from random weights
     train: Train = Train()  # steps are solved per run
     mesh: Mesh = Mesh()
     seeds: tuple[int, ...] = (0,)

@@ -9,10 +9,7 @@ import functools
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from absl import logging
 
 from blt_jax.config import ConfigError, EntropyModel, Run, Study, build, fingerprint, to_dict
 from blt_jax.data import bpe, pack, sources
@@ -22,6 +19,7 @@ from blt_jax.flops import analytic
 from blt_jax.patching import rules
 from blt_jax.patching.calibrate import Calibration, calibrate
 from blt_jax.scaling.grid import FamilyFacts
+from blt_jax.train.checkpoint import load_params
 
 SPLITS = ("train", "validation")
 ENTROPY_RUN = "entropy_model"
@@ -109,17 +107,6 @@ def entropy_run(entropy_model: EntropyModel, study: Study, header):
         mesh=study.mesh,
         data_seed=study.data.seed,
     )
-
-
-def load_params(run_folder):
-    """(Run, parameters) of a finished run."""
-    logging.set_verbosity(logging.WARNING)  # orbax tells every restore at INFO
-    folder = Path(run_folder)
-    run = build(Run, json.loads((folder / "config.json").read_text()))
-    manager = ocp.CheckpointManager((folder / "checkpoints").absolute())
-    state = manager.restore(manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
-    manager.close()
-    return run, jax.tree.map(np.asarray, state["params"])
 
 
 class _Ids:

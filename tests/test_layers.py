@@ -19,8 +19,10 @@ BELOW = {
     "parallel": {"config"},
     "data": {"patching", "config"},
     "models": {"nn", "config"},
-    "train": {"models", "data", "parallel", "flops", "eval", "config"},
+    "train": {"models", "data", "parallel", "flops", "eval", "interop", "config"},
     "eval": {"models", "data", "parallel", "flops", "train", "config"},
+    "interop": {"models", "data", "parallel", "flops", "patching", "config"},
+    "facade": {"models", "data", "eval", "interop", "patching", "train", "config"},
     "scaling": {"flops", "config"},
 }
 

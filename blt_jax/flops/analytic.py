@@ -8,18 +8,25 @@ boundaries are ignored: contexts are full. The entropy model is never inside: as
   there is any, at every local layer.
 - "exact": every matrix product that the architecture needs: the real feed-forward, grouped keys and values,
   true causal and window averages, every projection.
+- "executed": every matrix product that the program does, to the unit; `trace.count` and a test hold it to that.
+  `differences` says where it departs from "exact". Work that is no matrix product counts 0 in all conventions.
 """
 
 import dataclasses
+import math
 
 from blt_jax.config import Blt, ConfigError, Lm, Stack
 
-CONVENTIONS = ("paper", "exact")
+CONVENTIONS = ("paper", "exact", "executed")
+
+# What `executed` must know of `nn`, which this layer cannot import; a test holds both to it.
+ATTENTION_BLOCK = 128  # positions per block: `nn.attention.BLOCK` and `nn.blockwise.BLOCK`
+ATTENTIONS = ("blockwise", "banded")  # backends that can be counted, the default of `nn.compute.Compute` first
 
 
 @dataclasses.dataclass(frozen=True)
 class Breakdown:
-    """Forward FLOPs per byte. A plain LM is all `latent` and `head`."""
+    """FLOPs by line: forward and per byte, unless whoever made it says otherwise. A plain LM: `latent` and `head`."""
 
     encoder: float = 0.0
     pooling: float = 0.0  # encoder cross-attention and its query projection
@@ -38,7 +45,9 @@ class Breakdown:
 def per_byte(model, *, patch_size, context_bytes, convention) -> Breakdown:
     """Breakdown of `model`. `patch_size`: bytes per patch, or per token of a token model; unused for a byte LM.
 
-    `context_bytes`: bytes per row. Raises ConfigError for an unknown convention or a size that is not positive.
+    `context_bytes`: bytes per row. "executed" counts a row of that many positions and ceil(context_bytes /
+    patch_size) patch slots, or of round(context_bytes / patch_size) tokens.
+    Raises ConfigError for an unknown convention or a size that is not positive.
     """
     if convention not in CONVENTIONS:
         raise ConfigError(f"convention = {convention!r}: known are {', '.join(CONVENTIONS)}")
@@ -46,6 +55,11 @@ def per_byte(model, *, patch_size, context_bytes, convention) -> Breakdown:
     for name, value in (("patch_size", unit), ("context_bytes", context_bytes)):
         if not value > 0:
             raise ConfigError(f"{name} = {value!r}: must be a positive number of bytes")
+    if convention == "executed":
+        units = round(context_bytes / unit, 9)  # so that a patch size of L / P means P slots, not P + 1
+        positions = round(units) if getattr(model, "unit", "byte") == "token" else context_bytes
+        row = executed_row(model, positions, math.ceil(units))
+        return Breakdown(*(flops / context_bytes for flops in dataclasses.astuple(row)))
     count = _Paper() if convention == "paper" else _Exact()
     if isinstance(model, Lm):
         head = count.head(model.stack.width, model.vocab if model.unit == "token" else count.byte_vocab)
@@ -100,7 +114,7 @@ class _Exact(_Paper):
 
     def blt(self, m: Blt, p, context):
         E, D, K = m.encoder.width, m.latent.width, m.slots
-        keys = E * m.cross_kv_heads // m.cross_heads  # width of the cross-attentions' keys, and of their values
+        keys = _cross_keys(m)
         pooling = 0.0
         if m.encoder_cross != "none":
             times = _applications(m.encoder_cross, m.encoder)
@@ -124,8 +138,147 @@ def _applications(where, s: Stack):
     return s.layers if where == "all" else 1
 
 
+def _cross_keys(m: Blt):
+    """Width of the cross-attentions' keys, and of their values."""
+    return m.encoder.width * m.cross_kv_heads // m.cross_heads
+
+
+def executed_row(model, positions, slots=0, *, remat="none", training=False, attention=ATTENTIONS[0]) -> Breakdown:
+    """Matrix-product FLOPs, whole numbers, of one row in `models.apply` with `Compute(remat=..., attention=...)`.
+
+    `positions`: bytes or tokens per row, L. `slots`: patch slots per row, P; unused for an Lm.
+
+    `training`: with the backward pass. Both operands of every product need a gradient, so it costs two more; but
+    blockwise attention makes its scores again, five products for two. remat "full" then also repeats the forward
+    pass of every scanned layer, except its last product (`down` of the feed-forward), whose result no gradient
+    needs. Scanned are all layers but the encoder's under encoder_cross "all"; only under decoder_cross "all" is a
+    cross-attention, and all of it, inside a scanned layer.
+
+    Raises ConfigError for sizes that are not whole and positive, and for an unknown `remat` or `attention`:
+    "splash" is a kernel whose work is not counted here.
+    """
+    sizes = {"positions": positions} | ({"slots": slots} if isinstance(model, Blt) else {})
+    for name, value in sizes.items():
+        if not (value >= 1 and value % 1 == 0):
+            raise ConfigError(f"{name} = {value!r}: a row needs a whole number of them, at least 1")
+    for name, value, known in (("remat", remat, ("none", "full")), ("attention", attention, ATTENTIONS)):
+        if value not in known:
+            raise ConfigError(f"{name} = {value!r}: can count {', '.join(known)}")
+    row = _Executed(int(positions), int(slots), training, training and remat == "full", attention)
+    return row.lm(model) if isinstance(model, Lm) else row.blt(model)
+
+
+def differences(model, *, patch_size, context_bytes):
+    """Forward FLOPs per byte of each line and the total, "executed" less "exact". Arguments as in `per_byte`.
+
+    More in `encoder`, `latent` and `decoder`: keys that are masked. A query meets its own block of keys and all
+    whole blocks before it that its window may reach; and the last block is filled up. More in `pooling`, `latent`
+    and `decoder`: a row has a whole number of patch slots. Less in `pooling`: slots weigh the values of bytes by
+    elementwise products. `head`: the same.
+    """
+    executed, exact = (
+        per_byte(model, patch_size=patch_size, context_bytes=context_bytes, convention=name).as_dict()
+        for name in ("executed", "exact")
+    )
+    return {line: executed[line] - exact[line] for line in exact}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Executed:
+    """Whole rows: each method gives FLOPs of a row, and names the code whose products it counts."""
+
+    L: int  # positions
+    P: int  # patch slots
+    training: bool
+    recompute: bool  # scanned layers run once more
+    backend: str  # of attention
+
+    @property
+    def times(self):
+        """Products per product of the forward pass, where the backward pass is the usual one."""
+        return 3 if self.training else 1
+
+    def lm(self, m: Lm):
+        return Breakdown(0, 0, self.stack(m.stack, self.L), 0, self.head(m.stack.width, m.vocab))
+
+    def blt(self, m: Blt):
+        into = 2 * self.P * m.slots_width * m.latent.width if m.slots_width != m.latent.width else 0
+        slots = m.slots if m.decoder_cross != "none" else 1
+        out = 2 * self.P * m.latent.width * slots * m.encoder.width
+        return Breakdown(
+            encoder=self.stack(m.encoder, self.L, scanned=m.encoder_cross != "all"),
+            pooling=self.pooling(m),
+            latent=self.stack(m.latent, self.P) + self.times * into,
+            decoder=self.stack(m.decoder, self.L) + self.decoder_cross(m) + self.times * out,
+            head=self.head(m.decoder.width, m.vocab),
+        )
+
+    def stack(self, s: Stack, length, scanned=True):
+        """`nn.block.Layers` over `length` positions, or as many single Blocks."""
+        down = 2 * length * s.ffn * s.width
+        dense = self.projections(s, length) + 3 * down
+        scores = self.scores(s, length)
+        layer = dense + 2 * scores  # scores, and the values that they weigh
+        again = 1 if self.backend == "blockwise" else 0  # its backward pass makes the scores again
+        backward = 2 * layer + again * scores if self.training else 0
+        return s.layers * (layer + backward + (layer - down if self.recompute and scanned else 0))
+
+    def projections(self, s: Stack, length):
+        """q, k, v, o of `nn.block.Block`."""
+        return 2 * length * s.width * s.head_width * (2 * s.heads + 2 * s.kv_heads)
+
+    def scores(self, s: Stack, length):
+        """Queries times keys of `nn.attention.attend`, those of masked pairs included."""
+        return 2 * s.width * (self.blockwise if self.backend == "blockwise" else self.banded)(s.window, length)
+
+    def blockwise(self, window, length):
+        """Query-key pairs of `nn.blockwise.attend`: blocks that hold at least one allowed pair."""
+        block = min(ATTENTION_BLOCK, -(-length // 8) * 8)
+        blocks = -(-length // block)
+        back = -(-(window - 1) // block) if 0 < window < length else blocks
+        return block**2 * sum(min(i, back) + 1 for i in range(blocks))
+
+    def banded(self, window, length):
+        """Query-key pairs of `nn.attention._banded`; without a window all, as in its `_attend`."""
+        if not 0 < window < length:
+            return length**2
+        block = min(ATTENTION_BLOCK, window)
+        blocks, back = -(-length // block), -(-(window - 1) // block)
+        return blocks * block * (1 + back) * block
+
+    def pooling(self, m: Blt):
+        """`query` of `models.blt.Encoder` and the `PatchReadsBytes`, which no scan holds."""
+        if m.encoder_cross == "none":
+            return 0
+        query = 2 * self.P * m.encoder.width * m.slots * m.encoder.width
+        return self.times * (query + _applications(m.encoder_cross, m.encoder) * self.patch_reads_bytes(m))
+
+    def patch_reads_bytes(self, m: Blt):
+        E, K = m.encoder.width, m.slots
+        queries_and_output, keys_and_values = 4 * self.P * K * E * E, 4 * self.L * E * _cross_keys(m)
+        scores = 2 * self.L * K * E  # the weighted values are a segment sum of elementwise products
+        return queries_and_output + keys_and_values + scores
+
+    def decoder_cross(self, m: Blt):
+        """The `ByteReadsPatch` of `models.blt.Decoder`."""
+        if m.decoder_cross == "none":
+            return 0
+        times = self.times + (1 if self.recompute and m.decoder_cross == "all" else 0)
+        return times * _applications(m.decoder_cross, m.decoder) * self.byte_reads_patch(m)
+
+    def byte_reads_patch(self, m: Blt):
+        E, K = m.encoder.width, m.slots
+        queries_and_output, keys_and_values = 4 * self.L * E * E, 4 * self.P * K * E * _cross_keys(m)
+        scores, values = 2 * self.L * K * E, 2 * self.L * K * E
+        return queries_and_output + keys_and_values + scores + values
+
+    def head(self, width, vocab):
+        """`head`, or `nn.block.tied_head`."""
+        return self.times * 2 * self.L * width * vocab
+
+
 def training(forward):
-    """FLOPs of forward and backward: 3 x forward."""
+    """FLOPs of forward and backward: 3 x forward. Nothing is recomputed; `executed_row` counts that too."""
     return 3 * forward
 
 
@@ -144,7 +297,7 @@ def parameters(model):
         }
     else:
         E, D = model.encoder.width, model.latent.width
-        cross = 2 * E * E + 2 * E * (E * model.cross_kv_heads // model.cross_heads) + 2 * E
+        cross = 2 * E * E + 2 * E * _cross_keys(model) + 2 * E
         pools = _applications(model.encoder_cross, model.encoder) if model.encoder_cross != "none" else 0
         reads = _applications(model.decoder_cross, model.decoder) if model.decoder_cross != "none" else 0
         parts = {

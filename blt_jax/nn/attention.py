@@ -1,27 +1,49 @@
-"""Causal self-attention within documents: one entry point, exact on every platform.
+"""Causal self-attention within documents: one entry point, exact with every backend.
 
-A window makes it banded: queries are cut into blocks, and a block meets only the key blocks that its
-window can reach, so cost and memory are O(L x window), never O(L x L). Scores and softmax are float32.
+A window makes it local: cost and memory are O(L x window), never O(L x L). Scores and softmax are float32.
+The backend is chosen once per program, from the platform that it is compiled for (`backend_of`); none of them
+falls back on another.
+
+- "blockwise" (CPU): a loop over pairs of blocks that keeps scores in the cache (`blockwise.py`).
+- "banded" (GPU): every block of queries against the key blocks that its window reaches, all at once; without a
+  window every query against every key.
+- "splash" (TPU): the Pallas kernel that ships with jax (`splash.py`): windows and segments, no score in memory.
 """
 
 import jax
 import jax.numpy as jnp
 
+from blt_jax.config import ATTENTION, ConfigError
+from blt_jax.nn import blockwise, splash
+
 BLOCK = 128  # queries per block of the banded form: a block of b queries reads window - 1 + b keys, rounded up
 
 
-def attend(q_BxLxHxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0, backend="banded"):
+def backend_of(platform):
+    """The backend for a jax platform name. Raises ConfigError for one that we do not know."""
+    known = {"cpu": "blockwise", "gpu": "banded", "cuda": "banded", "rocm": "banded", "tpu": "splash"}
+    if platform not in known:
+        raise ConfigError(f"no attention backend for platform {platform!r}; set train.attention to one of {ATTENTION}")
+    return known[platform]
+
+
+def attend(q_BxLxHxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0, backend="blockwise"):
     """Each query attends to itself and earlier positions of its segment, at most `window` of them (0: all).
 
     H must be a multiple of G (grouped queries). Returns [B, L, H, C] in q's dtype.
     """
     B, L, H, C = q_BxLxHxC.shape
+    window = 0 if window >= L else window
     q_BxLxGxRxC = q_BxLxHxC.reshape(B, L, k_BxLxGxC.shape[2], -1, C) * C**-0.5
-    if window and window < L:
-        out = _banded(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window)
-    else:
-        out = _attend(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, segment_BxL, 0, L)
-    return out.reshape(B, L, H, C)
+    form = {"blockwise": blockwise.attend, "banded": _parallel, "splash": splash.attend}[backend]
+    return form(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window).reshape(B, L, H, C)
+
+
+def _parallel(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window):
+    if window:
+        return _banded(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window)
+    L = segment_BxL.shape[1]
+    return _attend(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, segment_BxL, 0, L)
 
 
 def _attend(q, k, v, q_segment, k_segment, offset, window):

@@ -11,7 +11,7 @@ class Compute:
 
     dtype: jnp.dtype = jnp.float32  # of activations and matrix products; parameters stay float32
     remat: str = "none"  # "none" | "full": recompute each layer in the backward pass
-    attention: str = "banded"  # backend of self-attention, one of `nn.attention.BACKENDS`
+    attention: str = "blockwise"  # backend of self-attention, one of `config.ATTENTION`
 
 
 PLAIN = Compute()

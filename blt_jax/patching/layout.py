@@ -7,7 +7,7 @@ A row has a static budget of P patch slots. More patches than slots is an error,
 
 import numpy as np
 
-from blt_jax.config import ConfigError
+from blt_jax.config import EOS, ConfigError
 
 
 class PatchOverflow(ConfigError):
@@ -90,3 +90,30 @@ def row_layout(starts_L, segment_L, slots):
     patch_segment_P = np.zeros(slots, np.int32)
     patch_segment_P[:patches] = segment_L[starts_L]
     return np.where(real, patch_L, slots).astype(np.int32), read_L, patch_segment_P
+
+
+def document_segments(ids_BxL):
+    """int32 [B, L]: number of the document of each id, 1 up. An EOS closes the document it belongs to."""
+    closes = np.asarray(ids_BxL) == EOS
+    return (1 + np.cumsum(closes, axis=-1) - closes).astype(np.int32)
+
+
+def rows_by_lengths(ids_BxL, lengths_BxP):
+    """A model batch of whole rows, int32, whose patch lengths count the next byte (sum L + 1, zeros after).
+
+    Documents are separated where EOS says so, in the latent model after the patch that holds the EOS; positions,
+    n-grams and patches do not restart. Raises ConfigError for lengths that do not fit.
+    """
+    lengths_BxP = np.asarray(lengths_BxP)
+    patch_BxL, read_BxL = lengths_to_patch_and_read(lengths_BxP, ids_BxL.shape[1])
+    closes_BxP = np.zeros(lengths_BxP.shape, bool)
+    row, position = np.nonzero(ids_BxL == EOS)
+    closes_BxP[row, patch_BxL[row, position]] = True
+    before_BxP = np.cumsum(closes_BxP, axis=1) - closes_BxP
+    return {
+        "ids_BxL": ids_BxL.astype(np.int32),
+        "segment_BxL": document_segments(ids_BxL),
+        "patch_BxL": patch_BxL,
+        "read_BxL": read_BxL,
+        "patch_segment_BxP": np.where(lengths_BxP > 0, 1 + before_BxP, 0).astype(np.int32),
+    }

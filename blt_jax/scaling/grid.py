@@ -8,7 +8,7 @@ import dataclasses
 import math
 import re
 
-from blt_jax.config import ConfigError, Lm, Patching, Run, Study
+from blt_jax.config import ConfigError, Init, Lm, Patching, Run, Study
 from blt_jax.flops import analytic, match
 
 SPACE_PATCH = 6.0  # bytes per space patch of English prose (SpaceByte; BLT paper, Table 1)
@@ -148,6 +148,7 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
             learning_rate=entry.learning_rate,
             warmup_steps=min(study.optimizer.warmup_steps, round(study.warmup_fraction * steps)),
         ),
+        init=study.init if _unit(model) == "patch" else Init(),
         train=dataclasses.replace(
             study.train, steps=steps, seed=seed, checkpoint_every=-(-steps // study.checkpoints_per_run)
         ),

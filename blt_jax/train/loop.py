@@ -40,14 +40,14 @@ def train(run: Run, folder, stop=None):
 
     # ------------------------------------------------------------ build
     mesh = make_mesh(run.mesh)
-    state = new_state(run, mesh)
+    checkpoints = Checkpoints(folder)
+    state = new_state(run, mesh, pretrained=checkpoints.empty)
     step_fn = make_step(run, mesh)
     schedule = optimizer.schedule(run.optimizer, run.train.steps)
     store = Store(folder / run.store, "train")
     rows = pipeline.train_batches(folder / run.index, store, run.train.rows, run.data_seed)
 
     # ------------------------------------------------------------ restore
-    checkpoints = Checkpoints(folder)
     host = {"text_bytes": 0, "window_nats": 0.0, "window_bytes": 0, "seconds": 0.0}
     start, found = 0, checkpoints.restore(state)
     if found:

@@ -1,21 +1,30 @@
 """State, loss and the one jitted training step."""
 
+import logging
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from blt_jax import models
 from blt_jax.config import Run, Train
+from blt_jax.nn.attention import backend_of
 from blt_jax.parallel import rules
 from blt_jax.train import optimizer
 
+log = logging.getLogger(__name__)
+
 
 def compute(train: Train, platform):
-    """The Compute of a run on "cpu", "gpu" or "tpu". dtype "auto": bfloat16 where matrix units want it (design, 9)."""
-    name = train.dtype
-    if name == "auto":
-        name = "float32" if platform == "cpu" else "bfloat16"
-    return models.Compute(jnp.dtype(name), train.remat)
+    """The Compute of a run on a jax platform. dtype "auto": bfloat16 where matrix units want it (design, 9);
+    attention "auto": the platform's own backend. What was chosen is logged."""
+    dtype, attention = train.dtype, train.attention
+    if dtype == "auto":
+        dtype = "float32" if platform == "cpu" else "bfloat16"
+    if attention == "auto":
+        attention = backend_of(platform)
+    log.info("%s: compute in %s, attention by %s, remat %s", platform, dtype, attention, train.remat)
+    return models.Compute(jnp.dtype(dtype), train.remat, attention)
 
 
 def nats(params, batch, config, compute):
@@ -25,8 +34,12 @@ def nats(params, batch, config, compute):
     return losses * batch["loss_mask_BxL"]
 
 
-def new_state(run: Run, mesh):
-    """{"params", "moments", "step"}: float32 parameters, optimiser state, int32 step; sharded over `mesh`."""
+def new_state(run: Run, mesh, pretrained=True):
+    """{"params", "moments", "step"}: float32 parameters, optimiser state, int32 step; sharded over `mesh`.
+
+    The latent layers come from `run.init.from_llama` where that is set, unless `pretrained` is off: a checkpoint
+    that replaces the state needs no Llama. Raises ConfigError where the Llama does not fit.
+    """
     key = jax.random.key(run.train.seed)
     tx = optimizer.transform(run.optimizer)
 
@@ -34,7 +47,14 @@ def new_state(run: Run, mesh):
         params = models.init(key, run.model)
         return {"params": params, "moments": tx.init(params), "step": jnp.int32(0)}
 
-    return jax.jit(make, out_shardings=state_shardings(run, mesh))(key)
+    shardings = state_shardings(run, mesh)
+    state = jax.jit(make, out_shardings=shardings)(key)
+    if run.init.from_llama and pretrained:
+        from blt_jax.interop.from_llama import latent_from_llama  # only such a run reads safetensors
+
+        latent = latent_from_llama(run.init.from_llama, run.model)
+        state["params"]["latent"] = jax.device_put(latent, shardings["params"]["latent"])
+    return state
 
 
 def state_shardings(run: Run, mesh):
@@ -55,6 +75,8 @@ def make_step(run: Run, mesh):
     (sums over the batch), loss, grad_norm (before clipping), learning_rate.
     """
     tx = optimizer.transform(run.optimizer)
+    # A byte-ified model's latent layers are trained already: they move at a rate of their own (blt.md, section 11.6).
+    slower = {"latent": run.init.latent_rate_factor} if run.init.from_llama else {}
     how = compute(run.train, mesh.devices.flat[0].platform)
 
     def step(state, batch, schedule):
@@ -65,7 +87,11 @@ def make_step(run: Run, mesh):
         (mean, total), gradient = jax.value_and_grad(loss, has_aux=True)(state["params"])
         updates, moments = tx.update(gradient, state["moments"], state["params"])
         rate = optimizer.learning_rate(state["step"].astype(jnp.float32), schedule)
-        params = jax.tree.map(lambda w, u: w - rate * u, state["params"], updates)
+        rates = {part: rate * slower[part] if part in slower else rate for part in updates}
+        params = {
+            part: jax.tree.map(lambda w, u, part=part: w - rates[part] * u, weights, updates[part])
+            for part, weights in state["params"].items()
+        }
         metrics = {
             "nats": total,
             "text_bytes": batch["bytes_BxL"].sum(),

@@ -1,0 +1,310 @@
+"""A trained model behind one small interface, NumPy in and out: `m = blt_jax.load(DIR)`.
+
+DIR is a run folder (STUDY/runs/NAME, STUDY/entropy_model) or a Hugging Face directory (`blt` or `llama`). Rows of
+ids may hold several documents, each closed by an EOS: attention stays inside a document, while positions, n-grams
+and patches do not restart. Rows are padded to few static shapes, so that few programs are compiled.
+"""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from blt_jax import models
+from blt_jax.config import BYTE_OFFSET, EOS, Blt, ConfigError, Lm
+from blt_jax.data import bpe, pack, vocab
+from blt_jax.interop import hf, hf_config
+from blt_jax.patching import layout, rules
+from blt_jax.train.checkpoint import load_params
+from blt_jax.train.step import nats
+
+ENTROPY_MODEL = Path("../../entropy_model")  # from a run's folder
+NEWLINE = ord("\n") + BYTE_OFFSET
+POSITIONS = 1 << 14  # ids that `bits` gives to the device at a time
+
+
+def load(folder, dtype="float32"):
+    """The `Model` in `folder`. `dtype`: of activations, "float32" or "bfloat16"; parameters stay float32.
+
+    Raises ConfigError, in one line, for a folder that holds no model, or one that cannot be honoured.
+    """
+    folder = Path(folder)
+    settings = hf_config.load_settings(folder / "config.json")
+    compute = models.Compute(jnp.dtype(dtype))
+    if "model_type" in settings:
+        found = hf.load(folder)
+        path = folder / "tokenizer.json"
+        tokenizer = path if isinstance(found.model, Lm) and found.model.unit == "token" and path.exists() else None
+        # transformers compares its entropies with the threshold in float32.
+        return Model(folder, found, tokenizer, np.float32, compute)
+    if "model" not in settings:
+        raise ConfigError(f"{folder / 'config.json'}: neither a run nor a Hugging Face model (no model_type, no model)")
+    run, params = load_params(folder)
+    patcher, patcher_params = None, None
+    if run.patching is not None and run.patching.needs_entropies and (folder / ENTROPY_MODEL).exists():
+        entropy_run, patcher_params = load_params(folder / ENTROPY_MODEL)
+        patcher = entropy_run.model
+    context = pack.load_header(folder / run.index)["row_positions"]
+    found = hf.Pretrained(run.model, params, patcher, patcher_params, run.patching, context)
+    # Training kept entropies as float16 and its threshold was solved for such values: round likewise to cut alike.
+    return Model(folder, found, folder / run.tokenizer if run.tokenizer else None, np.float16, compute)
+
+
+class Model:
+    """`config` (Blt or Lm), `params` (float32 NumPy tree), `patching` (None for a Lm), `context` (positions)."""
+
+    def __init__(self, folder, found: hf.Pretrained, tokenizer, entropy_dtype, compute):
+        self.folder, self.config, self.params = Path(folder), found.model, found.params
+        self.patching, self.context = found.patching, found.context
+        self.patcher, self.patcher_params = found.patcher, found.patcher_params
+        if isinstance(found.model, Lm):  # a byte LM measures entropies itself
+            self.patcher, self.patcher_params = found.model, found.params
+        self._tokenizer, self._entropy_dtype, self._compute = tokenizer, entropy_dtype, compute
+
+    # ------------------------------------------------------------ what the model says about ids
+
+    def entropies(self, ids_BxL):
+        """Entropies (nats) of the distribution after each id, float32 [B, L], each row by itself.
+
+        Of a BLT, those of its entropy model, in float32; of a run folder, rounded to float16 once, as in training.
+        Raises ConfigError where there is no entropy model.
+        """
+        return np.stack(self._entropies(self._rows(ids_BxL)))
+
+    def patch_lengths(self, ids_BxL):
+        """Patch lengths, int32 [B, P], that count the next byte: rows add up to L + 1, zeros come after.
+
+        Raises ConfigError for a model without patches.
+        """
+        lengths = self._lengths(self._rows(ids_BxL))
+        return np.stack([np.pad(row, (0, max(map(len, lengths)) - len(row))) for row in lengths]).astype(np.int32)
+
+    def logits(self, ids_BxL, patch_lengths=None):
+        """Logits of the next id, float32 [B, L, V]. `patch_lengths` as from `patch_lengths`, which is the default."""
+        rows = self._rows(ids_BxL)
+        if patch_lengths is not None:
+            self._need_patches()
+            patch_lengths = np.asarray(patch_lengths)
+            if patch_lengths.ndim != 2 or len(patch_lengths) != len(rows):
+                raise ConfigError(f"patch_lengths: must be [{len(rows)}, P], are {patch_lengths.shape}")
+        batch = self._batch(rows, patch_lengths)
+        return np.asarray(_logits(self._on_device, batch, self.config, self._compute))[: len(rows), : len(rows[0])]
+
+    def bits(self, data: bytes) -> float:
+        """Bits that the model needs for `data` as one document, EOS included; every byte is scored once.
+
+        Longer texts than `context` go through windows that overlap by half: each carries half a context over.
+        """
+        ids = self._encode(data)
+        inputs, targets = ids[:-1], ids[1:]
+        windows = [(0, 0, min(self.context, len(inputs)))]  # first position, first scored, end
+        while windows[-1][2] < len(inputs):
+            done = windows[-1][2]
+            begin = done - self.context // 2
+            windows.append((begin, done, min(begin + self.context, len(inputs))))
+        total, group = 0.0, max(1, POSITIONS // self.context)
+        for first in range(0, len(windows), group):
+            some = windows[first : first + group]
+            batch = self._batch([inputs[begin:end] for begin, _, end in some])
+            batch["targets_BxL"] = np.zeros_like(batch["ids_BxL"])
+            batch["loss_mask_BxL"] = np.zeros(batch["ids_BxL"].shape, np.float32)
+            for b, (begin, scored, end) in enumerate(some):
+                batch["targets_BxL"][b, : end - begin] = targets[begin:end]
+                batch["loss_mask_BxL"][b, scored - begin : end - begin] = 1
+            total += np.asarray(_nats(self._on_device, batch, self.config, self._compute), np.float64).sum()
+        return float(total / np.log(2))
+
+    # ------------------------------------------------------------ generation
+
+    def generate(self, prompts, max_new_bytes, temperature=0.0, top_p=1.0, seed=0, stop=None):
+        """What follows each prompt (a list of bytes), at most `max_new_bytes` each, without the prompt: list of bytes.
+
+        Temperature 0 is greedy; `top_p` keeps the likeliest ids that hold that much probability. A text ends at EOS
+        and before the first `stop` (bytes, or a list of them). What a prompt gives depends on the seed and on its
+        place in the list, not on the other prompts.
+        """
+        stops = [stop] if isinstance(stop, bytes) else list(stop or [])
+        if any(not isinstance(s, bytes) or not s for s in stops):
+            raise ConfigError(f"stop = {stop!r}: must be bytes or a list of bytes, none of them empty")
+
+        def cut(ids):
+            """(text up to its end, whether it ends there)."""
+            text = self._decode(ids)
+            found = [at for at in (text.find(s) for s in stops) if at >= 0]
+            end = min([*found, max_new_bytes])
+            return text[:end], len(text) >= end and (bool(found) or len(text) >= max_new_bytes)
+
+        begins = [self._encode(prompt)[:-1] for prompt in prompts]  # without the EOS
+        eos = self._bpe.eos if self._unit == "token" else EOS
+        new = self.generate_ids(begins, max_new_bytes, temperature, top_p, seed, eos=eos, ends=lambda ids: cut(ids)[1])
+        return [cut(ids)[0] for ids in new]
+
+    def generate_ids(self, prompts, max_new, temperature=0.0, top_p=1.0, seed=0, eos=None, ends=None):
+        """At most `max_new` ids after each prompt (a list of int arrays [L]), by full forward passes; a list of lists.
+
+        A row ends before `eos` (an id; None: nothing ends it), and when `ends(new ids)` says so. Patches are made
+        anew from all ids at each step; the model sees the last `context` of them.
+        """
+        if max_new < 0 or temperature < 0 or not 0 < top_p <= 1:
+            what = f"max_new = {max_new}, temperature = {temperature}, top_p = {top_p}"
+            raise ConfigError(f"{what}: must be at least 0, at least 0, and in (0, 1]")
+        rows = [list(self._rows(np.asarray(prompt)[None])[0]) for prompt in prompts]
+        new = [[] for _ in rows]
+        random = [np.random.default_rng([seed, number]) for number in range(len(rows))]
+        open_rows = list(range(len(rows))) if max_new else []
+        while open_rows:
+            seen = [np.array(rows[r][-self.context :], np.int32) for r in open_rows]
+            batch = self._batch(seen)
+            last = np.zeros(len(batch["ids_BxL"]), np.int32)
+            last[: len(seen)] = [len(row) - 1 for row in seen]
+            logits_BxV = np.asarray(_last_logits(self._on_device, batch, last, self.config, self._compute))
+            for r, logits_V in zip(list(open_rows), logits_BxV, strict=False):
+                chosen = choose(logits_V, temperature, top_p, random[r])
+                if chosen != eos:
+                    rows[r].append(chosen)
+                    new[r].append(chosen)
+                if chosen == eos or len(new[r]) == max_new or (ends and ends(new[r])):
+                    open_rows.remove(r)
+        return new
+
+    # ------------------------------------------------------------ ids and text
+
+    @property
+    def _unit(self):
+        return getattr(self.config, "unit", "byte")
+
+    @functools.cached_property
+    def _bpe(self):
+        if self._tokenizer is None:
+            raise ConfigError(f"{self.folder}: has no tokenizer.json, without which a token model cannot read text")
+        made = bpe.Bpe(self._tokenizer)
+        if made.vocab > self.config.vocab:
+            raise ConfigError(f"{self._tokenizer}: {made.vocab} entries, but the model has {self.config.vocab}")
+        return made
+
+    def _encode(self, text):
+        """BOS, text, EOS."""
+        return self._bpe.encode(text) if self._unit == "token" else vocab.encode(text)
+
+    def _decode(self, ids):
+        return self._bpe.decode(ids) if self._unit == "token" else vocab.decode(np.array(ids, np.int32))
+
+    # ------------------------------------------------------------ rows and batches
+
+    @functools.cached_property
+    def _on_device(self):
+        return jax.device_put(self.params)
+
+    @functools.cached_property
+    def _patcher_on_device(self):
+        return self._on_device if self.patcher is self.config else jax.device_put(self.patcher_params)
+
+    def _rows(self, ids_BxL):
+        ids_BxL = np.asarray(ids_BxL)
+        if ids_BxL.ndim != 2 or not ids_BxL.size or not np.issubdtype(ids_BxL.dtype, np.integer):
+            raise ConfigError(f"ids: must be integers [B, L], are {ids_BxL.dtype} {ids_BxL.shape}")
+        if ids_BxL.min() < 0 or ids_BxL.max() >= self.config.vocab:
+            raise ConfigError(f"ids: must be 0 to {self.config.vocab - 1}, are {ids_BxL.min()} to {ids_BxL.max()}")
+        return list(ids_BxL.astype(np.int32))
+
+    def _segments(self, ids_L):
+        """Segments of attention, 1 up. Only the byte alphabet says which id closes a document."""
+        if self._unit == "token":
+            closes = ids_L == self._bpe.eos if self._tokenizer is not None else np.zeros(ids_L.shape, bool)
+            return (1 + np.cumsum(closes) - closes).astype(np.int32)
+        return layout.document_segments(ids_L)
+
+    def _need_patches(self):
+        if not isinstance(self.config, Blt):
+            raise ConfigError(f"{self.folder}: a plain LM has no patches")
+
+    def _entropies(self, rows):
+        """One float32 array per row."""
+        if self.patcher is None:
+            why = "its patching needs none" if not self.patching.needs_entropies else f"no {ENTROPY_MODEL} beside it"
+            raise ConfigError(f"{self.folder}: has no entropy model ({why})")
+        segments = [self._segments(row) for row in rows]
+        if self.patching is not None and self.patching.newline_reset:  # a newline, too, closes its segment
+            segments = [s + np.cumsum(row == NEWLINE) - (row == NEWLINE) for s, row in zip(segments, rows, strict=True)]
+        batch = _padded({"ids_BxL": rows, "segment_BxL": segments}, _length(rows))
+        entropy_BxL = np.asarray(_entropies(self._patcher_on_device, batch, self.patcher, self._compute))
+        rounded = entropy_BxL.astype(self._entropy_dtype).astype(np.float32)
+        return [rounded[b, : len(row)] for b, row in enumerate(rows)]
+
+    def _lengths(self, rows):
+        """Patch lengths of each row, the next byte counted."""
+        self._need_patches()
+        measured = self._entropies(rows) if self.patching.needs_entropies else [None] * len(rows)
+        return [
+            layout.starts_to_lengths(rules.starts(row, entropies, self.patching, include_next=True))
+            for row, entropies in zip(rows, measured, strict=True)
+        ]
+
+    def _batch(self, rows, lengths=None):
+        """A model batch of rows of any lengths, padded to a static shape."""
+        long = _length(rows)
+        if not isinstance(self.config, Blt):
+            return _padded({"ids_BxL": rows, "segment_BxL": [self._segments(row) for row in rows]}, long)
+        lengths = self._lengths(rows) if lengths is None else lengths
+        made = [layout.rows_by_lengths(row[None], np.asarray(n)[None]) for row, n in zip(rows, lengths, strict=True)]
+        parts = {key: [one[key][0] for one in made] for key in made[0]}
+        most = max(map(len, parts["patch_segment_BxP"]))
+        slots = next(slots for slots in (long // 4, long // 2, long + 1, most) if slots >= most)
+        slot_parts = {"patch_segment_BxP": parts.pop("patch_segment_BxP")}
+        fill = {"patch_BxL": slots, "read_BxL": slots - 1}  # no slot; any slot
+        return _padded(parts, long, fill) | _padded(slot_parts, slots)
+
+
+def _length(rows):
+    """Positions of a static shape: a power of two, at least 64."""
+    return max(64, 1 << (max(map(len, rows)) - 1).bit_length())
+
+
+def _padded(parts, size, fill=()):
+    """Lists of arrays [L] as int32 [B, size], B a power of two; rows past the last are padding altogether."""
+    padded = {}
+    for key, arrays in parts.items():
+        out = np.full((1 << (len(arrays) - 1).bit_length(), size), dict(fill).get(key, 0), np.int32)
+        for b, array in enumerate(arrays):
+            out[b, : len(array)] = array
+        padded[key] = out
+    return padded
+
+
+def choose(logits_V, temperature, top_p, random):
+    """An id by its logits: the first of the likeliest at temperature 0, else drawn from the nucleus `top_p`."""
+    if temperature == 0:
+        return int(np.argmax(logits_V))
+    scaled = (logits_V.astype(np.float64) - logits_V.max()) / temperature
+    probability = np.exp(scaled) / np.exp(scaled).sum()
+    order = np.argsort(-probability, kind="stable")
+    before = np.cumsum(probability[order]) - probability[order]
+    kept = order[before < top_p]
+    return int(random.choice(kept, p=probability[kept] / probability[kept].sum()))
+
+
+# ---------------------------------------------------------------- programs
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _logits(params, batch, config, compute):
+    return models.apply(params, batch, config, compute)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _last_logits(params, batch, last_B, config, compute):
+    logits_BxLxV = models.apply(params, batch, config, compute)
+    return jnp.take_along_axis(logits_BxLxV, last_B[:, None, None], axis=1)[:, 0]
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _nats(params, batch, config, compute):
+    return nats(params, batch, config, compute)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _entropies(params, batch, config, compute):
+    logp = jax.nn.log_softmax(models.apply(params, batch, config, compute), axis=-1)
+    return -jnp.sum(jnp.exp(logp) * logp, axis=-1)

@@ -1,0 +1,166 @@
+"""Names and layouts of transformers' weights (`BltForCausalLM`, `LlamaForCausalLM`) <-> our parameter trees.
+
+One table, `tensors`, says for each of their tensors where it lies in our tree; both directions follow it.
+Theirs are [out, in], ours [in, out] with heads apart; layers that we scan are stacked on a leading axis.
+Llama rotates the channel pairs (i, i + C/2), we and BLT (2i, 2i + 1): its query and key channels are reordered.
+"""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+
+from blt_jax import models
+from blt_jax.config import Blt, ConfigError
+
+TIED = ("lm_head.weight", "model.local_encoder.embed_tokens.weight", "model.embed_tokens.weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    name: str  # in the file
+    path: tuple[str, ...]  # in our tree
+    layer: int | None = None  # number on the stacked axis; None: not stacked
+    inputs: int = 1  # leading axes of ours that are inputs of a linear map; 0: not one, same order of axes
+    half_split: bool = False  # rotary pairs (i, i + C/2)
+
+
+def _block(prefix, path, layer, half_split=False):
+    linear = {"q": "self_attn.q", "k": "self_attn.k", "v": "self_attn.v", "gate": "mlp.gate", "up": "mlp.up"}
+    for ours, theirs in (linear | {"down": "mlp.down"}).items():
+        turned = half_split and ours in "qk"
+        yield Tensor(f"{prefix}.{theirs}_proj.weight", (*path, ours, "kernel"), layer, half_split=turned)
+    yield Tensor(f"{prefix}.self_attn.o_proj.weight", (*path, "o", "kernel"), layer, inputs=2)
+    for ours, theirs in {"attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}.items():
+        yield Tensor(f"{prefix}.{theirs}.weight", (*path, ours, "scale"), layer, inputs=0)
+
+
+def _cross(prefix, path, layer=None):
+    for name in "qkv":
+        yield Tensor(f"{prefix}.{name}_proj.weight", (*path, name, "kernel"), layer)
+    yield Tensor(f"{prefix}.o_proj.weight", (*path, "o", "kernel"), layer, inputs=2)
+    for ours, theirs in {"query_norm": "q_norm", "context_norm": "k_norm"}.items():
+        yield Tensor(f"{prefix}.{theirs}.weight", (*path, ours, "scale"), layer, inputs=0)
+
+
+def layers(prefix, path, count, half_split=False):
+    """The Tensors of a scanned stack of `count` blocks under `path`."""
+    for i in range(count):
+        yield from _block(f"{prefix}.layers.{i}", (*path, "layers"), i, half_split)
+
+
+def _lm(prefix, head, count, tied, half_split):
+    yield Tensor(f"{prefix}.embed_tokens.weight", ("embedding",), inputs=0)
+    yield from layers(prefix, ("stack",), count, half_split)
+    yield Tensor(f"{prefix}.norm.weight", ("norm", "scale"), inputs=0)
+    if not tied:
+        yield Tensor(head, ("head", "kernel"))
+
+
+def _blt(c: Blt):
+    e, d, latent = "model.local_encoder", "model.local_decoder", "model.global_transformer"
+    yield Tensor(f"{e}.embed_tokens.weight", ("encoder", "embedding"), inputs=0)
+    yield Tensor("model.encoder_hash_tok_embedding.weight", ("encoder", "hash", "tables"), inputs=0)
+    yield Tensor(f"{e}.patch_embedding_projection.weight", ("encoder", "query", "kernel"))
+    if c.encoder_cross == "all":
+        for i in range(c.encoder.layers):
+            yield from _block(f"{e}.layers.{i}", ("encoder", f"layer_{i}"), None)
+            yield from _cross(f"{e}.cross_attn_layers.{i}", ("encoder", f"cross_{i}"))
+    else:
+        yield from layers(e, ("encoder", "stack"), c.encoder.layers)
+        yield from _cross(f"{e}.cross_attn_layers.0", ("encoder", "cross"))
+    if c.slots_width != c.latent.width:
+        yield Tensor(f"{latent}.token_embedding_projection.weight", ("to_latent", "kernel"))
+    yield from layers(latent, ("latent",), c.latent.layers)
+    yield Tensor(f"{d}.patch_embedding_projection.weight", ("decoder", "from_latent", "kernel"))
+    if c.decoder_cross == "all":
+        for i in range(c.decoder.layers):
+            yield from _block(f"{d}.layers.{i}", ("decoder", "layers", "block"), i)
+            yield from _cross(f"{d}.cross_attn_layers.{i}", ("decoder", "layers", "cross"), i)
+    else:
+        yield from layers(d, ("decoder", "stack"), c.decoder.layers)
+        yield from _cross(f"{d}.cross_attn_layers.0", ("decoder", "cross"))
+    yield Tensor(f"{d}.norm.weight", ("decoder", "norm", "scale"), inputs=0)
+    if not c.tied:
+        yield Tensor("lm_head.weight", ("decoder", "head", "kernel"))
+
+
+def tensors(config, patcher=False):
+    """The Tensors of a Blt, of a Lm as a Llama or, with `patcher`, of a Lm as the entropy model inside a Blt."""
+    if isinstance(config, Blt):
+        return list(_blt(config))
+    prefix = "model.patcher" if patcher else "model"
+    head = "model.patcher.lm_head.weight" if patcher else "lm_head.weight"
+    return list(_lm(prefix, head, config.stack.layers, config.tied, half_split=not patcher))
+
+
+def _leaf(tree, path):
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _own_shape(tensor, shapes):
+    shape = _leaf(shapes, tensor.path).shape
+    return shape if tensor.layer is None else shape[1:]
+
+
+def file_shape(tensor, shapes):
+    """Shape that the tensor has in the file, given our tree of shapes."""
+    own = _own_shape(tensor, shapes)
+    if not tensor.inputs:
+        return (math.prod(own[:-1]), own[-1]) if len(own) > 1 else own
+    return math.prod(own[tensor.inputs :]), math.prod(own[: tensor.inputs])
+
+
+def _half_to_interleaved(channels):
+    """Where our channel c lies among theirs: pair (2i, 2i + 1) is their (i, i + C/2)."""
+    return np.arange(channels).reshape(2, -1).T.reshape(-1)
+
+
+def to_params(weights, table, shapes, where="weights"):
+    """Our parameter tree, float32 NumPy, from a mapping of names to arrays [out, in].
+
+    `table`: list of Tensors; `shapes`: the tree of `models.shapes`. `weights` may load lazily: each tensor is asked
+    for once, in the order of the table. Raises ConfigError for a tensor that is missing or wrongly shaped.
+    """
+    params = jax.tree.map(lambda _: None, shapes)
+    for tensor in table:
+        if tensor.name not in weights:
+            raise ConfigError(f"{where}: tensor {tensor.name} is missing")
+        theirs = np.asarray(weights[tensor.name])
+        expected = file_shape(tensor, shapes)
+        if theirs.shape != expected:
+            raise ConfigError(f"{where}: tensor {tensor.name} has shape {theirs.shape}, config.json wants {expected}")
+        own = _own_shape(tensor, shapes)
+        ours = (theirs.T if tensor.inputs else theirs).reshape(own)
+        if tensor.half_split:
+            ours = ours[..., _half_to_interleaved(own[-1])]
+        holder = _leaf(params, tensor.path[:-1])
+        if tensor.layer is None:
+            holder[tensor.path[-1]] = np.array(ours, np.float32)
+        else:
+            if holder[tensor.path[-1]] is None:
+                holder[tensor.path[-1]] = np.empty(_leaf(shapes, tensor.path).shape, np.float32)
+            holder[tensor.path[-1]][tensor.layer] = ours
+    return params
+
+
+def from_params(params, table, shapes):
+    """Yields (name, float32 array as in the file) for each Tensor of `table`. Raises ConfigError for other shapes."""
+    for tensor in table:
+        ours = np.asarray(_leaf(params, tensor.path), np.float32)
+        if ours.shape != _leaf(shapes, tensor.path).shape:
+            want = _leaf(shapes, tensor.path).shape
+            raise ConfigError(f"parameter {'/'.join(tensor.path)} has shape {ours.shape}, the config wants {want}")
+        ours = ours if tensor.layer is None else ours[tensor.layer]
+        if tensor.half_split:
+            ours = ours[..., np.argsort(_half_to_interleaved(ours.shape[-1]))]
+        shape = file_shape(tensor, shapes)
+        yield tensor.name, np.ascontiguousarray(ours.reshape(shape[::-1]).T if tensor.inputs else ours.reshape(shape))
+
+
+def model_params(weights, config, patcher=False, where="weights"):
+    """`to_params` of a whole model config."""
+    return to_params(weights, tensors(config, patcher), models.shapes(config), where)

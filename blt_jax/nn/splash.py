@@ -1,0 +1,50 @@
+"""Splash attention, the Pallas TPU kernel that ships with jax: window and segments, forward and backward.
+
+A kernel is opaque to the partitioner, so under a mesh each device runs it on its own rows and heads inside
+`jax.shard_map`; the mesh is that of the context (`jax.set_mesh`), the axes those of the context's logical rules.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+from jax.sharding import PartitionSpec
+
+LANES = 128  # the kernel's tile: lengths are padded to it
+BLOCK = 512  # positions per block, where the length allows
+
+
+def attend(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0, interpret=False):
+    """As `attention.attend`, with scaled queries grouped by key head: [B, L, G, R, C] -> [B, L, G, R, C]."""
+    L, R = q_BxLxGxRxC.shape[1], q_BxLxGxRxC.shape[3]
+    padded = -(-L // LANES) * LANES
+    pad = lambda x, fill=0: jnp.pad(  # noqa: E731
+        x, [(0, 0), (0, padded - L)] + [(0, 0)] * (x.ndim - 2), constant_values=fill
+    )
+    q = pad(q_BxLxGxRxC).transpose(0, 2, 3, 1, 4)
+    k, v = (pad(x).transpose(0, 2, 1, 3) for x in (k_BxLxGxC, v_BxLxGxC))
+    run = functools.partial(_rows, R=R, window=window, interpret=interpret)
+    if not jax.sharding.get_abstract_mesh().empty:
+        spec = lambda *names: nn.logical_to_mesh_axes(names) or PartitionSpec()  # noqa: E731
+        heads, keys = spec("batch", "kv_heads", None, None, None), spec("batch", "kv_heads", None, None)
+        run = jax.shard_map(run, in_specs=(heads, keys, keys, spec("batch", None)), out_specs=heads, check_vma=False)
+    out = run(q, k, v, pad(segment_BxL, -1))
+    return out.transpose(0, 3, 1, 2, 4)[:, :L]
+
+
+def _rows(q_BxGxRxLxC, k_BxGxLxC, v_BxGxLxC, segment_BxL, *, R, window, interpret):
+    L = segment_BxL.shape[1]
+    one = masks.LocalMask((L, L), (window - 1, 0), 0) if window else masks.CausalMask((L, L))
+    block = next(b for b in (BLOCK, 256, LANES) if L % b == 0)
+    sizes = kernel.BlockSizes(
+        block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block, block_kv_dkv=block,
+        block_kv_dkv_compute=block, block_q_dq=block, block_kv_dq=block,
+    )  # fmt: skip
+    attention = kernel.make_splash_mqa_single_device(
+        masks.MultiHeadMask([one] * R), block_sizes=sizes, interpret=interpret
+    )
+    per_row = lambda q, k, v, s: jax.vmap(attention, (0, 0, 0, None))(q, k, v, kernel.SegmentIds(s, s))  # noqa: E731
+    return jax.vmap(per_row)(q_BxGxRxLxC, k_BxGxLxC, v_BxGxLxC, segment_BxL).astype(q_BxGxRxLxC.dtype)
