@@ -251,7 +251,8 @@ class Model:
         made = [layout.rows_by_lengths(row[None], np.asarray(n)[None]) for row, n in zip(rows, lengths, strict=True)]
         parts = {key: [one[key][0] for one in made] for key in made[0]}
         most = max(map(len, parts["patch_segment_BxP"]))
-        slots = next(slots for slots in (long // 4, long // 2, long + 1, most) if slots >= most)
+        fewer = (long // 4, long // 2) if long > 256 else ()  # in short rows another program costs more than slots
+        slots = next(slots for slots in (*fewer, long + 1, most) if slots >= most)
         slot_parts = {"patch_segment_BxP": parts.pop("patch_segment_BxP")}
         fill = {"patch_BxL": slots, "read_BxL": slots - 1}  # no slot; any slot
         return _padded(parts, long, fill) | _padded(slot_parts, slots)

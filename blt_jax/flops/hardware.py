@@ -3,10 +3,9 @@
 MFU = FLOPs that a program does per second / peak of the devices it runs on, in a named FLOP convention.
 """
 
-import jax.numpy as jnp
-
-# Dense bfloat16 peak of one jax device, FLOP/s (a TPU v7x chip is two devices, 2307e12 together); keys are what jax calls the device (`device_kind`), in lower case.
-# TPU: Google Cloud's system architecture pages; NVIDIA: data sheets (SXM parts).
+# Dense bfloat16 peak of one jax device, FLOP/s (a TPU v7x chip is two devices, 2307e12 together); keys are what jax
+# calls the device (`device_kind`), in lower case. TPU: Google Cloud's system architecture pages; NVIDIA: data sheets
+# (SXM parts).
 BFLOAT16 = {
     "tpu v4": 275e12,
     "tpu v5 lite": 197e12,
@@ -24,8 +23,8 @@ BFLOAT16 = {
 
 
 def peak(device_kind, dtype):
-    """Peak FLOP/s of a chip as jax names it, or None where it is not known for this dtype."""
-    if jnp.dtype(dtype) != jnp.bfloat16:
+    """Peak FLOP/s of a device as jax names it, for a dtype's name; None where it is not known."""
+    if dtype != "bfloat16":
         return None
     kind = device_kind.lower()
     known = [name for name in BFLOAT16 if kind == name or kind.startswith(name + " ") or kind.startswith(name + "-")]

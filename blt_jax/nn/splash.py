@@ -1,10 +1,11 @@
 """Splash attention, the Pallas TPU kernel that ships with jax: window and segments, forward and backward.
 
 A kernel is opaque to the partitioner, so under a mesh each device runs it on its own rows and heads inside
-`jax.shard_map`; the mesh is that of the context (`jax.set_mesh`), the axes those of the context's logical rules.
+`jax.shard_map`; the mesh and the logical axes come from the context (`parallel/rules.context`).
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +27,23 @@ def attend(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0, interpret=F
     )
     q = pad(q_BxLxGxRxC).transpose(0, 2, 3, 1, 4)
     k, v = (pad(x).transpose(0, 2, 1, 3) for x in (k_BxLxGxC, v_BxLxGxC))
+    segment = pad(segment_BxL, -1)
     run = functools.partial(_rows, R=R, window=window, interpret=interpret)
-    if not jax.sharding.get_abstract_mesh().empty:
-        spec = lambda *names: nn.logical_to_mesh_axes(names) or PartitionSpec()  # noqa: E731
-        heads, keys = spec("batch", "kv_heads", None, None, None), spec("batch", "kv_heads", None, None)
-        run = jax.shard_map(run, in_specs=(heads, keys, keys, spec("batch", None)), out_specs=heads, check_vma=False)
-    out = run(q, k, v, pad(segment_BxL, -1))
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty:
+        names = ("batch", "kv_heads")
+        heads, keys = (_spec(mesh, x.shape, names) for x in (q, k))
+        specs = (heads, keys, keys, _spec(mesh, segment.shape, names[:1]))
+        run = jax.shard_map(run, in_specs=specs, out_specs=heads, check_vma=False)
+    out = run(q, k, v, segment)
     return out.transpose(0, 3, 1, 2, 4)[:, :L]
+
+
+def _spec(mesh, shape, names):
+    """Mesh axes of the leading dimensions `names`; those that do not divide their dimension stay whole."""
+    axes = nn.logical_to_mesh_axes(names) or (None,) * len(names)
+    size = lambda axis: math.prod(mesh.shape[a] for a in ((axis,) if isinstance(axis, str) else axis or ()))  # noqa: E731
+    return PartitionSpec(*(axis if n % size(axis) == 0 else None for n, axis in zip(shape, axes, strict=False)))
 
 
 def _rows(q_BxGxRxLxC, k_BxGxLxC, v_BxGxLxC, segment_BxL, *, R, window, interpret):

@@ -1,8 +1,10 @@
 """Logical axis -> mesh axis, one table, applied to parameters, optimiser state and batches."""
 
+import contextlib
 import logging
 
 import jax
+from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
 
 RULES = {
@@ -17,6 +19,13 @@ RULES = {
 }
 
 log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def context(mesh):
+    """Makes `mesh` and the table known to kernels that run per device (`nn/splash.py`), while a program is traced."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(tuple(RULES.items())):
+        yield
 
 
 def _size(mesh, axes):

@@ -90,7 +90,8 @@ def train(run: Run, folder, stop=None):
     batches = pipeline.iterate_from(rows, start)
     for step in range(start + 1, run.train.steps + 1):
         batch = jax.device_put(next(batches), rules.batch_sharding(mesh))
-        state, values = step_fn(state, batch, schedule)
+        with rules.context(mesh):
+            state, values = step_fn(state, batch, schedule)
         if pending:
             read(*pending)
         pending = (step, values)
@@ -110,9 +111,9 @@ def train(run: Run, folder, stop=None):
     progress.close()
     metrics.close()
     checkpoints.close()
-    documents = bpb.evaluate(
-        state["params"], run, folder / run.validation_index, Store(folder / run.store, "validation")
-    )
+    validation = Store(folder / run.store, "validation")
+    with rules.context(mesh):
+        documents = bpb.evaluate(state["params"], run, folder / run.validation_index, validation)
     write_json(folder / "validation.json", {"documents": documents})
     result = {
         "name": run.name,

@@ -8,7 +8,6 @@ import optax
 
 from blt_jax import models
 from blt_jax.config import Run, Train
-from blt_jax.nn.attention import backend_of
 from blt_jax.parallel import rules
 from blt_jax.train import optimizer
 
@@ -22,7 +21,7 @@ def compute(train: Train, platform):
     if dtype == "auto":
         dtype = "float32" if platform == "cpu" else "bfloat16"
     if attention == "auto":
-        attention = backend_of(platform)
+        attention = models.backend_of(platform)
     log.info("%s: compute in %s, attention by %s, remat %s", platform, dtype, attention, train.remat)
     return models.Compute(jnp.dtype(dtype), train.remat, attention)
 

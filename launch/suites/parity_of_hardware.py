@@ -14,8 +14,7 @@ import numpy as np
 from blt_jax import models
 from blt_jax.config import Lm, Stack
 from blt_jax.flops import hardware, trace
-from blt_jax.models import PLAIN
-from blt_jax.nn.attention import backend_of
+from blt_jax.models import PLAIN, backend_of
 from blt_jax.presets import preset
 from blt_jax.train.step import nats
 from launch.suites import shapes
@@ -53,23 +52,23 @@ def measure(quick=False):
                     "executed_FLOPs_per_byte": flops / (count * length),
                     "bytes_per_s": count * length / seconds,
                     "GFLOP_per_s": flops / seconds / 1e9,
-                    "MFU": hardware.mfu(flops / seconds, jax.devices()[0].device_kind, compute.dtype),
+                    "MFU": hardware.mfu(flops / seconds, jax.devices()[0].device_kind, np.dtype(compute.dtype).name),
                     "ratio_of_FLOP_per_s": (flops / seconds) / (found["tokens"][0] / found["tokens"][1]),
                 }
             )
-    return {"tables": {f"training step, executed FLOPs, {compute.dtype.__name__}": rows}}
+    return {"tables": {f"training step, executed FLOPs, {np.dtype(compute.dtype).name}": rows}}
 
 
 def _gradient(config, compute):
-    return jax.value_and_grad(lambda p, b: nats(p, b, config, compute).mean())
+    return jax.jit(jax.value_and_grad(lambda p, b: nats(p, b, config, compute).mean()))
 
 
 def _flops(config, batch, compute):
-    return trace.count(_gradient(config, compute), models.shapes(config), batch).total
+    return trace.count(_gradient(config, compute), models.shapes(config), batch).flops
 
 
 def _speed(config, batch, compute):
     """(executed FLOPs, seconds) of a step."""
     params = jax.jit(lambda key: models.init(key, config))(jax.random.key(0))
-    step, batch = jax.jit(_gradient(config, compute)), jax.device_put(batch)
+    step, batch = _gradient(config, compute), jax.device_put(batch)
     return _flops(config, batch, compute), shapes.fastest(lambda: step(params, batch), 4)

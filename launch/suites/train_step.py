@@ -153,7 +153,7 @@ def _main():
     parser.add_argument("length", type=int)
     asked = parser.parse_args()
     batch = shapes.bytes_batch(ROWS, asked.length)
-    repeats = 3 if asked.length > 2048 else 5
+    repeats = 5 if asked.length <= 1024 else 3 if asked.length <= 4096 else 1
     side = (
         _peer(asked.folder, batch, repeats) if asked.side == "peer" else _ours(asked.folder, asked.side, batch, repeats)
     )

@@ -1,5 +1,6 @@
 """The loss at a byte has exactly zero gradient from later bytes and from other documents of its row."""
 
+import functools
 from unittest import mock
 
 import jax
@@ -54,23 +55,27 @@ def row(patching):
     }
 
 
-def influence(config, batch):
-    """[L, L] booleans: does the embedding of the id at position j reach the logits at position i?"""
-    ids = batch["ids_BxL"]
+@functools.cache
+def compiled(config):
+    """Jitted batch -> [L, L, E], how logits at i change with the embedding at j; one program for all rules."""
     params = models.init(jax.random.key(0), config)
     real_take = jnp.take
+    width = (config.encoder if isinstance(config, Blt) else config.stack).width
 
-    def logits(nudge_LxE):
+    def logits(nudge_LxE, batch):
         def take(table, found, **how):
             rows = real_take(table, found, **how)
-            return rows + nudge_LxE if found is ids else rows  # hashes look up ids of their own
+            return rows + nudge_LxE if found is batch["ids_BxL"] else rows  # hashes look up ids of their own
 
         with mock.patch.object(jnp, "take", take):
             return models.apply(params, batch, config).sum(-1)[0]
 
-    width = (config.encoder if isinstance(config, Blt) else config.stack).width
-    jacobian = jax.jit(jax.jacrev(logits))(jnp.zeros((ids.shape[1], width)))
-    return np.abs(np.asarray(jacobian)).max(-1) > 0
+    return jax.jit(lambda batch: jax.jacrev(logits)(jnp.zeros((batch["ids_BxL"].shape[1], width)), batch))
+
+
+def influence(config, batch):
+    """[L, L] booleans: does the embedding of the id at position j reach the logits at position i?"""
+    return np.abs(np.asarray(compiled(config)(batch))).max(-1) > 0
 
 
 def assert_causal(config, batch):
