@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from blt_jax import models
-from blt_jax.config import BYTE_OFFSET, EOS, Blt, ConfigError, Lm
+from blt_jax.config import EOS, Blt, ConfigError, Lm
 from blt_jax.data import bpe, pack, vocab
+from blt_jax.eval.entropy import NEWLINE, entropies
 from blt_jax.interop import hf, hf_config
 from blt_jax.patching import layout, rules
 from blt_jax.train.checkpoint import load_params
 from blt_jax.train.step import nats
 
 ENTROPY_MODEL = Path("../../entropy_model")  # from a run's folder
-NEWLINE = ord("\n") + BYTE_OFFSET
 POSITIONS = 1 << 14  # ids that `bits` gives to the device at a time
 
 
@@ -32,7 +32,7 @@ def load(folder, dtype="float32"):
     """
     folder = Path(folder)
     settings = hf_config.load_settings(folder / "config.json")
-    compute = models.Compute(jnp.dtype(dtype))
+    compute = models.Compute(jnp.dtype(dtype), attention=models.backend_of(jax.default_backend()))
     if "model_type" in settings:
         found = hf.load(folder)
         path = folder / "tokenizer.json"
@@ -229,7 +229,7 @@ class Model:
         if self.patching is not None and self.patching.newline_reset:  # a newline, too, closes its segment
             segments = [s + np.cumsum(row == NEWLINE) - (row == NEWLINE) for s, row in zip(segments, rows, strict=True)]
         batch = _padded({"ids_BxL": rows, "segment_BxL": segments}, _length(rows))
-        entropy_BxL = np.asarray(_entropies(self._patcher_on_device, batch, self.patcher, self._compute))
+        entropy_BxL = np.asarray(entropies(self._patcher_on_device, batch, self.patcher, self._compute))
         rounded = entropy_BxL.astype(self._entropy_dtype).astype(np.float32)
         return [rounded[b, : len(row)] for b, row in enumerate(rows)]
 
@@ -303,9 +303,3 @@ def _last_logits(params, batch, last_B, config, compute):
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _nats(params, batch, config, compute):
     return nats(params, batch, config, compute)
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _entropies(params, batch, config, compute):
-    logp = jax.nn.log_softmax(models.apply(params, batch, config, compute), axis=-1)
-    return -jnp.sum(jnp.exp(logp) * logp, axis=-1)

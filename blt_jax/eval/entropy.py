@@ -18,10 +18,10 @@ from blt_jax.config import BYTE_OFFSET, ConfigError, Lm
 NEWLINE = ord("\n") + BYTE_OFFSET
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _entropies(params, ids_BxL, segment_BxL, config, dtype):
-    logits_BxLxV = models.apply(params, {"ids_BxL": ids_BxL, "segment_BxL": segment_BxL}, config, models.Compute(dtype))
-    logp = jax.nn.log_softmax(logits_BxLxV, axis=-1)
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def entropies(params, batch, config, compute):
+    """Entropies (nats), float32 [B, L], of the distribution after each id of `batch` (ids_BxL, segment_BxL)."""
+    logp = jax.nn.log_softmax(models.apply(params, batch, config, compute), axis=-1)
     return -jnp.sum(jnp.exp(logp) * logp, axis=-1)
 
 
@@ -48,6 +48,7 @@ def score(params, config: Lm, documents, *, rows=8, length=0, newline_reset=Fals
     stack = config.stack
     if not stack.window:
         raise ConfigError("the entropy model has no window: set entropy_model.size.model.stack.window")
+    compute = models.Compute(dtype, attention=models.backend_of(jax.default_backend()))
     reach = stack.layers * (stack.window - 1)
     length = length or max(2048, 4 * reach)
     sizes = [len(documents[i]) for i in range(len(documents))]
@@ -71,7 +72,8 @@ def score(params, config: Lm, documents, *, rows=8, length=0, newline_reset=Fals
                 # A newline closes its own segment: what follows starts afresh.
                 lines = np.cumsum(ids == NEWLINE) - (ids == NEWLINE) if newline_reset else 0
                 segment_BxL[b, at : at + end - begin] = number * (length + 1) + lines
-        entropy_BxL = np.asarray(_entropies(params, ids_BxL, segment_BxL, config, dtype))
+        batch = {"ids_BxL": ids_BxL, "segment_BxL": segment_BxL}
+        entropy_BxL = np.asarray(entropies(params, batch, config, compute))
         for b, pieces in enumerate(group):
             for at, (document, begin, scored, end) in pieces:
                 if scored == 0:

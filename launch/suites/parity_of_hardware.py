@@ -3,7 +3,8 @@
 FLOPs are `executed`: the matrix products of the traced training step (forward and backward, no optimiser), padding,
 masks and recomputation included (`blt_jax/flops/trace.py`). The token LM has the BLT's latent width and as many
 layers as bring its executed FLOPs per byte nearest; its tokens stand for 4.5 bytes. Both read the same number of
-text bytes. The ratio is of FLOP/s: 1 means that BLT's FLOPs run as fast as the token model's.
+text bytes. The ratio is of FLOP/s: 1 means that BLT's FLOPs run as fast as the token model's. `share_of_matmul` is
+FLOP/s over those of one large square matrix product in the same run: what the device gives at best.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ def measure(quick=False):
     else:
         cases = [(name, preset(f"blt-{name}"), 128_000, 8192, 2) for name in (("400m",) if quick else ("400m", "1b"))]
         compute = dataclasses.replace(PLAIN, dtype=jax.numpy.bfloat16, attention=backend_of(platform), remat="full")
-    rows = []
+    rows, reach = [], _matmul(compute.dtype)
     for name, blt, vocab, length, count in cases:
         blt = dataclasses.replace(blt, hash_rows=min(blt.hash_rows, 50_000))  # lookups are no FLOPs
         tokens = round(length / TOKEN_BYTES)
@@ -52,11 +53,19 @@ def measure(quick=False):
                     "executed_FLOPs_per_byte": flops / (count * length),
                     "bytes_per_s": count * length / seconds,
                     "GFLOP_per_s": flops / seconds / 1e9,
+                    "share_of_matmul": flops / seconds / reach,
                     "MFU": hardware.mfu(flops / seconds, jax.devices()[0].device_kind, np.dtype(compute.dtype).name),
                     "ratio_of_FLOP_per_s": (flops / seconds) / (found["tokens"][0] / found["tokens"][1]),
                 }
             )
     return {"tables": {f"training step, executed FLOPs, {np.dtype(compute.dtype).name}": rows}}
+
+
+def _matmul(dtype, size=2048):
+    """FLOP/s of a size^3 matrix product."""
+    square = jax.numpy.ones((size, size), dtype)
+    product = jax.jit(lambda x: x @ x)
+    return 2 * size**3 / shapes.fastest(lambda: product(square), 5)
 
 
 def _gradient(config, compute):

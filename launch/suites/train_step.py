@@ -107,7 +107,7 @@ def _ours(folder, side, batch, repeats):
 
     if side == "ours":
         loaded = hf.load(folder)
-        config, params = loaded.config, loaded.params
+        config, params = loaded.model, loaded.params
     else:
         config = shapes.blt(latent_width=16)
         params = models.init(jax.random.key(0), config)

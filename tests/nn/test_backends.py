@@ -9,6 +9,7 @@ import pytest
 
 from blt_jax import models
 from blt_jax.config import ATTENTION, Blt, ConfigError, Lm, Stack, Train
+from blt_jax.flops import trace
 from blt_jax.models import Compute
 from blt_jax.nn import splash
 from blt_jax.nn.attention import attend, backend_of
@@ -135,3 +136,13 @@ def test_the_platform_chooses_and_says_so(caplog):
     assert {backend_of(p) for p in ("cpu", "gpu", "tpu")} == set(ATTENTION)
     with pytest.raises(ConfigError, match="no attention backend for platform 'abacus'"):
         backend_of("abacus")
+
+
+def test_training_keeps_no_square_array():
+    """Masks are the same in every layer: nothing may take them out of the scan over layers, all blocks at once."""
+    length = 2048
+    config = Lm(Stack(2, 32, 2, ffn_multiple=8), vocab=64, unit="token")
+    ids = jax.ShapeDtypeStruct((1, length), jnp.int32)
+    step = jax.jit(jax.grad(lambda p, b: models.apply(p, b, config).mean()))
+    found = trace.count(step, models.shapes(config), {"ids_BxL": ids, "segment_BxL": ids})
+    assert found.largest[0] < length**2 / 8 and not found.unknown, found
