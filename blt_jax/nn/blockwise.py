@@ -2,7 +2,7 @@
 
 Queries and keys are cut into blocks; a static list names the pairs of blocks that causality and the window let
 meet. One loop walks the list with a running maximum and sum (online softmax, arXiv 1805.02867); the backward pass
-walks it again and recomputes the scores (FlashAttention, arXiv 2205.14135). Memory is O(L x C), and a block's
+walks it again and recomputes the scores (FlashAttention, arXiv 2205.14135). Memory is O(L x C) but for masks, and a block's
 scores stay in the cache of a CPU: that, not arithmetic, is what attention costs there. Full causal attention does
 half of the work of an L x L array. The loop is sequential: on accelerators the parallel forms are faster.
 """
@@ -37,8 +37,9 @@ def attend(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0):
     q = cut(q_BxLxGxRxC).transpose(1, 0, 3, 4, 2, 5).reshape(blocks, B, G, R * block, C)
     k, v = (cut(x).transpose(1, 0, 3, 2, 4) for x in (k_BxLxGxC, v_BxLxGxC))
     segment = cut(segment_BxL, fill=-1).transpose(1, 0, 2)
-    # Masks depend on segments alone, which are the same for every layer: without this tie, differentiating a scan
-    # over layers takes them out of it, all pairs at once, and keeps an array of O(L x L) for them.
+    # Masks depend on segments alone, which are the same for every layer: differentiating a scan over layers takes
+    # them out of it, all pairs at once. This tie keeps at least the copies for every head inside; without a window
+    # one boolean per pair of positions is still kept.
     q, segment = jax.lax.optimization_barrier((q, segment))
     out = _attend(q, k, v, segment, (R, window))
     out = out.reshape(blocks, B, G, R, block, C).transpose(1, 0, 4, 2, 3, 5).reshape(B, blocks * block, G, R, C)

