@@ -11,6 +11,7 @@ import re
 from blt_jax.config import ConfigError, Init, Lm, Patching, Run, Study
 from blt_jax.flops import analytic, match
 
+CONVENTIONS = ("paper", "exact")  # of costs in a plan; "executed" is a property of a program
 SPACE_PATCH = 6.0  # bytes per space patch of English prose (SpaceByte; BLT paper, Table 1)
 
 
@@ -108,7 +109,7 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
         convention: analytic.per_byte(
             model, patch_size=fact.bytes_per_unit, context_bytes=context, convention=convention
         )
-        for convention in analytic.CONVENTIONS
+        for convention in CONVENTIONS
     }
     scored = fact.patching is not None and fact.patching.needs_entropies
     entropy_model = study.entropy_model.size.model
@@ -116,7 +117,7 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
         convention: scored
         * bought.bytes
         * analytic.per_byte(entropy_model, patch_size=1.0, context_bytes=context, convention=convention).total
-        for convention in analytic.CONVENTIONS
+        for convention in CONVENTIONS
     }
     cost = {
         "budget": budget,
