@@ -4,7 +4,8 @@ Queries and keys are cut into blocks; a static list names the pairs of blocks th
 meet. One loop walks the list with a running maximum and sum (online softmax, arXiv 1805.02867); the backward pass
 walks it again and recomputes the scores (FlashAttention, arXiv 2205.14135). Memory is O(L x C) but for masks, and a
 block's scores stay in the cache of a CPU: that, not arithmetic, is what attention costs there. Full causal
-attention does half of the work of an L x L array. The loop is sequential: on accelerators the parallel forms are faster.
+attention does half of the work of an L x L array. The loop is sequential: accelerators want the
+parallel forms.
 """
 
 import functools
