@@ -4,8 +4,8 @@ Queries and keys are cut into blocks; a static list names the pairs of blocks th
 meet. One loop walks the list with a running maximum and sum (online softmax, arXiv 1805.02867); the backward pass
 walks it again and recomputes the scores (FlashAttention, arXiv 2205.14135). Memory is O(L x C) but for masks, and a
 block's scores stay in the cache of a CPU: that, not arithmetic, is what attention costs there. Full causal
-attention does half of the work of an L x L array. The loop is sequential: accelerators want the
-parallel forms.
+attention does half of the work of an L x L array. The loop is sequential: accelerators want the parallel
+forms.
 """
 
 import functools
@@ -80,7 +80,7 @@ def _forward(q, k, v, segment, shape):
 
     def step(carry, at):
         out, norm, top, total, mean = carry
-        pair, fresh, last = at
+        pair, fresh = at
         i, j = pair
         scores = _scores(q[i], k[j], segment[i], segment[j], pair, shape)
         before = jnp.where(fresh, MASKED, top)
@@ -96,7 +96,7 @@ def _forward(q, k, v, segment, shape):
 
     flat = jnp.zeros(q.shape[1:-1], jnp.float32)
     start = (jnp.zeros_like(q), jnp.zeros(q.shape[:-1], jnp.float32), flat, flat, jnp.zeros(q.shape[1:], jnp.float32))
-    (out, norm, *_), _ = jax.lax.scan(step, start, (steps, first, np.roll(first, -1)))
+    (out, norm, *_), _ = jax.lax.scan(step, start, (steps, first))
     return out, (q, k, v, segment, out, norm)
 
 
