@@ -21,6 +21,7 @@ CONVENTIONS = ("paper", "exact", "executed")
 
 # What `executed` must know of `nn`, which this layer cannot import; a test holds both to it.
 ATTENTION_BLOCK = 128  # positions per block: `nn.attention.BLOCK` and `nn.blockwise.BLOCK`
+ATTENTION_SPAN = 5  # key blocks per step: `nn.blockwise.SPAN`
 ATTENTIONS = ("blockwise", "banded")  # backends that can be counted, the default of `nn.compute.Compute` first
 
 
@@ -171,10 +172,10 @@ def executed_row(model, positions, slots=0, *, remat="none", training=False, att
 def differences(model, *, patch_size, context_bytes):
     """Forward FLOPs per byte of each line and the total, "executed" less "exact". Arguments as in `per_byte`.
 
-    More in `encoder`, `latent` and `decoder`: keys that are masked. A query meets its own block of keys and all
-    whole blocks before it that its window may reach; and the last block is filled up. More in `pooling`, `latent`
-    and `decoder`: a row has a whole number of patch slots. Less in `pooling`: slots weigh the values of bytes by
-    elementwise products. `head`: the same.
+    More in `encoder`, `latent` and `decoder`: keys that are masked. A query meets whole spans of blocks
+    of keys, back from its own block to what its window may reach; and the last block is filled up. More in `pooling`,
+    `latent` and `decoder`: a row has a whole number of patch slots. Less in `pooling`: slots weigh the values of bytes
+    by elementwise products. `head`: the same.
     """
     executed, exact = (
         per_byte(model, patch_size=patch_size, context_bytes=context_bytes, convention=name).as_dict()
@@ -232,11 +233,12 @@ class _Executed:
         return 2 * s.width * (self.blockwise if self.backend == "blockwise" else self.banded)(s.window, length)
 
     def blockwise(self, window, length):
-        """Query-key pairs of `nn.blockwise.attend`: blocks that hold at least one allowed pair."""
+        """Query-key pairs of `nn.blockwise.attend`: each query block meets whole spans of key blocks."""
         block = min(ATTENTION_BLOCK, -(-length // 8) * 8)
         blocks = -(-length // block)
-        back = -(-(window - 1) // block) if 0 < window < length else blocks
-        return block**2 * sum(min(i, back) + 1 for i in range(blocks))
+        most = min(-(-(window - 1) // block) + 1, blocks) if 0 < window < length else blocks
+        span = -(-most // -(-most // ATTENTION_SPAN))
+        return block**2 * span * sum(-(-min(i + 1, most) // span) for i in range(blocks))
 
     def banded(self, window, length):
         """Query-key pairs of `nn.attention._banded`; without a window all, as in its `_attend`."""

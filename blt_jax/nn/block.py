@@ -1,6 +1,7 @@
 """Llama block: x + Attention(RMSNorm x), then x + SwiGLU(RMSNorm x); and a scanned stack of them."""
 
-import jax
+import math
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -29,18 +30,13 @@ class Linear(nn.Module):
     def __call__(self, x):
         count = len(self.axes) - len(self.features)
         inputs = x.shape[-count:]
-        fan_in = 1
-        for size in inputs:
-            fan_in *= size
+        fan_in = math.prod(inputs)
         init = nn.with_logical_partitioning(init_normal(self.std or fan_in**-0.5), self.axes)
         kernel = self.param("kernel", init, (*inputs, *self.features))
-        contract = (tuple(range(x.ndim - count, x.ndim)), tuple(range(count)))
-        return jax.lax.dot_general(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            (contract, ((), ())),
-            preferred_element_type=self.out_dtype or self.dtype,
-        )
+        # Matrices, not arrays of more axes: for the gradient of those XLA transposes activations in memory.
+        rows, matrix = x.astype(self.dtype).reshape(-1, fan_in), kernel.astype(self.dtype).reshape(fan_in, -1)
+        out = jnp.dot(rows, matrix, preferred_element_type=self.out_dtype or self.dtype)
+        return out.reshape(*x.shape[:-count], *self.features)
 
 
 def tied_head(x_BxLxD, embedding_VxD, dtype):

@@ -1,11 +1,11 @@
-"""Blockwise self-attention in plain XLA: softmax block by block, so that no score outlives its block.
+"""Blockwise self-attention in plain XLA: softmax span by span, so that no score outlives its step.
 
-Queries and keys are cut into blocks; a static list names the pairs of blocks that causality and the window let
-meet. One loop walks the list with a running maximum and sum (online softmax, arXiv 1805.02867); the backward pass
-walks it again and recomputes the scores (FlashAttention, arXiv 2205.14135). Memory is O(L x C) but for masks, and a
-block's scores stay in the cache of a CPU: that, not arithmetic, is what attention costs there. Full causal
-attention does half of the work of an L x L array. The loop is sequential: accelerators want the parallel
-forms.
+Queries are cut into blocks; a static list names the spans of key blocks that causality and the window let each of
+them meet: for windows up to SPAN - 1 blocks it is one span. One loop walks the list with a running maximum and sum
+(online softmax, arXiv 1805.02867); the backward pass walks it again and recomputes the scores (FlashAttention, arXiv
+2205.14135). Memory is O(L x C), and a step's scores stay in the cache of a CPU: that, not arithmetic, is what
+attention costs there. Full causal attention does little more than half of the work of an L x L array. The loop is
+sequential: accelerators want the parallel forms.
 """
 
 import functools
@@ -15,13 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 
 BLOCK = 128  # positions per block
+SPAN = 5  # key blocks per step at most: a window of 512 in one step
 MASKED = -1e30  # score of a pair that may not meet; finite, so that an empty row makes no NaN
 
 
-def pairs(blocks, block, window):
-    """int32 [pairs, 2]: (query block, key block) that hold at least one allowed pair, in query order."""
-    back = -(-(window - 1) // block) if window else blocks
-    return np.array([(i, j) for i in range(blocks) for j in range(max(0, i - back), i + 1)], np.int32)
+def spans(blocks, block, window):
+    """(key blocks per step, int32 [steps, 2]): each step's query block, and the last key block of its span.
+
+    In query order; spans of one query block do not overlap, and the first ends at the query block itself.
+    """
+    most = min(-(-(window - 1) // block) + 1, blocks) if window else blocks
+    span = -(-most // -(-most // SPAN))
+    steps = [(i, last) for i in range(blocks) for last in range(i, max(i - most, -1), -span)]
+    return span, np.array(steps, np.int32)
 
 
 def attend(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0):
@@ -29,96 +35,102 @@ def attend(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0):
     B, L, G, R, C = q_BxLxGxRxC.shape
     block = min(BLOCK, -(-L // 8) * 8)
     blocks = -(-L // block)
+    span, steps = spans(blocks, block, window)
+    tail, before = blocks * block - L, (span - 1) * block  # spans of the first queries begin before the row
 
-    def cut(x, fill=0):
-        """[B, L, ...] -> [B, N, block, ...], the end padded."""
-        padded = jnp.pad(x, [(0, 0), (0, blocks * block - L)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)
-        return padded.reshape(B, blocks, block, *x.shape[2:])
+    def pad(x, front, fill=0):
+        return jnp.pad(x, [(0, 0), (front, tail)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)
 
-    q = cut(q_BxLxGxRxC).transpose(1, 0, 3, 4, 2, 5).reshape(blocks, B, G, R * block, C)
-    k, v = (cut(x).transpose(1, 0, 3, 2, 4) for x in (k_BxLxGxC, v_BxLxGxC))
-    segment = cut(segment_BxL, fill=-1).transpose(1, 0, 2)
-    # Masks depend on segments alone, which are the same for every layer: differentiating a scan over layers takes
-    # them out of it, all pairs at once. This tie keeps at least the copies for every head inside; without a window
-    # one boolean per pair of positions is still kept.
-    q, segment = jax.lax.optimization_barrier((q, segment))
-    out = _attend(q, k, v, segment, (R, window))
+    q = pad(q_BxLxGxRxC, 0).reshape(B, blocks, block, G, R, C).transpose(1, 0, 3, 5, 4, 2)
+    q = q.reshape(blocks, B, G, C, R * block)
+    k, v = (pad(x, before).transpose(0, 2, 3, 1) for x in (k_BxLxGxC, v_BxLxGxC))
+    # Masks depend on segments and steps alone, which are the same for every layer: differentiating a scan over layers
+    # would take all of them out of it, L^2 booleans at once. This ties them to the queries.
+    q, segment_BxS, steps = jax.lax.optimization_barrier((q, pad(segment_BxL, before, fill=-1), jnp.asarray(steps)))
+    out = _attend(q, k, v, segment_BxS, steps, (R, span, window))
     out = out.reshape(blocks, B, G, R, block, C).transpose(1, 0, 4, 2, 3, 5).reshape(B, blocks * block, G, R, C)
     return out[:, :L]
 
 
-def _scores(q, k, q_segment, k_segment, pair, shape):
-    """Masked float32 scores [B, G, R x Q, S] of one pair of blocks."""
-    R, window = shape
-    block = k.shape[-2]
-    scores = jnp.einsum("bgqc,bgsc->bgqs", q, k, preferred_element_type=jnp.float32)
-    behind_QxS = (pair[0] - pair[1]) * block + jnp.arange(block)[:, None] - jnp.arange(block)
+def _at(x, start, size, axis):
+    return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
+
+
+def _scores(q, k, segment_BxS, i, last, shape):
+    """Masked float32 scores [B, G, R x Q, S] of query block `i` and the span of keys that ends with block `last`."""
+    R, span, window = shape
+    block = q.shape[-1] // R
+    scores = jnp.einsum("bgcq,bgcs->bgqs", q, k, preferred_element_type=jnp.float32)
+    behind_QxS = (i - last + span - 1) * block + jnp.arange(block)[:, None] - jnp.arange(span * block)
+    q_segment = _at(segment_BxS, (i + span - 1) * block, block, 1)
+    k_segment = _at(segment_BxS, last * block, span * block, 1)
     mask = (behind_QxS >= 0) & (q_segment[:, :, None] == k_segment[:, None, :])
     if window:
         mask &= behind_QxS < window
     return jnp.where(jnp.tile(mask, (1, R, 1))[:, None], scores, MASKED)
 
 
-def _add(total, i, x):
-    """total[i] += x, in place inside a loop."""
-    return jax.lax.dynamic_update_index_in_dim(total, total[i] + x, i, 0)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _attend(q, k, v, segment_BxS, steps, shape):
+    """q [N, B, G, R x Q, C]; k, v [B, G, S, C] and segment [B, S] with their fore part -> [N, B, G, R x Q, C]."""
+    return _forward(q, k, v, segment_BxS, steps, shape)[0]
 
 
-def _put(total, i, x):
-    return jax.lax.dynamic_update_index_in_dim(total, x, i, 0)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(q, k, v, segment, shape):
-    """q [N, B, G, R x Q, C], k and v [N, B, G, S, C], segment [N, B, S] -> [N, B, G, R x Q, C]."""
-    return _forward(q, k, v, segment, shape)[0]
-
-
-def _forward(q, k, v, segment, shape):
-    steps = pairs(len(k), k.shape[-2], shape[1])
-    first = np.append(True, np.diff(steps[:, 0]) > 0)
+def _forward(q, k, v, segment_BxS, steps, shape):
+    R, span, _ = shape
+    block = q.shape[-1] // R
+    put = jax.lax.dynamic_update_index_in_dim
 
     def step(carry, at):
         out, norm, top, total, mean = carry
-        pair, fresh = at
-        i, j = pair
-        scores = _scores(q[i], k[j], segment[i], segment[j], pair, shape)
+        i, last = at
+        k_span, v_span = (_at(x, last * block, span * block, 3) for x in (k, v))
+        scores = _scores(q[i], k_span, segment_BxS, i, last, shape)
+        fresh = i == last
         before = jnp.where(fresh, MASKED, top)
         top = jnp.maximum(before, scores.max(-1))
         weights = jnp.exp(scores - top[..., None])
         kept = jnp.where(fresh, 0.0, jnp.exp(before - top))
         total = total * kept + weights.sum(-1)
-        new = jnp.einsum("bgqs,bgsc->bgqc", weights.astype(v.dtype), v[j], preferred_element_type=jnp.float32)
+        new = jnp.einsum("bgqs,bgcs->bgqc", weights.astype(v.dtype), v_span, preferred_element_type=jnp.float32)
         mean = mean * kept[..., None] + new
-        out = _put(out, i, (mean / total[..., None]).astype(out.dtype))
-        norm = _put(norm, i, top + jnp.log(total))
+        out = put(out, (mean / total[..., None]).astype(out.dtype), i, 0)
+        norm = put(norm, top + jnp.log(total), i, 0)
         return (out, norm, top, total, mean), None
 
-    flat = jnp.zeros(q.shape[1:-1], jnp.float32)
-    start = (jnp.zeros_like(q), jnp.zeros(q.shape[:-1], jnp.float32), flat, flat, jnp.zeros(q.shape[1:], jnp.float32))
-    (out, norm, *_), _ = jax.lax.scan(step, start, (steps, first))
-    return out, (q, k, v, segment, out, norm)
+    N, B, G, C, Q = q.shape
+    out, norm = jnp.zeros((N, B, G, Q, C), q.dtype), jnp.zeros((N, B, G, Q), jnp.float32)
+    start = (out, norm, norm[0], norm[0], out[0].astype(jnp.float32))
+    (out, norm, *_), _ = jax.lax.scan(step, start, (steps[:, 0], steps[:, 1]))
+    return out, (q, k, v, segment_BxS, steps, out, norm)
 
 
 def _backward(shape, kept, d_out):
-    q, k, v, segment, out, norm = kept
+    q, k, v, segment_BxS, steps, out, norm = kept
+    R, span, _ = shape
+    block = q.shape[-1] // R
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
+    d_out = d_out.swapaxes(3, 4)
 
-    def step(carry, pair):
+    def add(total, x, start, axis):
+        """total[start : start + x's size] += x, in place inside a loop."""
+        return jax.lax.dynamic_update_slice_in_dim(total, _at(total, start, x.shape[axis], axis) + x, start, axis)
+
+    def step(carry, at):
         dq, dk, dv = carry
-        i, j = pair
-        weights = jnp.exp(_scores(q[i], k[j], segment[i], segment[j], pair, shape) - norm[i][..., None])
-        low = weights.astype(v.dtype)
-        d_weights = jnp.einsum("bgqc,bgsc->bgqs", d_out[i], v[j], preferred_element_type=jnp.float32)
+        i, last = at
+        k_span, v_span = (_at(x, last * block, span * block, 3) for x in (k, v))
+        weights = jnp.exp(_scores(q[i], k_span, segment_BxS, i, last, shape) - norm[i][..., None])
+        d_weights = jnp.einsum("bgcq,bgcs->bgqs", d_out[i], v_span, preferred_element_type=jnp.float32)
         d_scores = (weights * (d_weights - delta[i][..., None])).astype(q.dtype)
-        dv = _add(dv, j, jnp.einsum("bgqs,bgqc->bgsc", low, d_out[i], preferred_element_type=jnp.float32))
-        dq = _add(dq, i, jnp.einsum("bgqs,bgsc->bgqc", d_scores, k[j], preferred_element_type=jnp.float32))
-        dk = _add(dk, j, jnp.einsum("bgqs,bgqc->bgsc", d_scores, q[i], preferred_element_type=jnp.float32))
-        return (dq, dk, dv), None
+        of_v = jnp.einsum("bgcq,bgqs->bgcs", d_out[i], weights.astype(v.dtype), preferred_element_type=jnp.float32)
+        of_q = jnp.einsum("bgqs,bgcs->bgqc", d_scores, k_span, preferred_element_type=jnp.float32)
+        of_k = jnp.einsum("bgcq,bgqs->bgcs", q[i], d_scores, preferred_element_type=jnp.float32)
+        return (add(dq, of_q[None], i, 0), add(dk, of_k, last * block, 3), add(dv, of_v, last * block, 3)), None
 
-    start = tuple(jnp.zeros(x.shape, jnp.float32) for x in (q, k, v))
-    gradients, _ = jax.lax.scan(step, start, pairs(len(k), k.shape[-2], shape[1]))
-    return *(g.astype(x.dtype) for g, x in zip(gradients, (q, k, v), strict=True)), None
+    start = tuple(jnp.zeros(x.shape, jnp.float32) for x in (out, k, v))
+    (dq, dk, dv), _ = jax.lax.scan(step, start, (steps[:, 0], steps[:, 1]))
+    return dq.swapaxes(3, 4).astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None, None
 
 
 _attend.defvjp(_forward, _backward)

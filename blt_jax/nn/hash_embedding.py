@@ -5,6 +5,9 @@ number of rows. On a device without int64 we keep h as four 16-bit limbs: token 
 n is small, so a limb's sum stays far below 2^32 before its carry is passed on.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -70,6 +73,30 @@ def hash_ids(ids_BxL, n, function, rows, *, segment_BxL=None, scope="row", order
     return (jnp.where(negative, wrapped, remainder) % jnp.uint32(rows)).astype(jnp.int32)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def lookup(table_RxE, ids_TxBxL, dtype):
+    """The sum of T rows for each byte: [B, L, E]. An id of R adds nothing.
+
+    Autodiff would make T gradients of the whole table and add them up; here T scatters go into one.
+    """
+    return sum(jnp.take(table_RxE, ids, axis=0, mode="fill", fill_value=0).astype(dtype) for ids in ids_TxBxL)
+
+
+def _lookup(table_RxE, ids_TxBxL, dtype):
+    return lookup(table_RxE, ids_TxBxL, dtype), (table_RxE, ids_TxBxL)
+
+
+def _lookup_gradient(dtype, kept, d_BxLxE):
+    table_RxE, ids_TxBxL = kept
+    gradient, d_BxLxE = jnp.zeros_like(table_RxE), d_BxLxE.astype(table_RxE.dtype)
+    for ids in ids_TxBxL:
+        gradient = gradient.at[ids].add(d_BxLxE, mode="drop")
+    return gradient, None
+
+
+lookup.defvjp(_lookup, _lookup_gradient)
+
+
 class HashEmbedding(nn.Module):
     """Sum over tables (function-major, then n) of the rows that the n-grams of each byte hash to."""
 
@@ -88,13 +115,13 @@ class HashEmbedding(nn.Module):
         tables = len(self.sizes) * self.functions
         init = nn.with_logical_partitioning(init_normal(self.width**-0.5), ("hash_tables", "hash_rows", "hash_embed"))
         table = self.param("tables", init, (tables, self.rows, self.width)).reshape(-1, self.width)
-        total = 0
+        ids_TxBxL = []
         for f in range(self.functions):
             for s, n in enumerate(self.sizes):
                 ids = hash_ids(ids_BxL, n, f, self.rows, segment_BxL=segment_BxL, scope=self.within, order=self.order)
-                found = jnp.take(table, ids + (f * len(self.sizes) + s) * self.rows, axis=0, mode="clip")
+                ids += (f * len(self.sizes) + s) * self.rows
                 if self.short == "omit":
                     complete = _windows(ids_BxL, segment_BxL, n, self.within)[1]
-                    found = jnp.where(complete[..., None], found, 0)
-                total += found.astype(self.dtype)
-        return total
+                    ids = jnp.where(complete, ids, len(table))
+                ids_TxBxL.append(ids)
+        return lookup(table, jnp.stack(ids_TxBxL), self.dtype)

@@ -10,7 +10,7 @@ import pytest
 from blt_jax import models
 from blt_jax.config import Blt, ConfigError, Lm, Stack
 from blt_jax.flops import differences, executed_row, per_byte, trace
-from blt_jax.flops.analytic import ATTENTION_BLOCK, ATTENTIONS
+from blt_jax.flops.analytic import ATTENTION_BLOCK, ATTENTION_SPAN, ATTENTIONS
 from blt_jax.nn import attention, blockwise
 
 B = 2  # rows of every traced batch
@@ -127,7 +127,7 @@ def test_attention_of_any_window(backend, length):
 
 
 def test_what_the_formulas_know_of_attention():
-    assert ATTENTION_BLOCK == attention.BLOCK == blockwise.BLOCK
+    assert (ATTENTION_BLOCK, ATTENTION_BLOCK, ATTENTION_SPAN) == (attention.BLOCK, blockwise.BLOCK, blockwise.SPAN)
     assert ATTENTIONS[0] == models.Compute().attention
 
 

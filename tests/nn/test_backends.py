@@ -139,10 +139,10 @@ def test_the_platform_chooses_and_says_so(caplog):
 
 
 def test_training_keeps_no_scores():
-    """No array of every head's L x L; the masks of all block pairs (half a square of booleans) are the largest."""
+    """Nothing of L x L, not even a mask: the largest array is what the layers' feed-forwards keep."""
     length = 2048
     config = Lm(Stack(2, 32, 2, ffn_multiple=8), vocab=64, unit="token")
     ids = jax.ShapeDtypeStruct((1, length), jnp.int32)
     step = jax.jit(jax.grad(lambda p, b: models.apply(p, b, config).mean()))
     found = trace.count(step, models.shapes(config), {"ids_BxL": ids, "segment_BxL": ids})
-    assert found.largest[0] < 0.6 * length**2 and not found.unknown, found
+    assert found.largest[0] <= 2 * length * config.stack.ffn and not found.unknown, found

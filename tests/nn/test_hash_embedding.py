@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blt_jax.nn.hash_embedding import PRIMES, HashEmbedding, hash_ids
+from blt_jax.nn.hash_embedding import PRIMES, HashEmbedding, hash_ids, lookup
 from tests.reference.hf_fixture import FIXTURES
 
 HELLO = np.array([[1, 108, 105, 112, 112, 115, 2]])
@@ -76,3 +76,15 @@ def test_omitted_ngrams_add_nothing():
     ids, segment = jnp.array([[9, 9, 9, 9]]), jnp.ones((1, 4), jnp.int32)
     found = embed("omit", "row", ids, segment)
     assert not found[0, :2].any() and found[0, 2:].any(axis=-1).all()
+
+
+def test_lookup_and_its_gradient_equal_the_one_hot_product():
+    """Repeated rows add up, and id R (here 7) neither reads nor writes."""
+    table, weight = (
+        np.random.default_rng(i).normal(size=shape).astype(np.float32) for i, shape in enumerate([(7, 3), (2, 5, 3)])
+    )
+    ids = np.random.default_rng(2).integers(0, 8, (4, 2, 5))
+    one_hot = np.eye(8, dtype=np.float32)[ids][..., :7]
+    found, gradient = jax.value_and_grad(lambda t: (lookup(t, jnp.array(ids), jnp.float32) * weight).sum())(table)
+    np.testing.assert_allclose(found, (np.einsum("tblr,re->ble", one_hot, table) * weight).sum(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, np.einsum("tblr,ble->re", one_hot, weight), atol=1e-5)
