@@ -9,7 +9,8 @@ boundaries are ignored: contexts are full. The entropy model is never inside: as
 - "exact": every matrix product that the architecture needs: the real feed-forward, grouped keys and values,
   true causal and window averages, every projection.
 - "executed": every matrix product that the program does, to the unit; `trace.count` and a test hold it to that.
-  `differences` says where it departs from "exact". Work that is no matrix product counts 0 in all conventions.
+  `causes.differences` says where, and why, it departs from the others. Work that is no matrix product counts 0 in
+  all conventions.
 """
 
 import dataclasses
@@ -167,21 +168,6 @@ def executed_row(model, positions, slots=0, *, remat="none", training=False, att
             raise ConfigError(f"{name} = {value!r}: can count {', '.join(known)}")
     row = _Executed(int(positions), int(slots), training, training and remat == "full", attention)
     return row.lm(model) if isinstance(model, Lm) else row.blt(model)
-
-
-def differences(model, *, patch_size, context_bytes):
-    """Forward FLOPs per byte of each line and the total, "executed" less "exact". Arguments as in `per_byte`.
-
-    More in `encoder`, `latent` and `decoder`: keys that are masked. A query meets whole spans of blocks
-    of keys, back from its own block to what its window may reach; and the last block is filled up. More in `pooling`,
-    `latent` and `decoder`: a row has a whole number of patch slots. Less in `pooling`: slots weigh the values of bytes
-    by elementwise products. `head`: the same.
-    """
-    executed, exact = (
-        per_byte(model, patch_size=patch_size, context_bytes=context_bytes, convention=name).as_dict()
-        for name in ("executed", "exact")
-    )
-    return {line: executed[line] - exact[line] for line in exact}
 
 
 @dataclasses.dataclass(frozen=True)

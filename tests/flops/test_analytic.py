@@ -24,16 +24,29 @@ COLUMNS = [("blt", 4.0), ("blt", 4.5), ("blt", 6.0), ("blt", 8.0), ("llama3", 4.
 
 @pytest.mark.parametrize("size", TABLE)
 def test_paper_table(size):
+    """All rows and columns; `pytest -s` prints ours / the sheet's, side by side."""
     context = 16384 if size == "8b" else 8192
+    print(f"\n{size:4}", end="")
     for (family, unit), expected in zip(COLUMNS, TABLE[size], strict=True):
         found = per_byte(preset(f"{family}-{size}"), patch_size=unit, context_bytes=context, convention="paper").total
+        print(f" | {family} {unit}: {found:.3g} / {expected:.3g}", end="")
         digit = 10 ** (math.floor(math.log10(expected)) - 2)
         assert abs(found - expected) < TOLERANCE * digit, f"{family}-{size} at {unit}: {found:.4g}"
 
 
 def test_entropy_model_per_byte():
     found = per_byte(preset("entropy-100m"), patch_size=1, context_bytes=8192, convention="paper").total
+    print(f"\nentropy model: {found:.3g} / 2.1e+08")
     assert f"{found:.2e}" == "2.10e+08"
+
+
+@pytest.mark.parametrize("size, share", [("400m", 0.61), ("1b", 0.65), ("2b", None), ("4b", 0.85), ("8b", 0.89)])
+def test_share_of_the_latent_model(size, share):
+    """At 4.5 bytes per patch, as the sheet says below its table: small models pay most for their local ones."""
+    context = 16384 if size == "8b" else 8192
+    found = per_byte(preset(f"blt-{size}"), patch_size=4.5, context_bytes=context, convention="paper")
+    print(f"\n{size}: latent model {found.latent / found.total:.1%} of forward FLOPs")
+    assert share is None or round(found.latent / found.total, 2) == share
 
 
 def test_exact_lm_by_hand():

@@ -42,6 +42,20 @@ def test_cond_counts_its_costliest_branch():
     assert flops(lambda i, x: jax.lax.switch(i, branches, x) @ x, 0, SQUARE) == 3 * ONE
 
 
+def test_cond_inside_a_recomputed_scan():
+    """A step is two products at most; backward, the first of them again, and four for their gradients."""
+
+    def step(carry, go):
+        return jax.lax.cond(go, lambda x: jnp.sin(x @ x) @ x, lambda x: x, carry), None
+
+    def loss(x, flags):
+        return jax.lax.scan(jax.checkpoint(step), x, flags)[0].sum()
+
+    flags = jax.ShapeDtypeStruct((6,), bool)
+    assert flops(loss, SQUARE, flags) == 6 * 2 * ONE
+    assert flops(jax.value_and_grad(loss), SQUARE, flags) == 6 * (2 + 1 + 4) * ONE
+
+
 def test_nested_jit():
     twice = jax.jit(lambda x: x @ x)
     assert flops(lambda x: jax.jit(lambda y: twice(twice(y)))(x), SQUARE) == 2 * ONE
@@ -83,6 +97,22 @@ def test_shard_map_counts_every_device(mesh):
         lambda x, w: x @ w, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split, axis_names={"d"}
     )
     assert flops(partly, SQUARE, SQUARE) == ONE
+
+
+def test_shard_map_inside_a_scan_and_its_gradient():
+    """Each of 4 devices holds a quarter of the columns; 3 steps, and two more products for each one backward."""
+    mesh = AbstractMesh((4,), ("d",))
+    columns = PartitionSpec(None, "d")
+
+    def inner(x, w):
+        return jax.lax.psum_scatter((x @ w) @ jnp.ones((1, 4), x.dtype), "d", scatter_dimension=1, tiled=True)
+
+    mapped = jax.shard_map(inner, mesh=mesh, in_specs=(PartitionSpec(), columns), out_specs=columns)
+    program = lambda x, w: jax.lax.scan(lambda c, _: (mapped(c, w), None), x, length=3)[0].sum()  # noqa: E731
+    once = 4 * (2 * 4 * 4 * 1 + 2 * 4 * 1 * 4)  # on each device 4x4 @ 4x1, then 4x1 @ 1x4
+    assert flops(program, SQUARE, SQUARE) == 3 * once
+    back = 4 * (2 * 4 * 4 * 1 + 2 * 4 * 4 * 1 + 2 * 4 * 1 * 4)  # no gradient for the ones
+    assert flops(jax.value_and_grad(program, (0, 1)), SQUARE, SQUARE) == 3 * (once + back)
 
 
 def test_work_without_a_rule_is_named():

@@ -1,0 +1,38 @@
+"""The programs that FLOPs are counted of: a forward pass and a loss with its gradient, by shapes alone."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from blt_jax import models
+from blt_jax.config import Blt
+
+B = 2  # rows of every batch
+
+
+@functools.cache
+def _parameters(model):
+    return models.shapes(model)
+
+
+def shapes(model, positions, slots):
+    """Parameters and a batch of B rows, as jax.ShapeDtypeStruct: no array is made, whatever the size."""
+    ints = lambda n: jax.ShapeDtypeStruct((B, n), jnp.int32)  # noqa: E731
+    keys = ["ids_BxL", "segment_BxL"] + ["patch_BxL", "read_BxL"] * isinstance(model, Blt)
+    batch = {key: ints(positions) for key in keys}
+    if isinstance(model, Blt):
+        batch["patch_segment_BxP"] = ints(slots)
+    return _parameters(model), batch
+
+
+def forward(model, **compute):
+    return jax.jit(lambda params, batch: models.apply(params, batch, model, models.Compute(**compute)))
+
+
+def with_gradient(model, **compute):
+    def loss(params, batch):
+        logp = jax.nn.log_softmax(models.apply(params, batch, model, models.Compute(**compute)))
+        return -jnp.take_along_axis(logp, batch["ids_BxL"][..., None], axis=-1).mean()
+
+    return jax.jit(jax.value_and_grad(loss))
