@@ -22,7 +22,7 @@ REACH = 10.0  # a crossing is looked for this factor beyond the measured budgets
 class FrontierPoint:
     budget: float
     flops: float
-    params: float
+    params: float | None  # None where the table has none
     bpb: bootstrap.Estimate
 
 
@@ -43,64 +43,63 @@ def fit_frontier(points, *, draws, seed, ratio=None):
     Raises ConfigError with fewer than three budgets. With exactly three the law is exact and only seeds give intervals.
     """
     rng = np.random.default_rng(seed)
-    found, refused = [], []
+    found, refused, best_M = [], [], np.zeros(len(points), bool)
     for budget in np.unique(points.budget):
         one = points.where(points.budget == budget)
         # Only seeds are resampled inside a budget: its sizes are the choice, and budgets are weighed by the law's fit.
         weights_RxM = bootstrap.weights(one.cell, len(set(one.cell.tolist())), draws, rng)
         weights_RxM = np.concatenate([np.ones((1, len(one))), weights_RxM])
-        read = _best(one, weights_RxM) if ratio is None else _at_ratio(one, weights_RxM, ratio)
-        if isinstance(read, str):
-            refused.append(f"{budget:.3g} FLOPs: {read}")
-        else:
-            found.append((budget, *read))
+        try:
+            point, bpb_R, cells = _best(one, weights_RxM) if ratio is None else _at_ratio(one, weights_RxM, ratio)
+        except ConfigError as error:
+            refused.append(f"{budget:.3g} FLOPs: {error}")
+            continue
+        best_M |= np.isin(points.cell, cells)
+        found.append((FrontierPoint(float(budget), *point, bootstrap.estimate(bpb_R[0], bpb_R[1:])), bpb_R))
     family = "/".join(points.families())
     if len(found) < len(FRONTIER.constants):
-        why = f" ({'; '.join(refused)})" if refused else ""
-        raise ConfigError(
-            f"{points.path}: family {family}: {len(found)} budgets give a point{why}; {FRONTIER} needs three"
-        )
-    budget_K, flops_K, params_K = (np.array(column) for column in list(zip(*found, strict=True))[:3])
-    bpb_RxK = np.stack([row[3] for row in found], 1)
+        told = f"{points.path}: family {family}: {len(found)} budgets give a point; {FRONTIER} needs three"
+        raise ConfigError(told + (f" ({'; '.join(refused)})" if refused else ""))
+    bpb_RxK = np.stack([bpb_R for _, bpb_R in found], 1)
     frontier = dataclasses.replace(
         points,
-        values={"flops": flops_K, "bpb": bpb_RxK[0]},
+        values={"flops": np.array([point.flops for point, _ in found]), "bpb": bpb_RxK[0]},
         family=np.full(len(found), family),
-        budget=budget_K,
+        budget=np.array([point.budget for point, _ in found]),
         cell=np.arange(len(found)),
     )
-    spread = bpb_RxK[1:] if bootstrap.free(bpb_RxK[1:]) else bpb_RxK[:0]
-    told = [
-        FrontierPoint(float(budget), float(flops), float(params), bootstrap.estimate(bpb_R[0], spread[:, i]))
-        for i, (budget, flops, params, bpb_R) in enumerate(found)
-    ]
     law = fit.fit(FRONTIER, frontier, draws=draws, seed=rng, hold_out=1, targets_RxM=bpb_RxK[1:])
-    return FrontierFit(family, "envelope" if ratio is None else f"ratio {ratio:g}", tuple(told), tuple(refused), law)
+    if ratio is None:  # the seeds behind each point tell how much of what the law misses is noise
+        best = points.where(best_M)
+        residual_M = np.log(law.predict(flops=best["flops"]) / best["bpb"])
+        lack = fit.lack_of_fit(residual_M, np.log(best["bpb"]), best.cell, len(FRONTIER.constants))
+        law = dataclasses.replace(law, lack_of_fit=lack)
+    basis = "envelope" if ratio is None else f"ratio {ratio:g}"
+    return FrontierFit(family, basis, tuple(point for point, _ in found), tuple(refused), law)
 
 
 def _best(points, weights_RxM):
-    """(flops, params, bpb_R) of the size with the lowest mean over seeds; every replicate chooses anew."""
+    """((flops, params), bpb_R, cells) of the run with the lowest mean over seeds; every replicate chooses anew."""
     cells = np.unique(points.cell)
     own_KxM = points.cell[None] == cells[:, None]
     mean_RxK = (weights_RxM * points["bpb"]) @ own_KxM.T / (weights_RxM @ own_KxM.T)
-    best = own_KxM[mean_RxK[0].argmin()]
-    return points["flops"][best].mean(), points["params"][best].mean(), mean_RxK.min(1)
+    best = int(mean_RxK[0].argmin())
+    params = float(points["params"][own_KxM[best]].mean()) if "params" in points.values else None
+    return (float(points["flops"][own_KxM[best]].mean()), params), mean_RxK.min(1), cells[[best]]
 
 
 def _at_ratio(points, weights_RxM, ratio):
-    """(flops, params, bpb_R) at data / params = ratio, by a parabola (two sizes: a line) in its log; or why not."""
+    """The same at data / params = ratio, by a parabola (two sizes: a line) in its log. Raises ConfigError outside."""
     x_M = np.log(points["data"] / points["params"]) - np.log(ratio)
     sizes = len(np.unique(points["params"]))
     if not x_M.min() <= 0 <= x_M.max():
-        return f"its ratios of data to params are {np.exp(x_M.min()) * ratio:.3g} to {np.exp(x_M.max()) * ratio:.3g}"
+        low, high = np.exp([x_M.min(), x_M.max()]) * ratio
+        raise ConfigError(f"its ratios of data to params are {low:.3g} to {high:.3g}")
     order = np.argsort(x_M, kind="stable")
-    params = np.exp(np.interp(0.0, x_M[order], np.log(points["params"])[order]))
-    flops = np.exp(np.interp(0.0, x_M[order], np.log(points["flops"])[order]))
-    if sizes == 1:
-        return flops, params, (weights_RxM @ points["bpb"]) / weights_RxM.sum(1)
+    flops, params = (float(np.exp(np.interp(0.0, x_M[order], np.log(points[f])[order]))) for f in ("flops", "params"))
     design_MxP = np.stack([x_M**power for power in range(min(sizes, 3))], 1)
     bpb_RxM = np.broadcast_to(points["bpb"], weights_RxM.shape)
-    return flops, params, robust_linear(design_MxP, bpb_RxM, weights_RxM)[:, 0]
+    return (flops, params), robust_linear(design_MxP, bpb_RxM, weights_RxM)[:, 0], np.unique(points.cell)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,25 +133,29 @@ def crossing(a, b):
         return Crossing(a.family, b.family, (), 0.0, words, ())
     flops_X = np.geomspace(low / REACH, high * REACH, 801)
     gap_X = np.log(b.law.predict(flops=flops_X) / a.law.predict(flops=flops_X))
-    at = _sign_changes(flops_X, gap_X)
+    at = _crossings(flops_X, gap_X)
     draws = min(len(a.law.replicates_RxP), len(b.law.replicates_RxP))
     gap_RxX = np.log(b.law.predict_replicates(flops=flops_X)[:draws] / a.law.predict_replicates(flops=flops_X)[:draws])
-    crossings_R = [_sign_changes(flops_X, gap_X) for gap_X in gap_RxX]
+    crossings_R = [_crossings(flops_X, gap_X) for gap_X in gap_RxX]
     share = float(np.mean([len(found) > 0 for found in crossings_R])) if draws else 0.0
-    budgets = []
-    for budget in at:
-        nearest_R = [min(found, key=lambda c: abs(np.log(c / budget)), default=np.nan) for found in crossings_R]  # noqa: B023
-        budgets.append(bootstrap.estimate(budget, nearest_R))
+    budgets = [bootstrap.estimate(one[0], [_nearest(found, one) for found in crossings_R]) for one in at]
     common = [p for p in b.points if low <= p.flops <= high]
     savings = tuple(_saving(a, b, p.flops, draws) for p in common)
     return Crossing(a.family, b.family, tuple(budgets), share, _words(a, b, at, gap_X, low, high), savings)
 
 
-def _sign_changes(x_X, y_X):
-    """Where y changes sign, by a straight line in log x."""
+def _crossings(x_X, y_X):
+    """[(x, sign)] where y changes to that sign, by a straight line in log x."""
     i = np.flatnonzero(np.sign(y_X[:-1]) * np.sign(y_X[1:]) < 0)
     log_x = np.log(x_X)
-    return np.exp(log_x[i] + (log_x[i + 1] - log_x[i]) * y_X[i] / (y_X[i] - y_X[i + 1])).tolist()
+    at = np.exp(log_x[i] + (log_x[i + 1] - log_x[i]) * y_X[i] / (y_X[i] - y_X[i + 1]))
+    return list(zip(at.tolist(), np.sign(y_X[i + 1]).tolist(), strict=True))
+
+
+def _nearest(found, one):
+    """The crossing of a replicate that goes the same way as `one` and is nearest to it; NaN without any."""
+    same = [at for at, sign in found if sign == one[1]]
+    return min(same, key=lambda at: abs(np.log(at / one[0])), default=np.nan)
 
 
 def _words(a, b, at, gap_X, low, high):
@@ -160,7 +163,7 @@ def _words(a, b, at, gap_X, low, high):
         better, other = (a, b) if gap_X.mean() > 0 else (b, a)
         return f"no crossing within a factor {REACH:g} of the measured budgets: {better.family} is below {other.family}"
     told = []
-    for budget in at:
+    for budget, _ in at:
         where = "within the measured budgets" if low <= budget <= high else "extrapolated, beyond the measured budgets"
         told.append(f"at {budget:.3g} FLOPs, {where}")
     first, then = (b, a) if gap_X[0] < 0 else (a, b)

@@ -120,7 +120,7 @@ def load(path, fields, *, rename=None, convention="exact", entropy_model=False):
     if "budget" in columns or "budget" in rename:
         budget = numbers("budget", rename.get("budget", "budget"))
     else:
-        budget = _budgets(values["flops"]) if "flops" in values else np.full(len(records), np.nan)
+        budget = grouped(values["flops"], SAME_BUDGET) if "flops" in values else np.full(len(records), np.nan)
     return Points(str(path), values, family, budget, _cells(records, columns, family, budget, values), tuple(notes))
 
 
@@ -176,16 +176,16 @@ def _number(path, line, field, column, value, least=None):
     return number
 
 
-def _budgets(flops_M):
-    """The geometric mean of each group of FLOPs: a group ends where a run lies above its smallest by SAME_BUDGET."""
-    budget_M = np.empty(len(flops_M))
-    order, first = np.argsort(flops_M), 0
+def grouped(values_M, factor):
+    """Each value replaced by its group's geometric mean: a group ends where a value is `factor` above its smallest."""
+    group_M = np.empty(len(values_M))
+    order, first = np.argsort(values_M), 0
     for i in range(1, len(order) + 1):
-        if i == len(order) or flops_M[order[i]] > SAME_BUDGET * flops_M[order[first]]:
-            own_G = flops_M[order[first:i]]
-            budget_M[order[first:i]] = own_G[0] if own_G[0] == own_G[-1] else np.exp(np.log(own_G).mean())
+        if i == len(order) or values_M[order[i]] > factor * values_M[order[first]]:
+            own_G = values_M[order[first:i]]
+            group_M[order[first:i]] = own_G[0] if own_G[0] == own_G[-1] else np.exp(np.log(own_G).mean())
             first = i
-    return budget_M
+    return group_M
 
 
 def _cells(records, columns, family_M, budget_M, values):

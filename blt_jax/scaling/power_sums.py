@@ -34,12 +34,16 @@ class Term:
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-    """target = sum of terms. `delta` is where the Huber loss of log residuals turns from squares to sizes."""
+    """target = sum of terms. `delta` is where the Huber loss of log residuals turns from squares to sizes.
+
+    The grid of starts shares the mean level among the terms in all ratios of `levels`.
+    """
 
     name: str
     target: str
     terms: tuple[Term, ...]
     delta: float = 1e-3
+    levels: tuple[float, ...] = (1, 4, 16)
 
     @property
     def constants(self):
@@ -72,7 +76,7 @@ class Law:
 
     def starts(self, level):
         """starts_SxP: shares of the mean level among the terms, times each exponent's own starts."""
-        shares = [np.array(share) for share in itertools.product((1, 4, 16), repeat=len(self.terms))]
+        shares = [np.array(share) for share in itertools.product(self.levels, repeat=len(self.terms))]
         shares = {tuple(share / share.sum()) for share in shares}
         exponents = [p.starts for term in self.terms for p in term.powers if p.fixed is None]
         return np.array(
