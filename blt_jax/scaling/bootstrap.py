@@ -21,22 +21,24 @@ class Estimate:
     """
 
     value: float | None
-    low: float | None
-    high: float | None
-    share: float = 1.0
+    low: float | None = None
+    high: float | None = None
+    share: float | None = None
 
     def holds(self, value):
         """Whether the interval has `value` in it."""
         return self.low is not None and self.low <= value <= self.high
 
 
-def estimate(value, replicates_R):
+def estimate(value, replicates_R=()):
     """Estimate of `value` (NaN or None: none) from its replicates, of which NaN ones count in `share` only."""
     replicates_R = np.asarray(replicates_R, float)
     given = replicates_R[np.isfinite(replicates_R)]
     value = None if value is None or not np.isfinite(value) else float(value)
+    if not len(replicates_R):
+        return Estimate(value)
     if not len(given):
-        return Estimate(value, None, None, 0.0)
+        return Estimate(value, share=0.0)
     low, high = interval(given)
     return Estimate(value, float(low), float(high), len(given) / len(replicates_R))
 
@@ -66,7 +68,7 @@ def weights(cell_M, constants, draws, rng):
 
 def free(replicates_RxM):
     """Whether replicates differ at all: without, they are copies and an interval would be a lie."""
-    return len(replicates_RxM) > 0 and bool(np.nanmax(np.ptp(replicates_RxM, axis=0)) > 0)
+    return any(len(set(column[np.isfinite(column)].tolist())) > 1 for column in replicates_RxM.T)
 
 
 def _gamma(count, constants, draws, rng):

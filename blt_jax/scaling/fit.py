@@ -151,6 +151,58 @@ def fit(law, points, *, draws, seed, hold_out=3, targets_RxM=None):
     )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Allocation:
+    """The compute-optimal split of a budget C = 6 N D by a fitted CHINCHILLA law: N_opt ~ C^a, D_opt ~ C^(1 - a)."""
+
+    a: bootstrap.Estimate
+    budget: np.ndarray
+    params: tuple  # (low, value, high), each over the budgets; low and high None without intervals
+    data: tuple
+    loss: tuple
+    data_per_param: tuple
+
+
+def allocation(found, budgets):
+    """Allocation of FLOPs budgets by a LawFit of CHINCHILLA: where the law's slopes in N and in D are equal."""
+    law, budget_X = found.law, np.asarray(budgets, float)
+    told, spread = (law.uncentred(t, found.centre) for t in (found.theta_P, found.replicates_RxP))
+
+    def split(constants):
+        alpha, beta = constants["alpha"][:, None], constants["beta"][:, None]
+        ratio = alpha * constants["A"][:, None] / (beta * constants["B"][:, None])
+        params = ratio ** (1 / (alpha + beta)) * (budget_X / 6) ** (beta / (alpha + beta))
+        data = budget_X / (6 * params)
+        loss = constants["E"][:, None] + constants["A"][:, None] / params**alpha + constants["B"][:, None] / data**beta
+        return params, data, loss, data / params
+
+    bands = []
+    for values, replicates in zip(split(told), split(spread), strict=True):
+        low, high = bootstrap.interval(replicates) if len(replicates) else (None, None)
+        bands.append((low, values[0], high))
+    exponents = [one["beta"] / (one["alpha"] + one["beta"]) for one in (told, spread)]
+    return Allocation(bootstrap.estimate(exponents[0][0], exponents[1]), budget_X, *bands)
+
+
+def as_json(value):
+    """What a fit says, as JSON: dataclasses as objects, without the arrays that only predictions need."""
+    if isinstance(value, Law):
+        return str(value)
+    if dataclasses.is_dataclass(value):
+        names = (field.name for field in dataclasses.fields(value))
+        return {name: as_json(getattr(value, name)) for name in names if name not in _PREDICTION}
+    if isinstance(value, dict):
+        return {str(key): as_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [as_json(one) for one in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+_PREDICTION = ("theta_P", "replicates_RxP", "centre")
+
+
 def largest_budget(flops_M, rows):
     """mask_M of the rows at, or above, the largest budget that `rows` rows reach. A lone giant is no budget."""
     return flops_M > TOP * np.sort(flops_M)[-min(rows, len(flops_M))]

@@ -10,7 +10,7 @@ import numpy as np
 
 from blt_jax.config import ConfigError
 from blt_jax.scaling import bootstrap, fit
-from blt_jax.scaling.isoflop import robust_linear
+from blt_jax.scaling.power_law import robust_linear
 from blt_jax.scaling.power_sums import Law, Power, Term
 
 # Few points, each already a mean or a minimum: nearly least squares, with a guard against one that is far off.
@@ -55,7 +55,8 @@ def fit_frontier(points, *, draws, seed, ratio=None):
             refused.append(f"{budget:.3g} FLOPs: {error}")
             continue
         best_M |= np.isin(points.cell, cells)
-        found.append((FrontierPoint(float(budget), *point, bootstrap.estimate(bpb_R[0], bpb_R[1:])), bpb_R))
+        spread_R = bpb_R[1:] if bootstrap.free(weights_RxM) else ()
+        found.append((FrontierPoint(float(budget), *point, bootstrap.estimate(bpb_R[0], spread_R)), bpb_R))
     family = "/".join(points.families())
     if len(found) < len(FRONTIER.constants):
         told = f"{points.path}: family {family}: {len(found)} budgets give a point; {FRONTIER} needs three"
@@ -175,7 +176,7 @@ def _words(a, b, at, gap_X, low, high):
 def _saving(a, b, flops, draws):
     bpb = float(b.law.predict(flops=flops))
     needed = _flops_at(a.law, a.law.theta_P[None], np.array([bpb]))
-    spread = bootstrap.estimate(None, np.empty(0))
+    spread = bootstrap.estimate(None)
     if draws:
         bpb_R = b.law.predict_replicates(flops=flops)[:draws]
         spread = bootstrap.estimate(None, flops / _flops_at(a.law, a.law.replicates_RxP[:draws], bpb_R.ravel()))

@@ -16,8 +16,8 @@ from scipy import spatial
 
 from blt_jax.config import ConfigError
 from blt_jax.scaling import bootstrap, fit
-from blt_jax.scaling.isoflop import PowerLaw, power_law, robust_linear
 from blt_jax.scaling.points import grouped
+from blt_jax.scaling.power_law import PowerLaw, power_law, robust_linear
 from blt_jax.scaling.power_sums import Law, Power, Term
 
 JOINT = Law(
@@ -92,7 +92,8 @@ def fit_patch_laws(points, *, draws, seed):
         optima.append(optimum)
         patch_of_budget.append(patch_R)
         for patch, params_R, data_R in sizes:
-            own = (bootstrap.estimate(values_R[0], values_R[1:]) for values_R in (params_R, data_R))
+            free = slice(1, None if bootstrap.free(weights_RxM) else 1)
+            own = (bootstrap.estimate(values_R[0], values_R[free]) for values_R in (params_R, data_R))
             best_sizes.append(BestSize(float(budget), float(patch), *own))
             spread.append((params_R, data_R))
     laws = {"params": None, "data": None, "patch": None}
@@ -135,7 +136,7 @@ def _paraboloid(points, budget, weights_RxM):
     size_M, byte_M = np.log(points["params"]), np.log(points["data"])
     places = np.unique(np.stack([size_M, patch_M], 1), axis=0)
     refused = np.full(len(weights_RxM), np.nan)
-    none = bootstrap.estimate(None, refused[1:])
+    none = bootstrap.estimate(None)
     if len(places) < 6 or min(len(np.unique(column)) for column in places.T) < 3:
         word = "needs six different runs, of three sizes and three patch sizes"
         return Optimum(float(budget), len(places), none, none, none, word), refused, []
@@ -152,7 +153,8 @@ def _paraboloid(points, budget, weights_RxM):
     inside_R = bowl_R & (hull.find_simplex(np.nan_to_num(np.stack([x_R, t_R], 1), posinf=1e9, neginf=-1e9)) >= 0)
     keep = lambda values_R: np.where(inside_R, values_R, np.nan)  # noqa: E731
     params_R, patch_R = keep(np.exp(x0 + np.clip(x_R, -50, 50))), keep(np.exp(t0 + np.clip(t_R, -50, 50)))
-    told = [bootstrap.estimate(r[0], r[1:]) for r in (params_R, patch_R, keep(c0 + (cx * x_R + ct * t_R) / 2))]
+    free = slice(1, None if bootstrap.free(weights_RxM) else 1)
+    told = [bootstrap.estimate(r[0], r[free]) for r in (params_R, patch_R, keep(c0 + (cx * x_R + ct * t_R) / 2))]
     word = _word(bowl_R[0], inside_R[0], x_R[0] + x0, t_R[0] + t0, places)
     optimum = Optimum(float(budget), len(places), *told, word)
     sizes = []

@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
 from blt_jax.scaling import curves
+from blt_jax.scaling.isoflop import minimum
 
 # Okabe-Ito: told apart by colour-blind readers. Families keep their colour through the report.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -74,7 +75,7 @@ def isoflop(points, labels, convention):
             y = np.array([np.mean([p.bpb for p in g]) for g in groups])
             colour = colormaps["viridis"](shade[budget])
             axis.scatter(x, y, color=colour, label=f"{budget:.3g} FLOPs".replace("e+", "e"))
-            found = curves.isoflop_minimum(x, y)
+            found = minimum(x, y)
             if found.coefficients:
                 dense = np.geomspace(x.min(), x.max(), 60)
                 axis.plot(dense, np.polyval(found.coefficients, np.log(dense)), color=colour, lw=1)
