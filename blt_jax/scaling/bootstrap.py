@@ -1,9 +1,10 @@
-"""Bootstrap over runs and seeds by random weights, and the intervals read from its replicates.
+"""Bootstrap over runs and seeds, and the intervals read from its replicates.
 
-A replicate is a weight for every row of a table, not a list of drawn rows: each weight is a Gamma variable of mean 1,
-so every size and budget keeps some weight and a small grid never loses the three sizes that a parabola needs (the
-Bayesian bootstrap of Rubin, 1981, is the case of exponential weights). The variance is n / (n - p) for n runs and p
-constants, which repairs to first order what residuals of a fit lack of the noise.
+For a law over the whole table a replicate is a weight for every row, not a list of drawn rows: each weight is a Gamma
+variable of mean 1, so that no budget or size is ever lost (the Bayesian bootstrap of Rubin, 1981, is the case of
+exponential weights). For parabolas on a grid of sizes, a few runs each, a replicate has the residuals of all budgets
+dealt out anew. Both pay for the p constants that were fitted to n runs with a variance of n / (n - p), which repairs to
+first order what residuals lack of the noise; with few runs to spare intervals stay rather too narrow.
 """
 
 import dataclasses
@@ -64,6 +65,27 @@ def weights(cell_M, constants, draws, rng):
         share = _gamma(seeds, 1, draws, rng)
         drawn_RxM[:, run_M == run] *= share / np.maximum(share.mean(1, keepdims=True), 1e-12)
     return drawn_RxM
+
+
+def resampled(fitted_M, y_M, cell_M, constants, draws, rng):
+    """y_RxM with the relative residuals of runs dealt out anew, and within runs those of seeds.
+
+    Where runs are no more than constants, or have one seed each, that part does not vary.
+    """
+    _, run_M, seeds_of_run = np.unique(cell_M, return_inverse=True, return_counts=True)
+    runs, residual_M = len(seeds_of_run), y_M / fitted_M - 1
+    of_run_K = np.bincount(run_M, residual_M) / seeds_of_run
+    dealt_RxM = np.zeros((draws, len(y_M)))
+    if runs > constants:
+        of_run_K *= np.sqrt(runs / (runs - constants))
+        dealt_RxM += of_run_K[rng.integers(runs, size=(draws, runs))][:, run_M]
+    several_M = seeds_of_run[run_M] > 1
+    if several_M.any():
+        seeds_M = seeds_of_run[run_M][several_M]
+        apart_M = (residual_M - (np.bincount(run_M, residual_M) / seeds_of_run)[run_M])[several_M]
+        apart_M *= np.sqrt(seeds_M / (seeds_M - 1))
+        dealt_RxM[:, several_M] += apart_M[rng.integers(len(apart_M), size=(draws, len(apart_M)))]
+    return fitted_M * (1 + dealt_RxM)
 
 
 def free(replicates_RxM):

@@ -80,50 +80,58 @@ class IsoflopFit:
 
 def fit(points, *, draws, seed):
     """IsoflopFit of one family's Points. Raises ConfigError where no budget has three sizes."""
-    budgets = np.unique(points.budget)
-    by_budget = [points.where(points.budget == budget) for budget in budgets]
-    sizes = [len(np.unique(one["params"])) for one in by_budget]
-    if max(sizes) < 3:
+    rng, own = np.random.default_rng(seed), {}
+    for budget in np.unique(points.budget):
+        own[float(budget)] = points.budget == budget
+    sizes = {budget: len(np.unique(points["params"][own_M])) for budget, own_M in own.items()}
+    usable = [budget for budget in own if sizes[budget] >= 3]
+    if not usable:
         raise ConfigError(f"{points.path}: no budget has three sizes; a parabola needs them at one budget")
-    rng = np.random.default_rng(seed)
-    minima, size_RxM, data_RxM = [], [], []
-    for budget, count, one in zip(budgets, sizes, by_budget, strict=True):
-        if count < 3:
-            none = bootstrap.estimate(None)
-            minima.append(BudgetOptimum(float(budget), count, none, none, none, "too few sizes for a minimum"))
-            size_RxM.append(np.full(draws + 1, np.nan))
-            data_RxM.append(np.full(draws + 1, np.nan))
-            continue
-        weights_RxM = np.concatenate([np.ones((1, len(one))), bootstrap.weights(one.cell, 3, draws, rng)])
-        size_R, data_R, loss_R, word = _optimum(one, weights_RxM)
-        spread = draws if bootstrap.free(weights_RxM) else 0
-        told = [bootstrap.estimate(value_R[0], value_R[1 : spread + 1]) for value_R in (size_R, data_R, loss_R)]
-        minima.append(BudgetOptimum(float(budget), count, *told, word))
-        size_RxM.append(size_R)
-        data_RxM.append(data_R)
-    size_RxM, data_RxM = np.array(size_RxM).T, np.array(data_RxM).T
-    spread = draws if bootstrap.free(size_RxM[1:]) else 0
-    held = None
-    if np.isfinite(size_RxM[0]).sum() < 2:
+    fitted_M = np.full(len(points), np.nan)
+    for budget in usable:
+        x_M = np.log(points["params"][own[budget]])
+        design_Mx3 = _parabola(x_M - x_M.mean())
+        fitted_M[own[budget]] = design_Mx3 @ robust_linear(design_Mx3, points["loss"][own[budget]][None])[0]
+    inside_M = np.isfinite(fitted_M)
+    y_RxM = np.full((draws + 1, len(points)), np.nan)
+    y_RxM[0] = points["loss"]
+    y_RxM[1:, inside_M] = bootstrap.resampled(
+        fitted_M[inside_M], points["loss"][inside_M], points.cell[inside_M], 3 * len(usable), draws, rng
+    )
+    spread = draws if bootstrap.free(y_RxM[1:]) else 0
+    minima, size_RxK, data_RxK = [], np.full((draws + 1, len(own)), np.nan), np.full((draws + 1, len(own)), np.nan)
+    for k, (budget, own_M) in enumerate(own.items()):
+        if budget not in usable:
+            told, word = [bootstrap.estimate(None)] * 3, "too few sizes for a minimum"
+        else:
+            *values, word = _optimum(points.where(own_M), y_RxM[:, own_M])
+            size_RxK[:, k], data_RxK[:, k], _ = values
+            told = [bootstrap.estimate(value_R[0], value_R[1 : spread + 1]) for value_R in values]
+        minima.append(BudgetOptimum(budget, sizes[budget], *told, word))
+    if np.isfinite(size_RxK[0]).sum() < 2:
         return IsoflopFit(tuple(minima), None, None, None)
-    laws = [
-        power_law(name, {"flops": budgets}, values_RxM[0], values_RxM[1 : spread + 1], rng)
-        for name, values_RxM in (("params", size_RxM), ("data", data_RxM))
-    ]
-    found = np.flatnonzero(np.isfinite(size_RxM[0]))
-    if len(found) >= 3:
-        rest, last = found[:-1], found[-1]
-        below = power_law("params", {"flops": budgets[rest]}, size_RxM[0, rest], size_RxM[:0, rest], rng)
-        held = held_out(below.predict(budgets[[last]]), size_RxM[0, [last]], budgets[last])
-    return IsoflopFit(tuple(minima), *laws, held)
+    at = {"flops": np.array(list(own))}
+    laws = (
+        power_law(name, at, values_RxK[0], values_RxK[1 : spread + 1], rng)
+        for name, values_RxK in (("params", size_RxK), ("data", data_RxK))
+    )
+    return IsoflopFit(tuple(minima), *laws, _held_out(at["flops"], size_RxK[0], rng))
 
 
-def _optimum(points, weights_RxM):
+def _held_out(budget_K, size_K, rng):
+    found = np.flatnonzero(np.isfinite(size_K))
+    if len(found) < 3:
+        return None
+    rest, last = found[:-1], found[-1:]
+    below = power_law("params", {"flops": budget_K[rest]}, size_K[rest], np.empty((0, len(rest))), rng)
+    return held_out(below.predict(budget_K[last]), size_K[last], budget_K[last[0]])
+
+
+def _optimum(points, y_RxM):
     """(params_R, data_R, loss_R, word of the first) at one budget; NaN where refused."""
-    x_M, y_M = np.log(points["params"]), points["loss"]
+    x_M = np.log(points["params"])
     middle = x_M.mean()
-    theta_Rx3 = robust_linear(_parabola(x_M - middle), np.broadcast_to(y_M, weights_RxM.shape), weights_RxM)
-    x_R, loss_R, words = vertex(x_M, theta_Rx3, middle)
+    x_R, loss_R, words = vertex(x_M, robust_linear(_parabola(x_M - middle), y_RxM), middle)
     order = np.argsort(x_M, kind="stable")
     data_R = np.interp(x_R, x_M[order], np.log(points["data"])[order])
     return np.exp(x_R), np.exp(data_R), loss_R, str(words[0])

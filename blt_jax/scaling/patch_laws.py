@@ -85,14 +85,14 @@ def fit_patch_laws(points, *, draws, seed):
     """PatchFit of Points with params, data (bytes), flops, patch, loss. Raises ConfigError where runs are too few."""
     rng = np.random.default_rng(seed)
     optima, patch_of_budget, best_sizes, spread = [], [], [], []
+    loss_RxM = _replicates(points, draws, rng)
+    free = slice(1, None if bootstrap.free(loss_RxM[1:]) else 1)
     for budget in np.unique(points.budget):
-        one = points.where(points.budget == budget)
-        weights_RxM = bootstrap.weights(one.cell, 6, draws, rng)
-        optimum, patch_R, sizes = _paraboloid(one, budget, np.concatenate([np.ones((1, len(one))), weights_RxM]))
+        own_M = points.budget == budget
+        optimum, patch_R, sizes = _paraboloid(points.where(own_M), budget, loss_RxM[:, own_M], free)
         optima.append(optimum)
         patch_of_budget.append(patch_R)
         for patch, params_R, data_R in sizes:
-            free = slice(1, None if bootstrap.free(weights_RxM) else 1)
             own = (bootstrap.estimate(values_R[0], values_R[free]) for values_R in (params_R, data_R))
             best_sizes.append(BestSize(float(budget), float(patch), *own))
             spread.append((params_R, data_R))
@@ -130,20 +130,43 @@ def _held_out(at, params_M, rng):
     return fit.held_out(predicted_M, params_M[top_M], at["flops"].max())
 
 
-def _paraboloid(points, budget, weights_RxM):
-    """(Optimum, patch_R, [(patch, params_R, data_R)]) at one budget; the first replicate is the fit itself."""
-    patch_M = np.log(grouped(points["patch"], SAME_PATCH))
-    size_M, byte_M = np.log(points["params"]), np.log(points["data"])
+def _plane(points):
+    """(design_MxP of a paraboloid in (log size, log patch), its centre, the different places), or None: too few."""
+    size_M, patch_M = np.log(points["params"]), np.log(grouped(points["patch"], SAME_PATCH))
     places = np.unique(np.stack([size_M, patch_M], 1), axis=0)
-    refused = np.full(len(weights_RxM), np.nan)
-    none = bootstrap.estimate(None)
     if len(places) < 6 or min(len(np.unique(column)) for column in places.T) < 3:
-        word = "needs six different runs, of three sizes and three patch sizes"
-        return Optimum(float(budget), len(places), none, none, none, word), refused, []
-    x0, t0 = size_M.mean(), patch_M.mean()
-    x_M, t_M = size_M - x0, patch_M - t0
+        return None
+    x_M, t_M = size_M - size_M.mean(), patch_M - patch_M.mean()
     design_MxP = np.stack([np.ones_like(x_M), x_M, t_M, x_M**2, x_M * t_M, t_M**2], 1)
-    theta_RxP = robust_linear(design_MxP, np.broadcast_to(points["loss"], weights_RxM.shape), weights_RxM)
+    return design_MxP, (size_M.mean(), patch_M.mean()), places
+
+
+def _replicates(points, draws, rng):
+    """loss_RxM: the measured losses, then replicates around the paraboloids of all budgets."""
+    loss_M, fitted_M, constants = points["loss"], np.full(len(points), np.nan), 0
+    for budget in np.unique(points.budget):
+        own_M = points.budget == budget
+        plane = _plane(points.where(own_M))
+        if plane is not None:
+            fitted_M[own_M], constants = plane[0] @ robust_linear(plane[0], loss_M[own_M][None])[0], constants + 6
+    loss_RxM, of_M = np.tile(loss_M, (draws + 1, 1)), np.isfinite(fitted_M)
+    if of_M.any():
+        told = fitted_M[of_M], loss_M[of_M], points.cell[of_M]
+        loss_RxM[1:, of_M] = bootstrap.resampled(*told, constants, draws, rng)
+    return loss_RxM
+
+
+def _paraboloid(points, budget, loss_RxM, free):
+    """(Optimum, patch_R, [(patch, params_R, data_R)]) at one budget; the first replicate is the fit itself."""
+    plane, refused, none = _plane(points), np.full(len(loss_RxM), np.nan), bootstrap.estimate(None)
+    runs = len(set(points.cell.tolist()))
+    if plane is None:
+        word = "needs six different runs, of three sizes and three patch sizes"
+        return Optimum(float(budget), runs, none, none, none, word), refused, []
+    design_MxP, (x0, t0), places = plane
+    size_M, byte_M = np.log(points["params"]), np.log(points["data"])
+    patch_M = np.log(grouped(points["patch"], SAME_PATCH))
+    theta_RxP = robust_linear(design_MxP, loss_RxM)
     c0, cx, ct, cxx, cxt, ctt = theta_RxP.T
     determinant_R = 4 * cxx * ctt - cxt**2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -153,10 +176,9 @@ def _paraboloid(points, budget, weights_RxM):
     inside_R = bowl_R & (hull.find_simplex(np.nan_to_num(np.stack([x_R, t_R], 1), posinf=1e9, neginf=-1e9)) >= 0)
     keep = lambda values_R: np.where(inside_R, values_R, np.nan)  # noqa: E731
     params_R, patch_R = keep(np.exp(x0 + np.clip(x_R, -50, 50))), keep(np.exp(t0 + np.clip(t_R, -50, 50)))
-    free = slice(1, None if bootstrap.free(weights_RxM) else 1)
     told = [bootstrap.estimate(r[0], r[free]) for r in (params_R, patch_R, keep(c0 + (cx * x_R + ct * t_R) / 2))]
     word = _word(bowl_R[0], inside_R[0], x_R[0] + x0, t_R[0] + t0, places)
-    optimum = Optimum(float(budget), len(places), *told, word)
+    optimum = Optimum(float(budget), runs, *told, word)
     sizes = []
     for patch in np.unique(patch_M):
         own_M = patch_M == patch

@@ -12,6 +12,8 @@ import itertools
 import numpy as np
 from scipy import optimize, special
 
+STARTS = 40  # of the grid, those of lowest objective, that are followed to their end
+
 
 @dataclasses.dataclass(frozen=True)
 class Power:
@@ -124,7 +126,7 @@ def objective(theta_P, design_KxMxP, offset_KxM, log_y_M, weights_M, delta):
     return value, np.einsum("km,kmp->p", pull_KxM, design_KxMxP)
 
 
-def minimise(law, design, log_y_M, start_P, weights_M):
+def minimise(law, design, log_y_M, start_P, weights_M, passes=5):
     """(theta_P, Huber sum) of L-BFGS from one start, restarted from where it stopped until that gains nothing."""
     scale = 1 / law.delta**2
     best, theta_P = np.inf, start_P
@@ -133,7 +135,7 @@ def minimise(law, design, log_y_M, start_P, weights_M):
         value, gradient_P = objective(theta_P, *design, log_y_M, weights_M, law.delta)
         return value * scale, gradient_P * scale
 
-    for _ in range(5):
+    for _ in range(passes):
         found = optimize.minimize(
             scaled, theta_P, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "maxfun": 2000, "ftol": 1e-11}
         )
@@ -143,11 +145,15 @@ def minimise(law, design, log_y_M, start_P, weights_M):
     return theta_P, best / scale
 
 
-def fit(law, design, log_y_M, weights_M=None):
-    """(theta_P, Huber sum), the best from the law's whole grid of starts."""
-    weights_M = np.ones(len(log_y_M)) if weights_M is None else weights_M
+def fit(law, design, log_y_M):
+    """(theta_P, Huber sum): the best of one pass from each of the STARTS most promising starts of the grid, polished."""
+    weights_M = np.ones(len(log_y_M))
     starts_SxP = law.starts(np.exp(np.mean(log_y_M)))
-    return min((minimise(law, design, log_y_M, start, weights_M) for start in starts_SxP), key=lambda found: found[1])
+    at_S = [objective(start_P, *design, log_y_M, weights_M, law.delta)[0] for start_P in starts_SxP]
+    near = starts_SxP[np.argsort(at_S, kind="stable")[:STARTS]]
+    passed = (minimise(law, design, log_y_M, start_P, weights_M, passes=1) for start_P in near)
+    theta_P, _ = min(passed, key=lambda found: found[1])
+    return minimise(law, design, log_y_M, theta_P, weights_M)
 
 
 def refit(law, design, log_y_RxM, theta_P, weights_RxM):
