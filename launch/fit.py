@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import bootstrap, fit, frontier, isoflop, patch_laws, points
+from blt_jax.scaling import bootstrap, fit, fit_plots, frontier, isoflop, patch_laws, points
 from launch import flags as launch_flags
 
 NEEDED = {
@@ -62,7 +62,7 @@ def fit_each(table, seed, one):
 
 
 def fit_law(law, table, *, draws, seed, ratio=None, budget=None, inference=None):
-    """{name: result} of a law: dataclasses of blt_jax.scaling, by family or by pair of families."""
+    """{name: result} of a law: dataclasses of blt_jax.scaling by family, then crossings by pair of families."""
     how = {"draws": draws}
     if law == "chinchilla":
         return fit_each(table, seed, lambda own, seed: fit.fit(fit.CHINCHILLA, own, seed=seed, **how))
@@ -79,7 +79,7 @@ def fit_law(law, table, *, draws, seed, ratio=None, budget=None, inference=None)
         return fits
     if len(fits) < 2:
         raise ConfigError(f"{table.path}: one family, {next(iter(fits))!r}; a crossing needs two in column family")
-    return {f"{a} x {b}": frontier.crossing(fits[a], fits[b]) for a, b in combinations(fits, 2)}
+    return fits | {f"{a} x {b}": frontier.crossing(fits[a], fits[b]) for a, b in combinations(fits, 2)}
 
 
 def number(value):
@@ -205,10 +205,37 @@ def show_patch(found, answers):
     ]
 
 
-SHOW = {"chinchilla": show_chinchilla, "isoflop": show_isoflop, "frontier": show_frontier, "crossing": show_crossing}
+SHOW = {
+    fit.LawFit: show_chinchilla,
+    isoflop.IsoflopFit: show_isoflop,
+    frontier.FrontierFit: show_frontier,
+    frontier.Crossing: show_crossing,
+}
+
+
+def plot(law, found, table):
+    """The Figure of a law's results."""
+    if law == "chinchilla":
+        return fit_plots.chinchillas(found, table)
+    if law == "isoflop":
+        return fit_plots.isoflops(found)
+    if law == "patch":
+        return fit_plots.patches(found["patch"])
+    crossings = [one for one in found.values() if isinstance(one, frontier.Crossing)]
+    return fit_plots.frontiers([one for one in found.values() if one not in crossings], crossings, table)
+
+
+def check_outputs():
+    """Before minutes are spent: raises ConfigError for a picture of unknown kind or a folder that is not there."""
+    for flag, path in (("json", JSON.value), ("plot", PLOT.value)):
+        if path and not Path(path).absolute().parent.is_dir():
+            raise ConfigError(f"--{flag}={path}: there is no folder {str(Path(path).parent)!r}")
+    if PLOT.value and Path(PLOT.value).suffix not in (".svg", ".png", ".pdf"):
+        raise ConfigError(f"--plot={PLOT.value}: must end in .svg, .png or .pdf")
 
 
 def main(_):
+    check_outputs()
     law, draws, seed = LAW.value, BOOTSTRAP.value, SEED.value
     how = {"convention": CONVENTION.value, "entropy_model": ENTROPY_MODEL.value, "rename": columns(COLUMNS.value)}
     needed = NEEDED[law] + (("params", "data") if RATIO.value and law in ("frontier", "crossing") else ())
@@ -221,9 +248,11 @@ def main(_):
     if law == "patch":
         shown = show_patch(found["patch"], found["answers"])
     else:
-        shown = [line for name, one in found.items() for line in SHOW[law](name, one)]
+        shown = [line for name, one in found.items() for line in SHOW[type(one)](name, one)]
     console = Console(width=None if Console().is_terminal else 160)
     console.print(*shown, "; ".join(notes), sep="\n", highlight=False)
+    if PLOT.value:
+        plot(law, found, table).savefig(PLOT.value)
     if JSON.value:
         told = {"law": law, "points": POINTS.value, "rows": len(table), "notes": list(table.notes)}
         told["convention"] = CONVENTION.value
@@ -236,6 +265,7 @@ if __name__ == "__main__":
     POINTS = flags.DEFINE_string("points", None, "Table of runs: CSV, or a JSON list of records.", required=True)
     LAW = flags.DEFINE_enum("law", None, list(NEEDED), "Which law.", required=True)
     JSON = flags.DEFINE_string("json", "", "Also write the fit here, as JSON.")
+    PLOT = flags.DEFINE_string("plot", "", "Also draw the fit here: .svg, .png or .pdf.")
     COLUMNS = flags.DEFINE_string("columns", "", "Columns with other names: FIELD=COLUMN, with commas between.")
     FAMILIES = flags.DEFINE_list("families", [], "Only these families.")
     DROP_HIGHEST = flags.DEFINE_integer("drop_highest", 0, "Leave out this many rows of highest loss.", lower_bound=0)

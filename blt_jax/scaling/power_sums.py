@@ -146,7 +146,7 @@ def minimise(law, design, log_y_M, start_P, weights_M, passes=5):
 
 
 def fit(law, design, log_y_M):
-    """(theta_P, Huber sum): the best of one pass from each of the STARTS most promising starts of the grid, polished."""
+    """(theta_P, Huber sum): the best of one pass from each of the STARTS best starts of the grid, polished."""
     weights_M = np.ones(len(log_y_M))
     starts_SxP = law.starts(np.exp(np.mean(log_y_M)))
     at_S = [objective(start_P, *design, log_y_M, weights_M, law.delta)[0] for start_P in starts_SxP]

@@ -45,13 +45,14 @@ def fit(*arguments):
 
 
 def test_crossing_of_two_families(table, tmp_path):
-    code, page, complaint = fit(f"--points={table}", "--law=crossing", f"--json={tmp_path / 'o'}", "--bootstrap=60")
+    outputs = f"--json={tmp_path / 'o'}", f"--plot={tmp_path / 'o.svg'}"
+    code, page, complaint = fit(f"--points={table}", "--law=crossing", "--bootstrap=60", *outputs)
     assert code == 0, complaint
     told = json.loads((tmp_path / "o").read_text())
     assert told["bootstrap"] == {"draws": 60, "seed": 0, "level": 0.9, "over": "runs and seeds"}
-    ((name, found),) = told["fits"].items()
-    truth = 1e18 * (1 / 0.93) ** (1 / 0.03)
-    assert name == "blt-ps8 x blt-ps4" and found["budgets"][0]["low"] < truth < found["budgets"][0]["high"]
+    found, truth = told["fits"]["blt-ps8 x blt-ps4"], 1e18 * (1 / 0.93) ** (1 / 0.03)
+    assert list(told["fits"])[:2] == ["blt-ps8", "blt-ps4"] and (tmp_path / "o.svg").read_text().startswith("<?xml")
+    assert found["budgets"][0]["low"] < truth < found["budgets"][0]["high"]
     assert "90% intervals of 60 bootstrap draws over runs and seeds, seed 0" in " ".join(page.split())
     assert "blt-ps4 is better at small budgets; they cross at" in " ".join(page.split())
 
@@ -98,6 +99,8 @@ def test_chinchilla_of_a_plain_table(tmp_path):
         (["--law=frontier", "--columns=bpb"], "error: --columns='bpb': must be FIELD=COLUMN"),
         (["--law=frontier", "--columns=bpb=loss"], "error: .*no column 'loss', asked for as bpb; found: name, family"),
         (["--law=patch", "--families=blt-ps4"], "error: .*patch is 4 in every row"),
+        (["--law=isoflop", "--plot=x.gif"], "error: --plot=x.gif: must end in .svg, .png or .pdf"),
+        (["--law=isoflop", "--json=absent/x"], "error: --json=absent/x: there is no folder 'absent'"),
         (["--law=isoflop", "--drop_highest=200"], "error: .*cannot leave out 200 of 100 rows"),
     ],
 )
