@@ -83,16 +83,19 @@ class PatchFit:
 
 def fit_patch_laws(points, *, draws, seed):
     """PatchFit of Points with params, data (bytes), flops, patch, loss. Raises ConfigError where runs are too few."""
+    sizes = len(np.unique(grouped(points["patch"], SAME_PATCH)))
+    if sizes < 3:
+        raise ConfigError(f"{points.path}: {sizes} different patch sizes; laws with the patch size need three")
     rng = np.random.default_rng(seed)
     optima, patch_of_budget, best_sizes, spread = [], [], [], []
     loss_RxM = _replicates(points, draws, rng)
     free = slice(1, None if bootstrap.free(loss_RxM[1:]) else 1)
     for budget in np.unique(points.budget):
         own_M = points.budget == budget
-        optimum, patch_R, sizes = _paraboloid(points.where(own_M), budget, loss_RxM[:, own_M], free)
+        optimum, patch_R, best_of_patch = _paraboloid(points.where(own_M), budget, loss_RxM[:, own_M], free)
         optima.append(optimum)
         patch_of_budget.append(patch_R)
-        for patch, params_R, data_R in sizes:
+        for patch, params_R, data_R in best_of_patch:
             own = (bootstrap.estimate(values_R[0], values_R[free]) for values_R in (params_R, data_R))
             best_sizes.append(BestSize(float(budget), float(patch), *own))
             spread.append((params_R, data_R))

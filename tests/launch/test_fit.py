@@ -17,12 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """A points.csv of our report's columns: two families that cross, 5 budgets x 5 sizes, two seeds."""
+    """A points.csv of our report's columns: three families that cross, 5 budgets x 5 sizes, two seeds."""
     path, rng = tmp_path_factory.mktemp("fit") / "points.csv", np.random.default_rng(0)
     with path.open("w") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        for family, patch, gain, slope in (("blt-ps8", 8.0, 1.00, 0.16), ("blt-ps4", 4.0, 0.93, 0.13)):
+        families = ("blt-ps8", 8.0, 1.00, 0.16), ("blt-ps4", 4.0, 0.93, 0.13), ("blt-ps6", 6.0, 0.96, 0.15)
+        for family, patch, gain, slope in families:
             for budget in np.geomspace(1e18, 1e20, 5):
                 for i, place in enumerate((0.25, 0.5, 1, 2, 4)):
                     params = 0.05 * budget**0.5 * place * patch**0.5
@@ -51,7 +52,9 @@ def test_crossing_of_two_families(table, tmp_path):
     told = json.loads((tmp_path / "o").read_text())
     assert told["bootstrap"] == {"draws": 60, "seed": 0, "level": 0.9, "over": "runs and seeds"}
     found, truth = told["fits"]["blt-ps8 x blt-ps4"], 1e18 * (1 / 0.93) ** (1 / 0.03)
-    assert list(told["fits"])[:2] == ["blt-ps8", "blt-ps4"] and (tmp_path / "o.svg").read_text().startswith("<?xml")
+    assert list(told["fits"])[:3] == ["blt-ps8", "blt-ps4", "blt-ps6"] and (tmp_path / "o.svg").read_text().startswith(
+        "<?xml"
+    )
     assert found["budgets"][0]["low"] < truth < found["budgets"][0]["high"]
     assert "90% intervals of 60 bootstrap draws over runs and seeds, seed 0" in " ".join(page.split())
     assert "blt-ps4 is better at small budgets; they cross at" in " ".join(page.split())
@@ -69,8 +72,9 @@ def test_frontier_of_one_family_in_the_papers_flops(table, tmp_path):
 
 
 def test_isoflop(table, tmp_path):
-    code, page, _ = fit(f"--points={table}", "--law=isoflop", "--bootstrap=60", f"--json={tmp_path / 'o'}")
-    assert code == 0 and page.count("inside the grid") == 10
+    outputs = f"--json={tmp_path / 'o'}", f"--plot={tmp_path / 'o.png'}"
+    code, page, _ = fit(f"--points={table}", "--law=isoflop", "--bootstrap=60", *outputs)
+    assert code == 0 and (tmp_path / "o.png").stat().st_size > 10_000 and page.count("inside the grid") == 15
     for found in json.loads((tmp_path / "o").read_text())["fits"].values():
         exponent = found["params"]["exponents"]["flops"]
         assert exponent["low"] < 0.5 < exponent["high"] and exponent["value"] == pytest.approx(0.5, abs=0.02)
@@ -90,18 +94,40 @@ def test_chinchilla_of_a_plain_table(tmp_path):
     assert constants["E"]["value"] == pytest.approx(1.7, rel=0.01) and "N_opt ~ C^" in page
 
 
+def test_patch_laws_answer_at_an_inference_cost(table, tmp_path):
+    asked = [
+        "--budget=1e20",
+        "--inference=5e8",
+        "--bootstrap=4",
+        f"--json={tmp_path / 'o'}",
+        f"--plot={tmp_path / 'o.svg'}",
+    ]
+    code, page, complaint = fit(f"--points={table}", "--law=patch", *asked)
+    assert code == 0, complaint
+    told = json.loads((tmp_path / "o").read_text())["fits"]
+    free, asked = told["answers"]
+    assert asked["inference"] == 5e8 and asked["data"]["value"] == pytest.approx(1e20 / 1.5e9)
+    assert 4 <= asked["patch"]["value"] <= 8 and len(told["patch"]["optima"]) == 5
+    assert told["patch"]["params"]["exponents"]["flops"]["value"] == pytest.approx(0.5, abs=0.03)
+    assert told["patch"]["params"]["exponents"]["patch"]["value"] == pytest.approx(0.5, abs=0.1)
+    assert "best by the joint law" in page and (tmp_path / "o.svg").exists()
+
+
 @pytest.mark.parametrize(
     "arguments, line",
     [
         (["--law=chinchila"], "error: flag --law=chinchila: value should be one of"),
-        (["--law=frontier", "--families=bpe"], "error: --families=bpe: .*points.csv has blt-ps8, blt-ps4"),
+        (["--law=frontier", "--families=bpe"], "error: --families=bpe: .*points.csv has blt-ps8, blt-ps4, blt-ps6"),
         (["--law=crossing", "--families=blt-ps4"], "error: .*one family, 'blt-ps4'; a crossing needs two"),
         (["--law=frontier", "--columns=bpb"], "error: --columns='bpb': must be FIELD=COLUMN"),
         (["--law=frontier", "--columns=bpb=loss"], "error: .*no column 'loss', asked for as bpb; found: name, family"),
-        (["--law=patch", "--families=blt-ps4"], "error: .*patch is 4 in every row"),
+        (
+            ["--law=patch", "--families=blt-ps4"],
+            "error: .*1 different patch sizes; laws with the patch size need three",
+        ),
         (["--law=isoflop", "--plot=x.gif"], "error: --plot=x.gif: must end in .svg, .png or .pdf"),
         (["--law=isoflop", "--json=absent/x"], "error: --json=absent/x: there is no folder 'absent'"),
-        (["--law=isoflop", "--drop_highest=200"], "error: .*cannot leave out 200 of 100 rows"),
+        (["--law=isoflop", "--drop_highest=200"], "error: .*cannot leave out 200 of 150 rows"),
     ],
 )
 def test_mistakes_are_one_line(table, arguments, line):
