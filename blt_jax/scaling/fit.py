@@ -74,10 +74,11 @@ class HeldOut:
     predicted: float  # means over the runs held out
     measured: float
     error: float  # mean of predicted / measured - 1
-    largest: float  # largest absolute error of one run
+    largest: float  # the error of the run that is furthest off
 
 
 def held_out(predicted_M, measured_M, budget):
+    """HeldOut of predictions for the runs at a budget that the law has not seen."""
     error_M = np.asarray(predicted_M) / measured_M - 1
     means = float(np.mean(predicted_M)), float(np.mean(measured_M))
     return HeldOut(float(budget), len(error_M), *means, float(error_M.mean()), float(error_M[np.abs(error_M).argmax()]))

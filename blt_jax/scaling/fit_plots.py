@@ -26,6 +26,8 @@ def frontiers(fits, crossings=(), points=None):
             if budget.low is not None:
                 axis.axvspan(budget.low, budget.high, color="#444444", alpha=0.08, lw=0)
     axis.set(xlabel="training FLOPs", ylabel="bits per byte", xscale="log", yscale="log")
+    axis.yaxis.set_major_formatter("{x:.3g}")  # bits per byte span less than a decade: no powers of ten
+    axis.yaxis.set_minor_formatter("{x:.3g}")
     return _finished(figure, axis)
 
 

@@ -52,7 +52,7 @@ def fit_frontier(points, *, draws, seed, ratio=None):
         try:
             point, bpb_R, cells = _best(one, weights_RxM) if ratio is None else _at_ratio(one, weights_RxM, ratio)
         except ConfigError as error:
-            refused.append(f"{budget:.3g} FLOPs: {error}")
+            refused.append(f"{_short(budget)} FLOPs: {error}")
             continue
         best_M |= np.isin(points.cell, cells)
         spread_R = bpb_R[1:] if bootstrap.free(weights_RxM) else ()
@@ -166,11 +166,15 @@ def _words(a, b, at, gap_X, low, high):
     told = []
     for budget, _ in at:
         where = "within the measured budgets" if low <= budget <= high else "extrapolated, beyond the measured budgets"
-        told.append(f"at {budget:.3g} FLOPs, {where}")
+        told.append(f"at {_short(budget)} FLOPs, {where}")
     first, then = (b, a) if gap_X[0] < 0 else (a, b)
     return f"{first.family} is better at small budgets; they cross {'; '.join(told)}" + (
         f"; then {then.family} is better" if len(at) == 1 else ""
     )
+
+
+def _short(number):
+    return f"{number:.3g}".replace("e+", "e")
 
 
 def _saving(a, b, flops, draws):

@@ -140,7 +140,7 @@ def minimise(law, design, log_y_M, start_P, weights_M, passes=5):
             scaled, theta_P, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "maxfun": 2000, "ftol": 1e-11}
         )
         gain, best, theta_P = best - found.fun, min(best, found.fun), found.x
-        if gain < 1e-7 * best:
+        if gain < 1e-7 * max(best, 1e-3):  # in units of delta^2: a perfect fit need not be improved for ever
             break
     return theta_P, best / scale
 
