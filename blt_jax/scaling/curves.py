@@ -1,4 +1,4 @@
-"""Points of a study, and what may be read from them: envelopes, isoFLOP minima, honest comparisons.
+"""Points of a study, and what may be read from them: envelopes, honest comparisons.
 
 Reads run folders only; needs no device.
 """
@@ -79,31 +79,6 @@ def envelope(points, family):
         if own == family and (budget not in best or bpb < best[budget][0]):
             best[budget] = (bpb, group)
     return [(budget, *best[budget]) for budget in sorted(best)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Minimum:
-    """Of a parabola in log N through the sizes at one budget. `word` says in plain words what was found."""
-
-    parameters: float | None
-    bpb: float | None
-    word: str
-    coefficients: tuple[float, ...] | None = None
-
-
-def isoflop_minimum(parameters, bpb):
-    """Minimum over size at one budget, from at least three sizes; None values where it is not in the grid."""
-    order = np.argsort(parameters)
-    x, y = np.log(np.asarray(parameters, float)[order]), np.asarray(bpb, float)[order]
-    if len(x) < 3:
-        return Minimum(None, None, "too few sizes for a minimum")
-    fit = np.polyfit(x, y, 2)
-    inside = fit[0] > 0 and x[0] < -fit[1] / (2 * fit[0]) < x[-1]
-    if inside:
-        at = -fit[1] / (2 * fit[0])
-        return Minimum(float(np.exp(at)), float(np.polyval(fit, at)), "inside the grid", tuple(fit))
-    towards = "smaller" if y[0] < y[-1] else "larger"
-    return Minimum(None, None, f"outside the grid, towards {towards} models", tuple(fit))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,13 +9,15 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
 from blt_jax.scaling import curves
+from blt_jax.scaling.isoflop import minimum
 
 # Okabe-Ito: told apart by colour-blind readers. Families keep their colour through the report.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = {"encoder": "#56B4E9", "pooling": "#E69F00", "latent": "#0072B2", "decoder": "#009E73", "head": "#999999"}
 
 
-def _axes(width, height, rows=1, columns=1, **how):
+def panels(width, height, rows=1, columns=1, **how):
+    """(Figure, its axes by row and column), inches."""
     figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **how)
     for axis in axes.flat:
@@ -40,7 +42,7 @@ def _log_ticks(axis, values):
 
 def scaling(points, labels, colours, convention):
     """BPB against training FLOPs: all runs, each family's best size, and the same with entropy scoring added."""
-    figure, [[axis]] = _axes(8.5, 4.2)
+    figure, [[axis]] = panels(8.5, 4.2)
     for family, label in labels.items():
         own = [p for p in points if p.family == family]
         axis.scatter([p.flops(convention) for p in own], [p.bpb for p in own], color=colours[family], s=14, alpha=0.4)
@@ -62,7 +64,7 @@ def scaling(points, labels, colours, convention):
 
 def isoflop(points, labels, convention):
     """BPB against size at each budget, a panel per family, with the minimum where it lies inside the grid."""
-    figure, axes = _axes(3.6 * len(labels), 3.8, 1, len(labels), sharey=True)
+    figure, axes = panels(3.6 * len(labels), 3.8, 1, len(labels), sharey=True)
     budgets = sorted({p.budget for p in points})
     shade = {b: (0.1 + 0.75 * i / max(len(budgets) - 1, 1)) for i, b in enumerate(budgets)}
     for axis, (family, label) in zip(axes[0], labels.items(), strict=True):
@@ -74,7 +76,7 @@ def isoflop(points, labels, convention):
             y = np.array([np.mean([p.bpb for p in g]) for g in groups])
             colour = colormaps["viridis"](shade[budget])
             axis.scatter(x, y, color=colour, label=f"{budget:.3g} FLOPs".replace("e+", "e"))
-            found = curves.isoflop_minimum(x, y)
+            found = minimum(x, y)
             if found.coefficients:
                 dense = np.geomspace(x.min(), x.max(), 60)
                 axis.plot(dense, np.polyval(found.coefficients, np.log(dense)), color=colour, lw=1)
@@ -89,7 +91,7 @@ def isoflop(points, labels, convention):
 
 def patch_lengths(headers, labels, colours):
     """Share of patches of each length, per patched family."""
-    figure, [[axis]] = _axes(8.5, 3.4)
+    figure, [[axis]] = panels(8.5, 3.4)
     for family, header in headers.items():
         counts = np.array(header["patch_lengths"][1:33], float)
         mean = header["text_bytes_per_patch"]
@@ -107,7 +109,7 @@ def flops_per_byte(points, labels, convention, entropy_model):
     for p in sorted(points, key=lambda p: p.parameters):
         first.setdefault((p.family, p.size), p)
     bars = [first[key] for family in labels for key in first if key[0] == family]
-    figure, [[axis]] = _axes(8.5, 4)
+    figure, [[axis]] = panels(8.5, 4)
     bottom = np.zeros(len(bars))
     for part, colour in LINES.items():
         heights = np.array([p.cost["forward_flops_per_byte"][convention][part] for p in bars])
@@ -128,7 +130,7 @@ def flops_per_byte(points, labels, convention, entropy_model):
 
 def training(points, labels, colours):
     """Training BPB against bytes at the largest budget, each family's best size."""
-    figure, [[axis]] = _axes(8.5, 3.8)
+    figure, [[axis]] = panels(8.5, 3.8)
     for family, label in labels.items():
         best = curves.envelope(points, family)
         if not best:

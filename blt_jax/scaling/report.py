@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from blt_jax.scaling import curves, plots
+from blt_jax.scaling import curves, isoflop, plots
 
 COLUMNS = (
     "name family size seed budget parameters non_embedding_parameters bytes_per_unit "
@@ -120,7 +120,7 @@ def _minima(points, labels):
         for budget in sorted({p.budget for p in points if p.family == family}):
             groups = [g for (f, _, b), g in curves.mean_over_seeds(points).items() if f == family and b == budget]
             means = [sum(p.bpb for p in g) / len(g) for g in groups]
-            found = curves.isoflop_minimum([g[0].parameters for g in groups], means)
+            found = isoflop.minimum([g[0].parameters for g in groups], means)
             row = {"family": family, "budget": budget, "parameters": found.parameters, "bpb": found.bpb}
             rows.append(row | {"word": found.word})
     return rows

@@ -1,4 +1,4 @@
-"""What may be read from points: minima, envelopes, and claims that stay inside the noise."""
+"""What may be read from points: envelopes, and claims that stay inside the noise."""
 
 import json
 
@@ -23,19 +23,6 @@ def point(folder, family, bpb, size="s", budget=1e10, seed=0, parameters=100, no
 
 def hash_of(text):
     return sum(map(ord, text))
-
-
-def test_minimum_inside_and_outside():
-    sizes = np.array([1e5, 4e5, 1e6, 4e6])
-    inside = curves.isoflop_minimum(sizes, 2 + (np.log(sizes) - np.log(5e5)) ** 2)
-    assert inside.parameters == pytest.approx(5e5, rel=1e-6) and inside.bpb == pytest.approx(2)
-    falling = curves.isoflop_minimum(sizes, 9 - np.log(sizes) / 3)
-    assert falling.parameters is None and "larger" in falling.word
-    rising = curves.isoflop_minimum(sizes, np.log(sizes))
-    assert rising.parameters is None and "smaller" in rising.word
-    arch = curves.isoflop_minimum(sizes, -((np.log(sizes) - np.log(5e5)) ** 2))
-    assert arch.parameters is None, "a maximum is no minimum"
-    assert "too few" in curves.isoflop_minimum(sizes[:2], [1, 2]).word
 
 
 def test_envelope_takes_the_best_size_of_each_budget(tmp_path):
