@@ -369,10 +369,21 @@ class Run:
 # ---------------------------------------------------------------- study
 
 
+def _positive(budgets):
+    """Budgets as floats."""
+    budgets = tuple(float(b) for b in budgets)
+    _need(all(b > 0 for b in budgets), "budgets", budgets, "must be positive")
+    return budgets
+
+
 @dataclasses.dataclass(frozen=True)
 class Size:
     model: Model
     learning_rate: float  # peak, at this size
+    budgets: tuple[float, ...] = later(())  # training FLOPs of this size's runs; (): the study's
+
+    def __post_init__(self):
+        object.__setattr__(self, "budgets", _positive(self.budgets))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -382,11 +393,13 @@ class Family:
     sizes: dict[str, Size]
     patching: Patching | None = None
     label: str = ""  # name in plots; "": the family's key
+    tokenizer: Tokenizer | None = later(None)  # of a family of token models; None: the study's
 
     def __post_init__(self):
         _need(bool(self.sizes), "sizes", self.sizes, "a family needs at least one size")
         units = sorted({getattr(entry.model, "unit", "patch") for entry in self.sizes.values()})
         _need(len(units) == 1, "sizes", units, "the models of a family read the same: bytes, tokens or patches")
+        _need(self.tokenizer is None or units == ["token"], "tokenizer", units, "only token models have a tokenizer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -402,7 +415,7 @@ class EntropyModel:
 class Study:
     name: str
     families: dict[str, Family]
-    budgets: tuple[float, ...]  # training FLOPs of each run, in `convention`
+    budgets: tuple[float, ...]  # training FLOPs of each run, in `convention`, where a size names none
     entropy_model: EntropyModel
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
@@ -417,10 +430,11 @@ class Study:
     sample_bytes: int = 320  # length of the text that the report shows cut into patches
 
     def __post_init__(self):
-        object.__setattr__(self, "budgets", tuple(float(b) for b in self.budgets))
+        object.__setattr__(self, "budgets", _positive(self.budgets))
         object.__setattr__(self, "seeds", tuple(self.seeds))
-        _need(bool(self.budgets), "budgets", self.budgets, "a study needs at least one FLOP budget")
-        _need(all(b > 0 for b in self.budgets), "budgets", self.budgets, "must be positive")
+        sizes = [size for family in self.families.values() for size in family.sizes.values()]
+        budgeted = bool(self.budgets) or all(size.budgets for size in sizes)
+        _need(budgeted, "budgets", self.budgets, "a study needs at least one FLOP budget, or each of its sizes does")
         _need(bool(self.seeds), "seeds", self.seeds, "a study needs at least one seed")
         _need(bool(self.families), "families", self.families, "a study needs at least one family")
         _choice("convention", self.convention, ("paper", "exact"))

@@ -93,10 +93,19 @@ def prepare(study: Study, folder):
     began = time.monotonic()
     store_folder = folder / "store"
     stores, skips = stages.store(study.data, store_folder)
-    token_model, per_token = None, None
-    models = [size.model for family in study.families.values() for size in family.sizes.values()]
-    if any(isinstance(model, Lm) and model.unit == "token" for model in models):
-        token_model, per_token = stages.tokenizer(study, stores, folder / "tokenizer")
+    token_models, tokenizers = {}, {}
+    for name, family in study.families.items():
+        model = next(iter(family.sizes.values())).model
+        if isinstance(model, Lm) and model.unit == "token":
+            path = grid.tokenizer_file(study, name)
+            if path not in tokenizers:
+                tokenizers[path] = stages.tokenizer(family.tokenizer or study.tokenizer, stores, folder / path)
+            token_models[name] = tokenizers[path][0]
+
+    only_tokenizer = None  # with several, each family's facts tell its own
+    if len(tokenizers) == 1:
+        ((made, per_token),) = tokenizers.values()
+        only_tokenizer = {"vocab": made.vocab, "bytes_per_token": per_token}
 
     entropy = None
     needing = [f.patching for f in study.families.values() if f.patching and f.patching.needs_entropies]
@@ -114,10 +123,10 @@ def prepare(study: Study, folder):
         stores = stages.entropies(run_folder, stores, store_folder, needing[0].newline_reset)
         entropy = stages.entropy_facts(study, run, json.loads((run_folder / "result.json").read_text()))
 
-    facts = stages.facts(study, stores, store_folder, token_model)
+    facts = stages.facts(study, stores, store_folder, token_models)
     write_json(folder / "sample.json", stages.sample(study, facts, stores))
     shared = {
-        "tokenizer": token_model and {"vocab": token_model.vocab, "bytes_per_token": per_token},
+        "tokenizer": only_tokenizer,
         "entropy_model": entropy,
         "corpus": {
             **{split: {"documents": len(one), "text_bytes": one.text_bytes} for split, one in stores.items()},

@@ -105,7 +105,9 @@ def test_head_some_positions_at_a_time(name, part, monkeypatch):
     np.testing.assert_allclose(cut, whole, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), in_parts, gradient)
     shapes = {
-        v.aval.shape for e in _equations(jax.make_jaxpr(jax.grad(lambda p: total(p)[0]))(params).jaxpr) for v in e.outvars
+        v.aval.shape
+        for e in _equations(jax.make_jaxpr(jax.grad(lambda p: total(p)[0]))(params).jaxpr)
+        for v in e.outvars
     }
     assert not {s for s in shapes if s[-1:] == (model.vocab,) and np.prod(s) > ROWS * part * model.vocab}
 
