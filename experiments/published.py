@@ -34,6 +34,11 @@ def budget(config, unit, text_bytes, *, context=CONTEXT, convention="paper"):
     return training(forward) * text_bytes
 
 
+def key(number):
+    """A number as part of a config key, which may hold no dot: 4p5."""
+    return f"{number:g}".replace(".", "p")
+
+
 def size(config, budgets=()):
     return of(Size, model=config, learning_rate=RATE, budgets=tuple(budgets))
 

@@ -42,6 +42,11 @@ def _unit(model):
     return model.unit
 
 
+def bytes_per_token(vocab):
+    """What to expect of BPE: 3.7 at 32k entries, 4.4 at 128k (Llama 2 and 3), log-linear between and beyond."""
+    return max(1.5, 3.7 + (4.4 - 3.7) * math.log(vocab / 32_000) / math.log(4))
+
+
 def assumed_facts(study: Study):
     """FamilyFacts from targets and the literature, marked as not measured."""
     found = {}
@@ -51,8 +56,8 @@ def assumed_facts(study: Study):
             known = {"strided": patching.stride, "space": SPACE_PATCH, "byte": 1.0}
             unit = float(known.get(patching.rule) or patching.target or SPACE_PATCH)
             unit = min(unit, patching.max_length or unit)
-        elif model.unit == "token":  # 3.7 bytes at 32k entries, 4.4 at 128k, log-linear between and beyond
-            unit = max(1.5, 3.7 + (4.4 - 3.7) * math.log(model.vocab / 32_000) / math.log(4))
+        elif model.unit == "token":
+            unit = bytes_per_token(model.vocab)
         else:
             unit = 1.0
         rows = study.data.row_bytes
