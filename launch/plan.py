@@ -1,4 +1,4 @@
-"""Print a study's runs: what each is, costs and needs. No device, no data, no tokenizer: a 8B grid takes seconds.
+"""Print a study's runs: what each is, costs and needs. No device, data or tokenizer: an 8B grid takes seconds.
 
     python -m launch.plan --config=experiments/quickstart.py
     python -m launch.plan --config=experiments/compute_optimal.py --hardware=h100 --devices=256 --mfu=0.4 --details

@@ -18,7 +18,7 @@ from blt_jax.eval import entropy
 from blt_jax.flops import analytic
 from blt_jax.patching import rules
 from blt_jax.patching.calibrate import Calibration, calibrate
-from blt_jax.scaling.grid import FamilyFacts
+from blt_jax.scaling.grid import FamilyFacts, tokenizer_file
 from blt_jax.train.checkpoint import load_params
 
 SPLITS = ("train", "validation")
@@ -67,6 +67,25 @@ def tokenizer(config: Tokenizer, stores, path):
     tokens = sum(len(made.encode(validation.text(i))) - 2 for i in range(len(validation)))
     say(f"tokenizer: {made.vocab:,} entries, {validation.text_bytes / tokens:.3f} bytes per token on validation")
     return made, validation.text_bytes / tokens
+
+
+def tokenizers(study: Study, stores, folder):
+    """The `bpe.Bpe` of each family of token models, and what plan.json tells of the one tokenizer of a study.
+
+    With several tokenizers that is None: each family's facts tell its own bytes per token.
+    """
+    made = {}  # by path: families without a tokenizer of their own share the study's
+    of_family = {}
+    for name, family in study.families.items():
+        if getattr(next(iter(family.sizes.values())).model, "unit", "") == "token":
+            path = tokenizer_file(study, name)
+            if path not in made:
+                made[path] = tokenizer(family.tokenizer or study.tokenizer, stores, Path(folder) / path)
+            of_family[name] = made[path][0]
+    if len(made) != 1:
+        return of_family, None
+    ((one, per_token),) = made.values()
+    return of_family, {"vocab": one.vocab, "bytes_per_token": per_token}
 
 
 def indexes(stores, folder, name, positions, **how):

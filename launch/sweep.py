@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from blt_jax.config import ConfigError, Lm, Study, build, differences, fingerprint, to_dict
+from blt_jax.config import ConfigError, Study, build, differences, fingerprint, to_dict
 from blt_jax.data.store import write_json
 from blt_jax.scaling import grid
 from blt_jax.train.lease import Lease
@@ -93,19 +93,7 @@ def prepare(study: Study, folder):
     began = time.monotonic()
     store_folder = folder / "store"
     stores, skips = stages.store(study.data, store_folder)
-    token_models, tokenizers = {}, {}
-    for name, family in study.families.items():
-        model = next(iter(family.sizes.values())).model
-        if isinstance(model, Lm) and model.unit == "token":
-            path = grid.tokenizer_file(study, name)
-            if path not in tokenizers:
-                tokenizers[path] = stages.tokenizer(family.tokenizer or study.tokenizer, stores, folder / path)
-            token_models[name] = tokenizers[path][0]
-
-    only_tokenizer = None  # with several, each family's facts tell its own
-    if len(tokenizers) == 1:
-        ((made, per_token),) = tokenizers.values()
-        only_tokenizer = {"vocab": made.vocab, "bytes_per_token": per_token}
+    token_models, told_tokenizer = stages.tokenizers(study, stores, folder)
 
     entropy = None
     needing = [f.patching for f in study.families.values() if f.patching and f.patching.needs_entropies]
@@ -126,7 +114,7 @@ def prepare(study: Study, folder):
     facts = stages.facts(study, stores, store_folder, token_models)
     write_json(folder / "sample.json", stages.sample(study, facts, stores))
     shared = {
-        "tokenizer": only_tokenizer,
+        "tokenizer": told_tokenizer,
         "entropy_model": entropy,
         "corpus": {
             **{split: {"documents": len(one), "text_bytes": one.text_bytes} for split, one in stores.items()},
