@@ -5,6 +5,7 @@ TPU topology (`jax.experimental.topologies`, with libtpu's own compiler) or are 
 """
 
 import dataclasses
+import math
 import re
 import time
 
@@ -97,53 +98,79 @@ _OPERATION = re.compile(r"= (.*?) ([a-z][\w-]*)\(")
 _CALLED = re.compile(r"(body|calls|to_apply|condition)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_CONSTANT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 
 
-def collectives(text):
-    """Collectives of an HLO module by kind, those in loops as often as the loop runs.
+@dataclasses.dataclass
+class _Computation:
+    collectives: list = dataclasses.field(default_factory=list)  # (kind, bytes, channel or None)
+    calls: list = dataclasses.field(default_factory=list)  # (computation, how often; for a loop's body its condition)
+    constants: list = dataclasses.field(default_factory=list)  # whole numbers, which a loop's condition counts up to
 
-    A compiler may make its own of them (TPU's does: loops of permutes, collectives inside custom calls); what is
-    told is what the text names.
+
+def collectives(text):
+    """{kind: {"ops", "times", "bytes"}} of an HLO module; those in loops as often as the loop runs.
+
+    A collective that the compiler overlaps with other work is named in several pieces with one channel: it counts
+    once. A loop runs as often as the compiler notes, else up to the one constant in its condition. A compiler may
+    make its own of a collective, loops of permutes for instance: what is told is what the text names.
     """
     inside, entry = _computations(text)
-    found = {}
+    runs = {}  # (kind, channel or place): (bytes, times)
 
     def walk(name, times):
-        operations, calls = inside.get(name, ((), ()))
-        for kind, size in operations:
-            one = found.setdefault(kind, {"ops": 0, "times": 0, "bytes": 0})
-            one["ops"] += 1
-            one["times"] += times
-            one["bytes"] += times * size
-        for called, trips in calls:
+        one = inside.get(name, _Computation())
+        for place, (kind, size, channel) in enumerate(one.collectives):
+            key = (kind, channel or (name, place))
+            most = max((size, times), runs.get(key, (0, 0)), key=lambda run: run[0] * run[1])
+            runs[key] = most if channel else (size, times + runs.get(key, (0, 0))[1])
+        for called, trips in one.calls:
+            if isinstance(trips, str):
+                limits = set(inside[trips].constants) if trips in inside else ()
+                trips = limits.pop() if len(limits) == 1 else 1
             walk(called, times * trips)
 
     walk(entry, 1)
+    found = {}
+    for (kind, _), (size, times) in runs.items():
+        one = found.setdefault(kind, {"ops": 0, "times": 0, "bytes": 0})
+        one["ops"] += 1
+        one["times"] += times
+        one["bytes"] += times * size
     return found
 
 
 def _computations(text):
-    """({computation: ([(kind, bytes)], [(computation that it calls, times)])}, the entry's name)."""
-    inside, entry, operations, calls = {}, None, [], []
+    """({name: _Computation}, the entry's name)."""
+    inside, entry, one = {}, None, _Computation()
     for line in text.splitlines():
         header = _COMPUTATION.match(line)
         if header:
-            operations, calls = inside[header[2]] = [], []
+            one = inside[header[2]] = _Computation()
             entry = header[2] if header[1] else entry
             continue
+        constant = _CONSTANT.search(line)
+        if constant:
+            one.constants.append(int(constant[1]))
         operation = _OPERATION.search(line)
         if not operation:
             continue
         kind = operation[2].removesuffix("-start")
         if kind in COLLECTIVES:
-            operations.append((kind, _result_bytes(operation[1], operation[2].endswith("-start"))))
+            channel = _CHANNEL.search(line)
+            size = _result_bytes(operation[1], operation[2].endswith("-start"))
+            one.collectives.append((kind, size, channel and channel[1]))
+        called = dict(_CALLED.findall(line))
         trips = _TRIPS.search(line)
-        for how, called in _CALLED.findall(line):
-            if how != "to_apply" or kind == "call":  # else the sum of a reduction
-                calls.append((called, int(trips[1]) if trips and how == "body" else 1))
+        for how, name in called.items():
+            if how == "body":
+                one.calls.append((name, int(trips[1]) if trips else called.get("condition", 1)))
+            elif how != "to_apply" or kind == "call":  # else the sum of a reduction
+                one.calls.append((name, 1))
         for branches in _BRANCHES.findall(line):
-            calls.extend((name.strip().lstrip("%"), 1) for name in branches.split(","))
+            one.calls.extend((name.strip().lstrip("%"), 1) for name in branches.split(","))
     return inside, entry
 
 
@@ -152,8 +179,5 @@ def _result_bytes(shape, started):
     sizes = []
     for kind, dimensions in _ARRAY.findall(shape):
         bits = _BITS.get(kind) or int(re.search(r"\d+$", kind)[0])
-        count = 1
-        for dimension in filter(None, dimensions.split(",")):
-            count *= int(dimension)
-        sizes.append(count * bits // 8)
+        sizes.append(math.prod(int(n) for n in dimensions.split(",") if n) * bits // 8)
     return max(sizes, default=0) if started else sum(sizes)

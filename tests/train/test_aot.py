@@ -28,8 +28,13 @@ HLO = """HloModule jit_step, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
 }
 
 %outer (p: (s32[], f32[8])) -> (s32[], f32[8]) {
-  %while.2 = (s32[]) while(%init), condition=%test, body=%inner, backend_config={"known_trip_count":{"n":"5"}}
+  %while.2 = (s32[]) while(%init), condition=%up_to_5, body=%inner
   %fusion = f32[8]{0} fusion(%y), kind=kLoop, calls=%fused
+}
+
+%up_to_5 (p: (s32[], bf16[4,16])) -> pred[] {
+  %constant.4 = s32[]{:T(128)} constant(5)
+  ROOT %lt.1 = pred[] compare(%i, %constant.4), direction=LT
 }
 
 %test (p: (s32[], f32[8])) -> pred[] {
@@ -37,11 +42,12 @@ HLO = """HloModule jit_step, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
 }
 
 %fused (q: f32[8]) -> f32[8] {
-  %all-reduce.9 = f32[8]{0} all-reduce(%q), replica_groups={{0,1}}, to_apply=%sum
+  %all-reduce.9 = f32[8]{0} all-reduce(%q), channel_id=7, replica_groups={{0,1}}, to_apply=%sum
 }
 
 ENTRY %main (arg: f32[8]) -> f32[8] {
   %while.1 = (s32[]) while(%start), condition=%test, body=%outer, backend_config={"known_trip_count":{"n":"3"}}
+  %all-reduce.10 = f32[8]{0} all-reduce(%q), channel_id=7, replica_groups={{0,1}}, to_apply=%sum
   %reduce-scatter-start = (f32[8]{0}, f32[2]{0}) reduce-scatter-start(%z), to_apply=%sum
   %all-reduce.8 = (f32[8]{0}, u8[3]{0}) all-reduce(%a, %b), to_apply=%sum
 }
