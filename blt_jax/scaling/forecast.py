@@ -2,13 +2,14 @@
 
 import dataclasses
 
-from blt_jax.config import Blt
+from blt_jax.config import Blt, ConfigError
 from blt_jax.flops import hardware, memory
 from blt_jax.scaling.grid import PlannedRun
 
 # Backend of self-attention on each maker's devices (`nn.attention.backend_of`; a test holds the two together).
 ATTENTION = {"tpu": "splash", "gpu": "banded"}
 CONVENTION = "exact"  # of the FLOPs that hours stand on: MFU as usually reported (`flops.hardware.mfu`)
+ROOM = 0.9  # of a device's memory, at most, so that a plan holds
 HEAD_LOGITS = 2**25  # `models.head.LOGITS`, which this layer cannot import; the same test
 
 
@@ -29,10 +30,17 @@ def forecast(one: PlannedRun, machine: Machine):
     """JSON values: mesh, memory (bytes by line), fits, hours, device_hours, entropy_model_hours.
 
     Hours are training FLOPs in `exact` / (devices x peak x MFU); scoring the training bytes with the entropy model
-    is a line of its own at the same MFU. Raises ConfigError where the run's mesh does not fit so many devices.
+    is a line of its own at the same MFU. Raises ConfigError where the run's mesh, or the rows of its batch, do not fit
+    so many devices.
     """
     run, fact = one.run, one.fact
     mesh = memory.axes(run.mesh, machine.devices)
+    at_a_time = mesh[0] * mesh[1] * max(1, run.train.device_rows)
+    if run.train.rows % at_a_time:
+        raise ConfigError(
+            f"{one.name}: train.rows = {run.train.rows} is no multiple of {at_a_time}, what {machine.devices} devices "
+            "take at a time; name fewer devices, or change train.rows or train.device_rows"
+        )
     used = memory.per_device(
         run.model,
         run.train,
@@ -55,17 +63,12 @@ def forecast(one: PlannedRun, machine: Machine):
 
 
 def fewest_devices(one: PlannedRun, machine: Machine, most=2**14):
-    """The fewest devices, a power of two, whose memory holds the run with a tenth to spare; None up to `most`.
-
-    Row counts that do not divide are passed over: with `train.device_rows` every device takes as many in one go.
-    """
-    count = 1
-    while count <= most:
-        rows_each = one.run.train.rows / count
-        whole = rows_each >= max(1, one.run.train.device_rows) and rows_each % max(1, one.run.train.device_rows) == 0
-        if whole:
+    """The fewest devices, a power of two, whose memory holds the run with a tenth to spare; None up to `most`."""
+    for count in (2**power for power in range(most.bit_length())):
+        try:
             there = forecast(one, dataclasses.replace(machine, devices=count))
-            if there["memory"]["total"] <= 0.9 * machine.device.hbm_bytes:
-                return count
-        count *= 2
+        except ConfigError:  # its mesh or its rows ask for another number
+            continue
+        if there["memory"]["total"] <= ROOM * machine.device.hbm_bytes:
+            return count
     return None

@@ -66,11 +66,6 @@ LOCAL = Stack(1, 64, 4, window=64)
 MODELS = {  # model, positions, slots
     "lm": (Lm(Stack(4, 128, 4), vocab=2048, unit="token"), 512, 0),
     "blt": (Blt(LOCAL, Stack(3, 128, 4), dataclasses.replace(LOCAL, layers=2), hash_rows=2048), 1024, 256),
-    "spacebyte": (
-        Blt(LOCAL, Stack(3, 128, 4), LOCAL, encoder_cross="none", decoder_cross="none", hash_sizes=()),
-        1024,
-        256,
-    ),
 }
 FACTOR = 2.0  # the model of memory is that near to what the CPU's compiler says, either way
 
