@@ -1,5 +1,6 @@
 """The plan command: what it prints and writes, what it refuses, and a slice compiled without libtpu."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from blt_jax.config import ConfigError, Study, build
+from blt_jax.config import ConfigError, Mesh, Study, build
 from blt_jax.flops import hardware
 from blt_jax.scaling import forecast, grid
 from experiments import blt_1t, quickstart
@@ -52,6 +53,10 @@ def test_the_8b_grid_in_seconds(tmp_path):
         (["--hardware=h10"], "hardware = 'h10': no such device; did you mean 'h100'?"),
         (["--runs=*-9b-*"], "runs = '*-9b-*': matches none of 27 runs such as blt-5e10-small-s0"),
         (["--compile=v5p-128"], "compile = 'v5p-128': write KIND:CHIPS such as v5e:4x4"),
+        (
+            ["--hardware=h100", "--devices=4"],
+            "blt-5e10-small-s0: train.rows = 2 is no multiple of 4, what 4 devices take",
+        ),
         (["--workdir=nowhere"], "workdir = 'nowhere': holds no plan.json yet"),
         (
             ["--hardware=h100", "--devices=6", "--config.mesh.fsdp=4"],
@@ -92,6 +97,8 @@ def test_fewest_devices_hold_it_and_half_of_them_do_not():
         count = forecast.fewest_devices(one, machine)
         room = lambda n, one=one: forecast.forecast(one, forecast.Machine(machine.device, n, 0.4))["memory"]["total"]  # noqa: E731
         assert room(count) <= 0.9 * machine.device.hbm_bytes < room(count // 2)
+        pinned = dataclasses.replace(one, run=dataclasses.replace(one.run, mesh=Mesh(data=-1, fsdp=4 * count)))
+        assert forecast.fewest_devices(pinned, machine) == 4 * count
 
 
 def test_a_slice_without_its_compiler(tmp_path):
