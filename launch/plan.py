@@ -4,8 +4,9 @@
     python -m launch.plan --config=experiments/compute_optimal.py --hardware=h100 --devices=256 --mfu=0.4 --details
     python -m launch.plan --config=experiments/compute_optimal.py --runs='*-8b-*' --compile=v5p:4x4x4 --json=plan.json
 
-FLOPs per byte are forward, `total FLOPs` those of training (3 x forward), both in the study's convention. Hours are
-training FLOPs in `exact` / (devices x dense bfloat16 peak x MFU); memory is a model of it (`flops/memory.py`).
+FLOPs per byte are forward, `total FLOPs` those of training (3 x forward), both in the study's convention. Mesh: data x fsdp x tensor. Hours are
+training FLOPs in `exact` / (devices x dense bfloat16 peak x MFU); memory is a model of it (`flops/memory.py`), and
+`at least` the fewest devices, a power of two, that hold the run with a tenth of their memory to spare.
 Before a study has measured its patches and tokens, the plan stands on assumed sizes and says which;
 `--workdir=STUDY` takes the measured ones of a study's folder.
 
@@ -81,6 +82,7 @@ def show(planned, forecasts=None, details=False):
                 "mesh": " x ".join(str(n) for n in ahead["mesh"].values()),
                 "GiB/device": ahead["memory"]["total"] / GIB,
                 "fits": "yes" if ahead["fits"] else "NO",
+                "at least": ahead["fewest_devices"],
                 "hours": ahead["hours"],
                 "device-hours": ahead["device_hours"],
             }
@@ -222,23 +224,21 @@ def main(_):
         device = hardware.by_name(HARDWARE.value) if HARDWARE.value else topology.hardware
         count = DEVICES.value or (topology.devices if topology else 1)
         machine = forecast.Machine(device, count, MFU.value)
-        forecasts = [forecast.forecast(one, machine) for one in planned]
+        forecasts = [
+            forecast.forecast(one, machine) | {"fewest_devices": forecast.fewest_devices(one, machine)}
+            for one in planned
+        ]
         print(f"{count} x {device.name} at {MFU.value:.0%} of {device.peaks['bfloat16']:.4g} FLOP/s (dense bfloat16)")
     show(planned, forecasts, DETAILS.value)
-    if forecasts:
-        least = {one.name: forecast.fewest_devices(one, machine) for one in programs(planned)}
-        rows = [{"program of": name, "fewest devices": count} for name, count in least.items()]
-        _print(f"Fewest {device.name}, a power of two, that hold it with a tenth to spare (by the model)", rows)
     compiled = compile_all(planned, topology) if topology else {}
 
     if JSON.value:
-        runs = []
-        for one, ahead in zip(planned, forecasts or [{}] * len(planned), strict=True):
-            entry = {"name": one.name, "cost": one.cost, "config": to_dict(one.run)}
-            runs.append(entry | ({"forecast": ahead} if ahead else {}))
-        for entry in runs:
-            if entry["name"] in compiled:
-                entry["compiled"] = compiled[entry["name"]]
+        runs = [
+            {"name": one.name, "cost": one.cost, "config": to_dict(one.run)}
+            | ({"forecast": ahead} if ahead else {})
+            | ({"compiled": compiled[one.name]} if one.name in compiled else {})
+            for one, ahead in zip(planned, forecasts or [None] * len(planned), strict=True)
+        ]
         Path(JSON.value).write_text(json.dumps(runs, indent=1))
     return 0
 
