@@ -4,9 +4,9 @@
     python -m launch.plan --config=experiments/compute_optimal.py --hardware=h100 --devices=256 --mfu=0.4 --details
     python -m launch.plan --config=experiments/compute_optimal.py --runs='*-8b-*' --compile=v5p:4x4x4 --json=plan.json
 
-FLOPs per byte are forward, `total FLOPs` those of training (3 x forward), both in the study's convention. Mesh: data x fsdp x tensor. Hours are
-training FLOPs in `exact` / (devices x dense bfloat16 peak x MFU); memory is a model of it (`flops/memory.py`), and
-`at least` the fewest devices, a power of two, that hold the run with a tenth of their memory to spare.
+FLOPs per byte are forward, `total FLOPs` those of training (3 x forward), both in the study's convention. Mesh: data
+x fsdp x tensor. Memory is a model of it (`flops/memory.py`); `at least`: the fewest devices, a power of two, that hold
+the run with a tenth of their memory to spare. Hours: training FLOPs in `exact` / (devices x dense bfloat16 peak x MFU).
 Before a study has measured its patches and tokens, the plan stands on assumed sizes and says which;
 `--workdir=STUDY` takes the measured ones of a study's folder.
 
