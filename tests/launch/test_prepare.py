@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 from blt_jax.config import Data, EntropyModel, Family, Lm, Size, Stack, Study, Tokenizer
 from blt_jax.scaling import grid
 from launch import prepare
 
+ROOT = Path(__file__).resolve().parents[2]
 STACK = Stack(1, 16, 2)
 
 
@@ -15,10 +17,8 @@ def tokens(vocab, tokenizer=None):
 
 
 def test_families_have_tokenizers_of_their_own(tmp_path):
-    texts = [
-        f"{i} patches scale better than tokens, {i * i} times out of {i + 7}; so they say." * 20 for i in range(40)
-    ]
-    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    texts = [path.read_text() for path in sorted((ROOT / "blt_jax").rglob("*.py"))]  # real text, and always there
+    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts if text))
     study = Study(
         name="tokenizers",
         families={"shared": tokens(300), "again": tokens(300), "own": tokens(420, Tokenizer(vocab=420))},
