@@ -38,6 +38,11 @@ def round_up(x, multiple):
     return -(-x // multiple) * multiple
 
 
+def later(default):
+    """A field that joined a dataclass after studies were recorded: its default leaves their fingerprints alone."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
 # ---------------------------------------------------------------- model
 
 
@@ -305,6 +310,7 @@ class Train:
     seed: int = 0  # initial weights
     dtype: str = "auto"  # compute: "float32", "bfloat16"; "auto": bfloat16 on TPU/GPU, float32 on CPU
     remat: str = "none"  # "none" | "full": recompute each layer in the backward pass
+    device_rows: int = later(0)  # rows that a device takes at a time, gradients add up over the batch; 0: all its rows
     attention: str = "auto"  # backend of self-attention, one of ATTENTION; "auto": the platform's (nn/attention.py)
     log_every: int = 10  # steps per line of metrics.jsonl
     checkpoint_every: int = 500  # steps
@@ -313,6 +319,7 @@ class Train:
     def __post_init__(self):
         for field in ("steps", "rows", "log_every", "checkpoint_every", "eval_rows"):
             _need(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), "must be at least 1")
+        _need(self.device_rows >= 0, "train.device_rows", self.device_rows, "must be 0 (all) or a number of rows")
         _choice("train.dtype", self.dtype, ("auto", "float32", "bfloat16"))
         _choice("train.remat", self.remat, ("none", "full"))
         _choice("train.attention", self.attention, ("auto", *ATTENTION))
@@ -362,10 +369,21 @@ class Run:
 # ---------------------------------------------------------------- study
 
 
+def _positive(budgets):
+    """Budgets as floats."""
+    budgets = tuple(float(b) for b in budgets)
+    _need(all(b > 0 for b in budgets), "budgets", budgets, "must be positive")
+    return budgets
+
+
 @dataclasses.dataclass(frozen=True)
 class Size:
     model: Model
     learning_rate: float  # peak, at this size
+    budgets: tuple[float, ...] = later(())  # training FLOPs of this size's runs; (): the study's
+
+    def __post_init__(self):
+        object.__setattr__(self, "budgets", _positive(self.budgets))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -375,11 +393,13 @@ class Family:
     sizes: dict[str, Size]
     patching: Patching | None = None
     label: str = ""  # name in plots; "": the family's key
+    tokenizer: Tokenizer | None = later(None)  # of a family of token models; None: the study's
 
     def __post_init__(self):
         _need(bool(self.sizes), "sizes", self.sizes, "a family needs at least one size")
         units = sorted({getattr(entry.model, "unit", "patch") for entry in self.sizes.values()})
         _need(len(units) == 1, "sizes", units, "the models of a family read the same: bytes, tokens or patches")
+        _need(self.tokenizer is None or units == ["token"], "tokenizer", units, "only token models have a tokenizer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -395,7 +415,7 @@ class EntropyModel:
 class Study:
     name: str
     families: dict[str, Family]
-    budgets: tuple[float, ...]  # training FLOPs of each run, in `convention`
+    budgets: tuple[float, ...]  # training FLOPs of each run, in `convention`, where a size names none
     entropy_model: EntropyModel
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
@@ -410,10 +430,11 @@ class Study:
     sample_bytes: int = 320  # length of the text that the report shows cut into patches
 
     def __post_init__(self):
-        object.__setattr__(self, "budgets", tuple(float(b) for b in self.budgets))
+        object.__setattr__(self, "budgets", _positive(self.budgets))
         object.__setattr__(self, "seeds", tuple(self.seeds))
-        _need(bool(self.budgets), "budgets", self.budgets, "a study needs at least one FLOP budget")
-        _need(all(b > 0 for b in self.budgets), "budgets", self.budgets, "must be positive")
+        sizes = [size for family in self.families.values() for size in family.sizes.values()]
+        budgeted = bool(self.budgets) or all(size.budgets for size in sizes)
+        _need(budgeted, "budgets", self.budgets, "a study needs at least one FLOP budget, or each of its sizes does")
         _need(bool(self.seeds), "seeds", self.seeds, "a study needs at least one seed")
         _need(bool(self.families), "families", self.families, "a study needs at least one family")
         _choice("convention", self.convention, ("paper", "exact"))
@@ -490,8 +511,19 @@ def to_dict(config):
 
 def fingerprint(*parts):
     """16 hex digits that change if and only if a part (dataclass or JSON value) changes."""
-    plain = [to_dict(p) if dataclasses.is_dataclass(p) else p for p in parts]
+    plain = [_recorded(p) for p in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _recorded(value):
+    """Plain JSON types, without `later` fields at their defaults."""
+    if dataclasses.is_dataclass(value):
+        told = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        new = {f.name: f.default for f in dataclasses.fields(value) if f.metadata.get("later")}
+        return {name: _recorded(one) for name, one in told.items() if name not in new or one != new[name]}
+    if isinstance(value, dict):
+        return {key: _recorded(one) for key, one in value.items()}
+    return [_recorded(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def differences(old, new, where=""):

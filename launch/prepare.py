@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from blt_jax.config import ConfigError, EntropyModel, Run, Study, build, fingerprint, to_dict
+from blt_jax.config import ConfigError, EntropyModel, Run, Study, Tokenizer, build, fingerprint, to_dict
 from blt_jax.data import bpe, pack, sources
 from blt_jax.data.store import Store, write_entropies, write_json, write_store
 from blt_jax.eval import entropy
 from blt_jax.flops import analytic
 from blt_jax.patching import rules
 from blt_jax.patching.calibrate import Calibration, calibrate
-from blt_jax.scaling.grid import FamilyFacts
+from blt_jax.scaling.grid import FamilyFacts, tokenizer_file
 from blt_jax.train.checkpoint import load_params
 
 SPLITS = ("train", "validation")
@@ -49,24 +49,43 @@ def store(data, folder):
     return stores, skipped
 
 
-def tokenizer(study: Study, stores, folder):
-    """tokenizer.json in `folder`: trained on the training split, or a copy of the one given."""
-    path = Path(folder) / "tokenizer.json"
+def tokenizer(config: Tokenizer, stores, path):
+    """The tokenizer.json `path`: trained on the training split, or a copy of the one given."""
+    path = Path(path)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        if study.tokenizer.path:
-            bpe.Bpe(study.tokenizer.path)  # refuses what it cannot use
+        if config.path:
+            bpe.Bpe(config.path)  # refuses what it cannot use
             temporary = path.with_suffix(".tmp")
-            temporary.write_bytes(Path(study.tokenizer.path).read_bytes())
+            temporary.write_bytes(Path(config.path).read_bytes())
             temporary.replace(path)
         else:
             train = stores["train"]
-            bpe.train((train.text(i) for i in range(len(train))), study.tokenizer.vocab, path)
+            bpe.train((train.text(i) for i in range(len(train))), config.vocab, path)
     made = bpe.Bpe(path)
     validation = stores["validation"]
     tokens = sum(len(made.encode(validation.text(i))) - 2 for i in range(len(validation)))
     say(f"tokenizer: {made.vocab:,} entries, {validation.text_bytes / tokens:.3f} bytes per token on validation")
     return made, validation.text_bytes / tokens
+
+
+def tokenizers(study: Study, stores, folder):
+    """The `bpe.Bpe` of each family of token models, and what plan.json tells of the one tokenizer of a study.
+
+    With several tokenizers that is None: each family's facts tell its own bytes per token.
+    """
+    made = {}  # by path: families without a tokenizer of their own share the study's
+    of_family = {}
+    for name, family in study.families.items():
+        if getattr(next(iter(family.sizes.values())).model, "unit", "") == "token":
+            path = tokenizer_file(study, name)
+            if path not in made:
+                made[path] = tokenizer(family.tokenizer or study.tokenizer, stores, Path(folder) / path)
+            of_family[name] = made[path][0]
+    if len(made) != 1:
+        return of_family, None
+    ((one, per_token),) = made.values()
+    return of_family, {"vocab": one.vocab, "bytes_per_token": per_token}
 
 
 def indexes(stores, folder, name, positions, **how):
@@ -154,8 +173,11 @@ def calibrated(family, patching, one, folder) -> Calibration:
     return found
 
 
-def facts(study: Study, stores, folder, token_model) -> dict[str, FamilyFacts]:
-    """Measured facts of each family: its calibrated patching, its row indexes, bytes per unit."""
+def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
+    """Measured facts of each family: its calibrated patching, its row indexes, bytes per unit.
+
+    `token_models`: the `bpe.Bpe` of each family of token models.
+    """
     found = {}
     for name, family in study.families.items():
         model = next(iter(family.sizes.values())).model
@@ -169,6 +191,7 @@ def facts(study: Study, stores, folder, token_model) -> dict[str, FamilyFacts]:
             unit = headers["train"]["text_bytes_per_patch"]
             word = f"{unit:.3f} bytes per patch"
         elif model.unit == "token":
+            token_model = token_models[name]
             for size, entry in family.sizes.items():
                 if entry.model.vocab != token_model.vocab:
                     raise ConfigError(
@@ -200,6 +223,7 @@ def facts(study: Study, stores, folder, token_model) -> dict[str, FamilyFacts]:
             validation_index=f"rows/{name}/validation",
             patching=patching,
             measured=True,
+            row_patches=train["row_patches"],
         )
     return found
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from blt_jax.config import ConfigError, Lm, Study, build, differences, fingerprint, to_dict
+from blt_jax.config import ConfigError, Study, build, differences, fingerprint, to_dict
 from blt_jax.data.store import write_json
 from blt_jax.scaling import grid
 from blt_jax.train.lease import Lease
@@ -93,10 +93,7 @@ def prepare(study: Study, folder):
     began = time.monotonic()
     store_folder = folder / "store"
     stores, skips = stages.store(study.data, store_folder)
-    token_model, per_token = None, None
-    models = [size.model for family in study.families.values() for size in family.sizes.values()]
-    if any(isinstance(model, Lm) and model.unit == "token" for model in models):
-        token_model, per_token = stages.tokenizer(study, stores, folder / "tokenizer")
+    token_models, told_tokenizer = stages.tokenizers(study, stores, folder)
 
     entropy = None
     needing = [f.patching for f in study.families.values() if f.patching and f.patching.needs_entropies]
@@ -114,10 +111,10 @@ def prepare(study: Study, folder):
         stores = stages.entropies(run_folder, stores, store_folder, needing[0].newline_reset)
         entropy = stages.entropy_facts(study, run, json.loads((run_folder / "result.json").read_text()))
 
-    facts = stages.facts(study, stores, store_folder, token_model)
+    facts = stages.facts(study, stores, store_folder, token_models)
     write_json(folder / "sample.json", stages.sample(study, facts, stores))
     shared = {
-        "tokenizer": token_model and {"vocab": token_model.vocab, "bytes_per_token": per_token},
+        "tokenizer": told_tokenizer,
         "entropy_model": entropy,
         "corpus": {
             **{split: {"documents": len(one), "text_bytes": one.text_bytes} for split, one in stores.items()},

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from blt_jax.config import Blt
-from blt_jax.nn.block import Block, Layers, Linear, init_normal, scan_layers, tied_head
+from blt_jax.nn.block import Block, Layers, Linear, init_normal, scan_layers, tied_head, untied_head
 from blt_jax.nn.compute import Compute
 from blt_jax.nn.cross_attention import ByteReadsPatch, PatchReadsBytes, Segments, spread
 from blt_jax.nn.hash_embedding import HashEmbedding
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
     compute: Compute
 
     @nn.compact
-    def __call__(self, h_BxLxE, latent_BxPxD, embedding_VxE, batch):
+    def __call__(self, h_BxLxE, latent_BxPxD, embedding_VxE, batch, head=True):
         c, stack, dtype = self.config, self.config.decoder, self.compute.dtype
         segment_BxL, read_BxL = batch["segment_BxL"], batch["read_BxL"]
         features = stack.width * (c.slots if c.decoder_cross != "none" else 1)
@@ -106,10 +106,11 @@ class Decoder(nn.Module):
                 h_BxLxE += spread(slots[:, :, 0], read_BxL)
             h_BxLxE = Layers(stack, self.compute, name="stack")(h_BxLxE, segment_BxL)
         h_BxLxE = RMSNorm(stack.norm_eps, name="norm")(h_BxLxE)
+        if not head:
+            return h_BxLxE
         if c.tied:
             return tied_head(h_BxLxE, embedding_VxE, dtype)
-        head = Linear((c.vocab,), ("embed", "vocab"), dtype=dtype, out_dtype=jnp.float32, name="head")
-        return head(h_BxLxE)
+        return untied_head(c.vocab, dtype, name="head")(h_BxLxE)
 
 
 class BltModel(nn.Module):
@@ -124,11 +125,11 @@ class BltModel(nn.Module):
         self.latent = Layers(c.latent, self.compute)
         self.decoder = Decoder(c, self.compute)
 
-    def __call__(self, batch):
-        """Returns next-byte logits [B, L, 260], float32."""
-        return self.states(batch)["logits_BxLxV"]
+    def __call__(self, batch, head=True):
+        """Returns next-byte logits [B, L, 260], float32. Without `head`: the states [B, L, E] that the head reads."""
+        return self.states(batch, head)["logits_BxLxV"]
 
-    def states(self, batch):
+    def states(self, batch, head=True):
         """All that the parity fixtures name: byte states, patch states, latent states, logits."""
         h_BxLxE, patch_BxPxKE, embedding_VxE = self.encoder(batch)
         x_BxPxD = patch_BxPxKE
@@ -139,5 +140,5 @@ class BltModel(nn.Module):
             "encoder_BxLxE": h_BxLxE,
             "patches_BxPxKE": patch_BxPxKE,
             "latent_BxPxD": latent_BxPxD,
-            "logits_BxLxV": self.decoder(h_BxLxE, latent_BxPxD, embedding_VxE, batch),
+            "logits_BxLxV": self.decoder(h_BxLxE, latent_BxPxD, embedding_VxE, batch, head),
         }

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from blt_jax.config import Lm
-from blt_jax.nn.block import Layers, Linear, init_normal, tied_head
+from blt_jax.nn.block import Layers, init_normal, tied_head, untied_head
 from blt_jax.nn.compute import Compute
 from blt_jax.nn.norm import RMSNorm
 
@@ -16,15 +16,19 @@ class LmModel(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, batch):
-        """Reads ids_BxL and segment_BxL (int32); returns next-unit logits [B, L, V], float32."""
+    def __call__(self, batch, head=True):
+        """Reads ids_BxL and segment_BxL (int32); returns next-unit logits [B, L, V], float32.
+
+        Without `head`: the states [B, L, D] that the head reads.
+        """
         c, stack = self.config, self.config.stack
         init = nn.with_logical_partitioning(init_normal(stack.width**-0.5), ("vocab", "embed"))
         embedding = self.param("embedding", init, (c.vocab, stack.width))
         x_BxLxD = jnp.take(embedding, batch["ids_BxL"], axis=0, mode="clip").astype(self.compute.dtype)
         x_BxLxD = Layers(stack, self.compute, name="stack")(x_BxLxD, batch["segment_BxL"])
         x_BxLxD = RMSNorm(stack.norm_eps, name="norm")(x_BxLxD)
+        if not head:
+            return x_BxLxD
         if c.tied:
             return tied_head(x_BxLxD, embedding, self.compute.dtype)
-        head = Linear((c.vocab,), ("embed", "vocab"), dtype=self.compute.dtype, out_dtype=jnp.float32, name="head")
-        return head(x_BxLxD)
+        return untied_head(c.vocab, self.compute.dtype, name="head")(x_BxLxD)

@@ -39,6 +39,11 @@ class Linear(nn.Module):
         return out.reshape(*x.shape[:-count], *self.features)
 
 
+def untied_head(vocab, dtype, name=None):
+    """The module from states [B, L, D] to logits [B, L, V], float32."""
+    return Linear((vocab,), ("embed", "vocab"), dtype=dtype, out_dtype=jnp.float32, name=name)
+
+
 def tied_head(x_BxLxD, embedding_VxD, dtype):
     """Logits [B, L, V], float32, by the embedding itself."""
     return jnp.einsum(

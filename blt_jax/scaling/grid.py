@@ -12,6 +12,7 @@ from blt_jax.config import ConfigError, Init, Lm, Patching, Run, Study
 from blt_jax.flops import analytic, match
 
 CONVENTIONS = ("paper", "exact")  # of costs in a plan; "executed" is a property of a program
+ROOM = 1.01  # patch slots of a row over its mean number of patches, before the packer has chosen (`data/pack.py`)
 SPACE_PATCH = 6.0  # bytes per space patch of English prose (SpaceByte; BLT paper, Table 1)
 
 
@@ -24,6 +25,7 @@ class FamilyFacts:
     validation_index: str
     patching: Patching | None  # with its threshold
     measured: bool
+    row_patches: int = 0  # patch slots per row; 0: no patches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +33,18 @@ class PlannedRun:
     name: str
     run: Run
     cost: dict  # what becomes cost.json
+    fact: FamilyFacts  # what it stands on
 
 
 def _unit(model):
     if not isinstance(model, Lm):
         return "patch"
     return model.unit
+
+
+def bytes_per_token(vocab):
+    """What to expect of BPE: 3.7 at 32k entries, 4.4 at 128k (Llama 2 and 3), log-linear between and beyond."""
+    return max(1.5, 3.7 + (4.4 - 3.7) * math.log(vocab / 32_000) / math.log(4))
 
 
 def assumed_facts(study: Study):
@@ -48,15 +56,16 @@ def assumed_facts(study: Study):
             known = {"strided": patching.stride, "space": SPACE_PATCH, "byte": 1.0}
             unit = float(known.get(patching.rule) or patching.target or SPACE_PATCH)
             unit = min(unit, patching.max_length or unit)
-        elif model.unit == "token":  # 3.7 bytes at 32k entries, 4.4 at 128k, log-linear between and beyond
-            unit = max(1.5, 3.7 + (4.4 - 3.7) * math.log(model.vocab / 32_000) / math.log(4))
+        elif model.unit == "token":
+            unit = bytes_per_token(model.vocab)
         else:
             unit = 1.0
         rows = study.data.row_bytes
         positions = round(rows / unit) if _unit(model) == "token" else rows
         where = f"rows/{name}"
+        slots = math.ceil(ROOM * rows / unit) if patching is not None else 0
         found[name] = FamilyFacts(
-            unit, positions, float(rows), f"{where}/train", f"{where}/validation", patching, False
+            unit, positions, float(rows), f"{where}/train", f"{where}/validation", patching, False, slots
         )
     return found
 
@@ -69,12 +78,15 @@ def plan(study: Study, facts: dict[str, FamilyFacts]):
     for key in [*study.families, *(size for family in study.families.values() for size in family.sizes)]:
         if not re.fullmatch(r"\w[\w.+-]*", key):
             raise ConfigError(f"families: {key!r} becomes part of folder names: use letters, digits and _ . + -")
+    budgets_of = lambda entry: entry.budgets or study.budgets  # noqa: E731
+    entries = [entry for family in study.families.values() for entry in family.sizes.values()]
     planned = [
         _one(study, name, size, budget, seed, facts[name])
         for seed in study.seeds
-        for budget in sorted(study.budgets)
+        for budget in sorted({budget for entry in entries for budget in budgets_of(entry)})
         for name, family in study.families.items()
         for size in sorted(family.sizes, key=lambda s: analytic.parameters(family.sizes[s].model)["non_embedding"])
+        for _ in range(budgets_of(family.sizes[size]).count(budget))
     ]
     names = [one.name for one in planned]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -144,7 +156,7 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
         index=f"../../store/{fact.index}",
         validation_index=f"../../store/{fact.validation_index}",
         patching=fact.patching,
-        tokenizer="../../tokenizer/tokenizer.json" if _unit(model) == "token" else "",
+        tokenizer=f"../../{tokenizer_file(study, family)}" if _unit(model) == "token" else "",
         optimizer=dataclasses.replace(
             study.optimizer,
             learning_rate=entry.learning_rate,
@@ -158,7 +170,13 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
         data_seed=study.data.seed + seed,
         budget=budget,
     )
-    return PlannedRun(name, run, cost)
+    return PlannedRun(name, run, cost, fact)
+
+
+def tokenizer_file(study: Study, family):
+    """Path of a token family's tokenizer.json within the study's folder."""
+    own = study.families[family].tokenizer is not None
+    return f"tokenizer/{family}/tokenizer.json" if own else "tokenizer/tokenizer.json"
 
 
 def table(planned):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from blt_jax import models
-from blt_jax.config import Run, Train
+from blt_jax.config import ConfigError, Run, Train
 from blt_jax.parallel import rules
 from blt_jax.train import optimizer
 
@@ -28,9 +28,7 @@ def compute(train: Train, platform):
 
 def nats(params, batch, config, compute):
     """Cross-entropy of each target in nats, float32 [B, L]; 0 where loss_mask_BxL is 0."""
-    logits_BxLxV = models.apply(params, batch, config, compute)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits_BxLxV, batch["targets_BxL"])
-    return losses * batch["loss_mask_BxL"]
+    return models.losses(params, batch, config, compute) * batch["loss_mask_BxL"]
 
 
 def new_state(run: Run, mesh, pretrained=True):
@@ -70,20 +68,37 @@ def state_shardings(run: Run, mesh):
 def make_step(run: Run, mesh):
     """jitted (state, batch, schedule) -> (state, metrics); state is donated.
 
-    The loss is the mean over the targets of the global batch. Metrics are scalars: nats and text_bytes
+    The loss is the mean over the targets of the global batch; with `train.device_rows`, gradients are summed over
+    parts of it, and only the order of additions differs. Metrics are scalars: nats and text_bytes
     (sums over the batch), loss, grad_norm (before clipping), learning_rate.
     """
     tx = optimizer.transform(run.optimizer)
     # A byte-ified model's latent layers are trained already: they move at a rate of their own (blt.md, section 11.6).
     slower = {"latent": run.init.latent_rate_factor} if run.init.from_llama else {}
     how = compute(run.train, mesh.devices.flat[0].platform)
+    layout = state_shardings(run, mesh)
+
+    parts = _parts(run.train, mesh)
 
     def step(state, batch, schedule):
-        def loss(params):
-            total = nats(params, batch, run.model, how).sum()
-            return total / jnp.maximum(batch["loss_mask_BxL"].sum(), 1), total
+        targets = jnp.maximum(batch["loss_mask_BxL"].sum(), 1)
 
-        (mean, total), gradient = jax.value_and_grad(loss, has_aux=True)(state["params"])
+        def loss(params, rows):
+            total = nats(params, rows, run.model, how).sum()
+            return total / targets, total
+
+        gradient_of = jax.value_and_grad(loss, has_aux=True)
+        if parts == 1:
+            (mean, total), gradient = gradient_of(state["params"], batch)
+        else:
+
+            def add(sums, rows):
+                new = gradient_of(state["params"], rows)
+                return lay(jax.tree.map(jnp.add, sums, new)), None
+
+            lay = lambda sums: (sums[0], jax.lax.with_sharding_constraint(sums[1], layout["params"]))  # noqa: E731
+            zeros = lay(((jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, state["params"])))
+            ((mean, total), gradient), _ = jax.lax.scan(add, zeros, _cut(batch, parts, mesh))
         updates, moments = tx.update(gradient, state["moments"], state["params"])
         rate = optimizer.learning_rate(state["step"].astype(jnp.float32), schedule)
         rates = {part: rate * slower[part] if part in slower else rate for part in updates}
@@ -100,7 +115,29 @@ def make_step(run: Run, mesh):
         }
         return {"params": params, "moments": moments, "step": state["step"] + 1}, metrics
 
-    state = state_shardings(run, mesh)
     return jax.jit(
-        step, donate_argnums=0, in_shardings=(state, rules.batch_sharding(mesh), None), out_shardings=(state, None)
+        step, donate_argnums=0, in_shardings=(layout, rules.batch_sharding(mesh), None), out_shardings=(layout, None)
     )
+
+
+def _parts(train: Train, mesh):
+    """How many times each device reads `device_rows` rows in one step. Raises ConfigError where it is not whole."""
+    devices = rules.row_devices(mesh)
+    at_a_time = devices * train.device_rows or train.rows
+    if train.rows % at_a_time:
+        raise ConfigError(
+            f"train.rows = {train.rows}: must be a multiple of {at_a_time}, train.device_rows on {devices} devices"
+        )
+    return train.rows // at_a_time
+
+
+def _cut(batch, parts, mesh):
+    """[rows, ...] -> [parts, rows / parts, ...]; every device cuts the rows that it holds, none moves."""
+    devices = rules.row_devices(mesh)
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, *rules.batch_sharding(mesh).spec))
+
+    def cut(x):
+        held = x.reshape(devices, parts, -1, *x.shape[1:])
+        return jax.lax.with_sharding_constraint(held.swapaxes(0, 1).reshape(parts, -1, *x.shape[1:]), sharding)
+
+    return jax.tree.map(cut, batch)

@@ -24,9 +24,7 @@ def test_equals_optax_adamw():
     config = Optimizer(learning_rate=0.01, warmup_steps=0, weight_decay=0.1, clip=0.5)
     params = {"w": jnp.arange(4.0), "v": jnp.ones((2, 2))}
     gradient = jax.tree.map(lambda x: jnp.sin(x) + 1, params)
-    theirs = optax.chain(
-        optax.clip_by_global_norm(0.5), optax.adamw(0.01, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1)
-    )
+    theirs = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.01, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1))
     expected = optax.apply_updates(params, theirs.update(gradient, theirs.init(params), params)[0])
     tx = optimizer.transform(config)
     updates, _ = tx.update(gradient, tx.init(params), params)

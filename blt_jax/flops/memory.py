@@ -1,0 +1,156 @@
+"""Memory of one training step on one device, from the config alone: a model of it, not a measurement.
+
+State is exact but for what is too small to split. Activations are what the backward pass needs of each layer in
+`nn`, counted from its code; compilers fuse some away and keep others twice. `launch.plan --compile` asks the
+compiler itself; a test holds the model to a compiled step within the factor that it names.
+"""
+
+import dataclasses
+
+from blt_jax.config import Blt, ConfigError, Mesh, Train
+from blt_jax.flops import analytic
+
+FLOAT32 = 4  # bytes: parameters, optimiser state, gradients, statistics
+BLOCK = 128  # keys that a banded block reads beyond its window, on either side
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on one device. The first two lie there between steps; the others come and go."""
+
+    parameters: float
+    moments: float  # Adam's two
+    gradients: float  # with `train.device_rows`: of the rows so far and of those at hand
+    kept: float  # activations that wait for the backward pass
+    working: float  # the largest layer's own, while its backward pass runs
+    gathered: float  # weights whole again for one layer, and their gradient before it is split
+    logits: float  # of as many positions as the head takes at a time, with their gradient
+
+    @property
+    def total(self):
+        return sum(dataclasses.astuple(self))
+
+    def as_dict(self):
+        return dataclasses.asdict(self) | {"total": self.total}
+
+
+def axes(mesh: Mesh, devices):
+    """(data, fsdp, tensor) of `mesh` on so many devices. Raises ConfigError where they do not fit."""
+    sizes = (mesh.data, mesh.fsdp, mesh.tensor)
+    known = abs(sizes[0] * sizes[1] * sizes[2])
+    if devices % known or (known != devices and -1 not in sizes):
+        shape = " x ".join(f"{name}={size}" for name, size in zip(("data", "fsdp", "tensor"), sizes, strict=True))
+        raise ConfigError(f"mesh = {shape}: does not fit {devices} devices; set one axis to -1")
+    return tuple(devices // known if size == -1 else size for size in sizes)
+
+
+def per_device(model, train: Train, mesh, *, positions, slots=0, head_positions=0, attention="splash") -> Memory:
+    """Memory of `model`'s step in bfloat16. `mesh`: devices per axis (data, fsdp, tensor).
+
+    `positions`: of a row, bytes or tokens; `slots`: patch slots of a row; `head_positions`: of a row that the head
+    reads at a time (0: all); `attention`: a backend of self-attention. Rows that do not divide among the devices
+    count as their share.
+    """
+    rows = train.rows / (mesh[0] * mesh[1])
+    parts = 1 if not train.device_rows else max(1, rows / train.device_rows)
+    one = _Row(model, train.remat, attention, positions, slots, 2 if train.dtype != "float32" else FLOAT32)
+    split = _split_parameters(model, mesh)
+    rows /= parts
+    return Memory(
+        parameters=FLOAT32 * split,
+        moments=2 * FLOAT32 * split,
+        gradients=FLOAT32 * split * (2 if parts > 1 else 1),
+        kept=rows * one.kept(),
+        working=rows * one.working(),
+        gathered=_gathered(model, one.size) / mesh[2] if mesh[1] > 1 else 0.0,
+        logits=rows * (head_positions or positions) * model.vocab * 3 * FLOAT32 / mesh[2],
+    )
+
+
+def _split_parameters(model, mesh):
+    """Parameters of one device (`parallel/rules.py`): widths go over fsdp, heads and feed-forward over tensor; an
+    axis that does not divide its dimension leaves it whole, and hash tables have no dimension for tensor."""
+    _, fsdp, tensor = mesh
+    counts = analytic.parameters(model)
+    latent, local = (model.latent.width, model.encoder.width) if isinstance(model, Blt) else 2 * (model.stack.width,)
+    total = 0.0
+    for part in ("embedding", "hash_tables", "encoder", "pooling", "latent", "decoder", "head"):
+        width = latent if part == "latent" else local
+        ways = (fsdp if width % fsdp == 0 else 1) * (1 if part == "hash_tables" else tensor)
+        total += counts[part] / ways
+    return total
+
+
+def _gathered(model, size):
+    """The larger of a layer and the head: in the compute type, and their gradient in float32."""
+    stack = model.latent if isinstance(model, Blt) else model.stack
+    head = 0 if model.tied else model.vocab * (model.encoder.width if isinstance(model, Blt) else stack.width)
+    layer = analytic.parameters(model)["latent"] / max(stack.layers, 1)
+    return max(layer, head) * (size + FLOAT32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """Bytes of activations of one row."""
+
+    model: object
+    remat: str
+    attention: str
+    L: int
+    P: int
+    size: int  # bytes of the compute type
+
+    def stacks(self):
+        """[(stack, its positions)]"""
+        m = self.model
+        if not isinstance(m, Blt):
+            return [(m.stack, self.L)]
+        return [(m.encoder, self.L), (m.latent, self.P), (m.decoder, self.L)]
+
+    def kept(self):
+        total = 0.0
+        for stack, length in self.stacks():
+            layer = self.size * stack.width * length if self.remat == "full" else self.block(stack, length)
+            total += stack.layers * layer
+        if isinstance(self.model, Blt):
+            m = self.model
+            if m.encoder_cross != "none":
+                total += self.pooling() * (m.encoder.layers if m.encoder_cross == "all" else 1)
+            if m.decoder_cross == "first" or (m.decoder_cross == "all" and self.remat == "none"):
+                total += self.reading() * (m.decoder.layers if m.decoder_cross == "all" else 1)
+            total += self.size * self.P * (m.slots_width + m.slots * m.encoder.width)
+        return total
+
+    def working(self):
+        """Twice what a layer keeps: values made again, and their gradients."""
+        layers = [self.block(stack, length) for stack, length in self.stacks() if stack.layers]
+        m = self.model
+        if isinstance(m, Blt):
+            if m.decoder_cross != "none":
+                layers.append(self.block(m.decoder, self.L) + self.reading())
+            layers.append(m.hash_tables * self.L * m.encoder.width * (FLOAT32 + self.size) / 2)
+            if m.encoder_cross != "none":  # weighted values of every slot, in float32
+                layers.append(self.L * m.slots * m.encoder.width * FLOAT32)
+        return 2 * max(layers, default=0.0)
+
+    def block(self, s, length):
+        """What the backward pass of `nn.block.Block` reads: x, norms, q, k, v, attention's result, the feed-forward."""
+        values = 5 * s.width + 2 * s.kv_heads * s.head_width + 4 * s.ffn
+        return length * (self.size * values + FLOAT32 * s.heads) + self.scores(s, length)
+
+    def scores(self, s, length):
+        """Only the banded form holds scores, all of them: float32 and the weights."""
+        if self.attention != "banded":
+            return 0.0
+        reach = min(length, s.window + 2 * BLOCK) if s.window else length
+        return s.heads * length * reach * (FLOAT32 + self.size)
+
+    def pooling(self):
+        """`nn.cross_attention.PatchReadsBytes`: queries spread to bytes, keys and values, weights."""
+        m, E = self.model, self.model.encoder.width
+        return self.L * (self.size * (m.slots * E + 3 * E) + 2 * FLOAT32 * m.slots * m.cross_heads)
+
+    def reading(self):
+        """`nn.cross_attention.ByteReadsPatch`: keys and values spread to bytes, queries, weights."""
+        m, E = self.model, self.model.encoder.width
+        return self.L * (self.size * (2 * m.slots * E + 3 * E) + 2 * FLOAT32 * m.slots * m.cross_heads)

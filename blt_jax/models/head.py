@@ -1,0 +1,54 @@
+"""Cross-entropy of a model's targets, without the logits of a whole row where these are large.
+
+A row of 16 KiB is 3,700 tokens; over a vocabulary of 128,000 its logits alone are 1.9 GB, and several times that
+with their gradient. Positions do not meet in the head, so it is applied to some at a time and once more in the
+backward pass (Chen et al., arXiv 1604.06174). Small heads, every byte model's among them, see no difference.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from blt_jax.config import Lm
+from blt_jax.models.init import module
+from blt_jax.nn.block import tied_head, untied_head
+
+LOGITS = 2**25  # most logits of a row that exist at a time: 128 MiB of float32
+
+
+def positions_at_a_time(positions, vocab):
+    """Positions of a row that the head reads together: all, or equal parts (the last is filled up)."""
+    parts = -(-positions * vocab // LOGITS)
+    return -(-positions // parts)
+
+
+def losses(params, batch, config, compute):
+    """Nats of each target, float32 [B, L], whatever the mask says."""
+    x_BxLxD = module(config, compute).apply({"params": params}, batch, head=False)
+    B, L, _ = x_BxLxD.shape
+
+    def some(x, targets):
+        return optax.softmax_cross_entropy_with_integer_labels(_logits(params, x, config, compute), targets)
+
+    part = positions_at_a_time(L, config.vocab)
+    if part == L:
+        return some(x_BxLxD, batch["targets_BxL"])
+    count = -(-L // part)
+
+    def cut(x):
+        """[B, L, ...] -> [count, B, part, ...], the end padded."""
+        padded = jnp.pad(x, [(0, 0), (0, count * part - L)] + [(0, 0)] * (x.ndim - 2))
+        return padded.reshape(B, count, part, *x.shape[2:]).swapaxes(0, 1)
+
+    again = jax.checkpoint(lambda xs: some(*xs), prevent_cse=False)
+    nats = jax.lax.map(again, (cut(x_BxLxD), cut(batch["targets_BxL"])))
+    return nats.swapaxes(0, 1).reshape(B, count * part)[:, :L]
+
+
+def _logits(params, x_BxLxD, config, compute):
+    """The head of `LmModel` or of `Decoder`, by its parameters."""
+    plain = isinstance(config, Lm)
+    if config.tied:
+        return tied_head(x_BxLxD, (params if plain else params["encoder"])["embedding"], compute.dtype)
+    head = (params if plain else params["decoder"])["head"]
+    return untied_head(config.vocab, compute.dtype).apply({"params": head}, x_BxLxD)

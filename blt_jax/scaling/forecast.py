@@ -1,0 +1,74 @@
+"""What a planned run asks of a machine: mesh, memory per device, hours. Arithmetic on the plan; needs no device."""
+
+import dataclasses
+
+from blt_jax.config import Blt, ConfigError
+from blt_jax.flops import hardware, memory
+from blt_jax.scaling.grid import PlannedRun
+
+# Backend of self-attention on each maker's devices (`nn.attention.backend_of`; a test holds the two together).
+ATTENTION = {"tpu": "splash", "gpu": "banded"}
+CONVENTION = "exact"  # of the FLOPs that hours stand on: MFU as usually reported (`flops.hardware.mfu`)
+ROOM = 0.9  # of a device's memory, at most, so that a plan holds
+HEAD_LOGITS = 2**25  # `models.head.LOGITS`, which this layer cannot import; the same test
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Devices of one kind and the share of their dense bfloat16 peak that training is expected to reach."""
+
+    device: hardware.Device
+    devices: int
+    mfu: float
+
+    @property
+    def platform(self):
+        return "tpu" if self.device.name.startswith("tpu") else "gpu"
+
+
+def forecast(one: PlannedRun, machine: Machine):
+    """JSON values: mesh, memory (bytes by line), fits, hours, device_hours, entropy_model_hours.
+
+    Hours are training FLOPs in `exact` / (devices x peak x MFU); scoring the training bytes with the entropy model
+    is a line of its own at the same MFU. Raises ConfigError where the run's mesh, or the rows of its batch, do not fit
+    so many devices.
+    """
+    run, fact = one.run, one.fact
+    mesh = memory.axes(run.mesh, machine.devices)
+    at_a_time = mesh[0] * mesh[1] * max(1, run.train.device_rows)
+    if run.train.rows % at_a_time:
+        raise ConfigError(
+            f"{one.name}: train.rows = {run.train.rows} is no multiple of {at_a_time}, what {machine.devices} devices "
+            "take at a time; name fewer devices, or change train.rows or train.device_rows"
+        )
+    used = memory.per_device(
+        run.model,
+        run.train,
+        mesh,
+        positions=fact.row_positions,
+        slots=fact.row_patches if isinstance(run.model, Blt) else 0,
+        head_positions=min(fact.row_positions, max(1, HEAD_LOGITS // run.model.vocab)),
+        attention=ATTENTION[machine.platform],
+    )
+    rate = machine.devices * machine.device.peaks["bfloat16"] * machine.mfu * 3600
+    hours = one.cost["train_flops"][CONVENTION] / rate
+    return {
+        "mesh": dict(zip(("data", "fsdp", "tensor"), mesh, strict=True)),
+        "memory": used.as_dict(),
+        "fits": used.total <= machine.device.hbm_bytes,
+        "hours": hours,
+        "device_hours": hours * machine.devices,
+        "entropy_model_hours": one.cost["entropy_model_flops"][CONVENTION] / rate,
+    }
+
+
+def fewest_devices(one: PlannedRun, machine: Machine, most=2**14):
+    """The fewest devices, a power of two, whose memory holds the run with a tenth to spare; None up to `most`."""
+    for count in (2**power for power in range(most.bit_length())):
+        try:
+            there = forecast(one, dataclasses.replace(machine, devices=count))
+        except ConfigError:  # its mesh or its rows ask for another number
+            continue
+        if there["memory"]["total"] <= ROOM * machine.device.hbm_bytes:
+            return count
+    return None

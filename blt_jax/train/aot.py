@@ -1,0 +1,183 @@
+"""The real training step, compiled ahead of time for devices that need not be there, and what the program says.
+
+Everything is abstract: no array is made, so the largest model fits the smallest machine. The devices come from a
+TPU topology (`jax.experimental.topologies`, with libtpu's own compiler) or are forced host devices.
+"""
+
+import dataclasses
+import math
+import re
+import time
+
+import jax
+import jax.numpy as jnp
+
+from blt_jax import models
+from blt_jax.config import Blt, ConfigError, Run
+from blt_jax.parallel import rules
+from blt_jax.train import optimizer
+from blt_jax.train.step import make_step, state_shardings
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
+_BITS = {"pred": 8, "bf16": 16}  # other types end with their bits: f32, s8, u64
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What a compiled step says of itself; bytes are of one device."""
+
+    devices: int
+    seconds: float  # lowering and compiling
+    arguments: int  # bytes of state and batch; the new state takes the place of the old
+    temporaries: int  # bytes that the step needs besides
+    peak: int  # bytes, the compiler's own figure; it may lie below arguments + temporaries. 0: it tells none
+    kernels: int  # calls of hand-written kernels (splash attention) in the program's text
+    collectives: dict  # kind -> {"ops": in the text, "times": run per step, "bytes": of results, all times together}
+
+    @property
+    def needs(self):
+        """Bytes, the careful reading: arguments and temporaries."""
+        return self.arguments + self.temporaries
+
+
+def arguments(run: Run, mesh, positions, slots=0):
+    """(state, batch, schedule) of `make_step` as jax.ShapeDtypeStructs with shardings.
+
+    `positions`: of a row, bytes or tokens; `slots`: patch slots of a row, for a BLT.
+    """
+    tx = optimizer.transform(run.optimizer)
+    parameters = models.shapes(run.model)
+    shapes = {"params": parameters, "moments": jax.eval_shape(tx.init, parameters)}
+    shapes["step"] = jax.ShapeDtypeStruct((), jnp.int32)
+    lay = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+    state = jax.tree.map(lay, shapes, state_shardings(run, mesh))
+    row = lambda n, dtype=jnp.int32: jax.ShapeDtypeStruct(  # noqa: E731
+        (run.train.rows, n), dtype, sharding=rules.batch_sharding(mesh)
+    )
+    batch = {key: row(positions) for key in ("ids_BxL", "targets_BxL", "segment_BxL", "bytes_BxL")}
+    batch["loss_mask_BxL"] = row(positions, jnp.float32)
+    if isinstance(run.model, Blt):
+        batch |= {"patch_BxL": row(positions), "read_BxL": row(positions), "patch_segment_BxP": row(slots)}
+    return state, batch, optimizer.schedule(run.optimizer, run.train.steps)
+
+
+def compile_step(run: Run, mesh, positions, slots=0) -> Program:
+    """Compiles `run`'s step for `mesh`. Raises ConfigError where the compiler finds that it does not fit."""
+    began = time.monotonic()
+    given = arguments(run, mesh, positions, slots)
+    with rules.context(mesh):
+        lowered = make_step(run, mesh).lower(*given)
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise ConfigError(f"{run.name} does not fit {mesh.size} devices: {_exhausted(str(error))}") from None
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    return Program(
+        devices=mesh.size,
+        seconds=time.monotonic() - began,
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        peak=getattr(memory, "peak_memory_in_bytes", 0),
+        kernels=text.count('custom_call_target="tpu_custom_call"'),
+        collectives=collectives(text),
+    )
+
+
+def _exhausted(message):
+    """The line that says how much is missing."""
+    found = re.search(r"[^.\n]*(?:exceed|Used|Attempting)[^\n]*", message)
+    return " ".join((found[0] if found else message.splitlines()[0]).split())[:300]
+
+
+# ---------------------------------------------------------------- reading the program's text
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
+_OPERATION = re.compile(r"= (.*?) ([a-z][\w-]*)\(")
+_CALLED = re.compile(r"(body|calls|to_apply|condition)=%?([\w.-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_CONSTANT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
+_ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
+
+
+@dataclasses.dataclass
+class _Computation:
+    collectives: list = dataclasses.field(default_factory=list)  # (kind, bytes, channel or None)
+    calls: list = dataclasses.field(default_factory=list)  # (computation, how often; for a loop's body its condition)
+    constants: list = dataclasses.field(default_factory=list)  # whole numbers, which a loop's condition counts up to
+
+
+def collectives(text):
+    """{kind: {"ops", "times", "bytes"}} of an HLO module; those in loops as often as the loop runs.
+
+    A collective that the compiler overlaps with other work is named in several pieces with one channel: it counts
+    once. A loop runs as often as the compiler notes, else up to the one constant in its condition. A compiler may
+    make its own of a collective, loops of permutes for instance: what is told is what the text names.
+    """
+    inside, entry = _computations(text)
+    runs = {}  # (kind, channel or place): (bytes, times)
+
+    def walk(name, times):
+        one = inside.get(name, _Computation())
+        for place, (kind, size, channel) in enumerate(one.collectives):
+            key = (kind, channel or (name, place))
+            most = max((size, times), runs.get(key, (0, 0)), key=lambda run: run[0] * run[1])
+            runs[key] = most if channel else (size, times + runs.get(key, (0, 0))[1])
+        for called, trips in one.calls:
+            if isinstance(trips, str):
+                limits = set(inside[trips].constants) if trips in inside else ()
+                trips = limits.pop() if len(limits) == 1 else 1
+            walk(called, times * trips)
+
+    walk(entry, 1)
+    found = {}
+    for (kind, _), (size, times) in runs.items():
+        one = found.setdefault(kind, {"ops": 0, "times": 0, "bytes": 0})
+        one["ops"] += 1
+        one["times"] += times
+        one["bytes"] += times * size
+    return found
+
+
+def _computations(text):
+    """({name: _Computation}, the entry's name)."""
+    inside, entry, one = {}, None, _Computation()
+    for line in text.splitlines():
+        header = _COMPUTATION.match(line)
+        if header:
+            one = inside[header[2]] = _Computation()
+            entry = header[2] if header[1] else entry
+            continue
+        constant = _CONSTANT.search(line)
+        if constant:
+            one.constants.append(int(constant[1]))
+        operation = _OPERATION.search(line)
+        if not operation:
+            continue
+        kind = operation[2].removesuffix("-start")
+        if kind in COLLECTIVES:
+            channel = _CHANNEL.search(line)
+            size = _result_bytes(operation[1], operation[2].endswith("-start"))
+            one.collectives.append((kind, size, channel and channel[1]))
+        called = dict(_CALLED.findall(line))
+        trips = _TRIPS.search(line)
+        for how, name in called.items():
+            if how == "body":
+                one.calls.append((name, int(trips[1]) if trips else called.get("condition", 1)))
+            elif how != "to_apply" or kind == "call":  # else the sum of a reduction
+                one.calls.append((name, 1))
+        for branches in _BRANCHES.findall(line):
+            one.calls.extend((name.strip().lstrip("%"), 1) for name in branches.split(","))
+    return inside, entry
+
+
+def _result_bytes(shape, started):
+    """Bytes of a result type. A started collective also carries its operands: the largest array is the result."""
+    sizes = []
+    for kind, dimensions in _ARRAY.findall(shape):
+        bits = _BITS.get(kind) or int(re.search(r"\d+$", kind)[0])
+        sizes.append(math.prod(int(n) for n in dimensions.split(",") if n) * bits // 8)
+    return max(sizes, default=0) if started else sum(sizes)

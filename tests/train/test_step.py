@@ -1,0 +1,118 @@
+"""One step in parts: rows a few at a time, the head some positions at a time; the same numbers as at once."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from blt_jax import models
+from blt_jax.config import Blt, ConfigError, Lm, Mesh, Patching, Run, Stack, Train
+from blt_jax.models import head
+from blt_jax.parallel import rules
+from blt_jax.parallel.mesh import make_mesh
+from blt_jax.train import optimizer
+from blt_jax.train.step import make_step, new_state
+
+LOCAL = Stack(1, 16, 2, window=8, ffn=24)
+MODELS = {
+    "lm": Lm(Stack(2, 16, 2, ffn=24), vocab=300, unit="token"),
+    "lm, tied": Lm(Stack(2, 16, 2, ffn=24), vocab=300, unit="token", tied=True),
+    "blt": Blt(LOCAL, Stack(1, 32, 2, ffn=48), LOCAL, hash_sizes=(3,), hash_rows=64),
+    "blt, tied": Blt(LOCAL, Stack(1, 32, 2, ffn=48), LOCAL, hash_sizes=(3,), hash_rows=64, tied=True),
+}
+ROWS, L, P = 6, 20, 7
+
+
+def run_of(model, **train):
+    patched = isinstance(model, Blt)
+    return Run(
+        name="x",
+        family="x",
+        size="x",
+        model=model,
+        store="",
+        index="",
+        validation_index="",
+        patching=Patching() if patched else None,
+        tokenizer="" if patched else "t",
+        train=Train(rows=ROWS, **train),
+    )
+
+
+def batch_of(model):
+    """Rows with unequal numbers of targets: a mean of means would differ from the mean."""
+    key = iter(jax.random.split(jax.random.key(1), 4))
+    ids = lambda: jax.random.randint(next(key), (ROWS, L), 4, model.vocab)  # noqa: E731
+    mask = (jnp.arange(L) < jnp.arange(5, 5 + 3 * ROWS, 3)[:, None]).astype(jnp.float32)
+    batch = {"ids_BxL": ids(), "targets_BxL": ids(), "segment_BxL": jnp.ones((ROWS, L), jnp.int32)}
+    batch |= {"loss_mask_BxL": mask, "bytes_BxL": mask.astype(jnp.int32)}
+    if isinstance(model, Blt):
+        patch = jnp.minimum(jnp.arange(L) // 3, P - 1) * jnp.ones((ROWS, 1), jnp.int32)
+        batch |= {"patch_BxL": patch, "read_BxL": jnp.maximum(patch - 1, 0)}
+        batch |= {"patch_segment_BxP": jnp.ones((ROWS, P), jnp.int32)}
+    return batch
+
+
+def stepped(run):
+    mesh = make_mesh(Mesh(), jax.devices()[:1])
+    state = new_state(run, mesh)
+    batch = jax.device_put(batch_of(run.model), rules.batch_sharding(mesh))
+    with rules.context(mesh):
+        state, metrics = make_step(run, mesh)(state, batch, optimizer.schedule(run.optimizer, 10))
+    return jax.device_get((state["params"], metrics))
+
+
+@pytest.mark.parametrize("name", ["lm", "blt"])
+def test_rows_a_few_at_a_time(name):
+    run = run_of(MODELS[name])
+    params, metrics = stepped(run)
+    parts, told = stepped(dataclasses.replace(run, train=dataclasses.replace(run.train, device_rows=2)))
+    for key, value in metrics.items():
+        np.testing.assert_allclose(told[key], value, rtol=1e-5, err_msg=key)
+    # The first step of Adam is the sign of the gradient, near enough: a gradient of nearly 0 may turn. So few may.
+    apart = jax.tree.map(lambda a, b: np.abs(a - b).ravel(), params, parts)
+    apart = np.concatenate(jax.tree.leaves(apart))
+    assert np.quantile(apart, 0.999) < 1e-6
+
+
+def test_parts_must_be_whole():
+    mesh = make_mesh(Mesh(), jax.devices()[:1])
+    with pytest.raises(ConfigError, match="train.rows = 6: must be a multiple of 4, train.device_rows on 1 devices"):
+        make_step(run_of(MODELS["lm"], device_rows=4), mesh)
+
+
+@pytest.mark.parametrize("name, part", [*((name, 7) for name in MODELS), ("lm", 10)])
+def test_head_some_positions_at_a_time(name, part, monkeypatch):
+    """Losses and gradients, with parts that fill the row and parts that do not."""
+    model, compute = MODELS[name], models.PLAIN
+    params, batch = jax.jit(models.init, static_argnums=1)(jax.random.key(0), model), batch_of(model)
+
+    def total(params):
+        losses = models.losses(params, batch, model, compute)
+        return (losses * batch["loss_mask_BxL"]).sum(), losses
+
+    (_, whole), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
+    logits = jax.jit(lambda p, b: models.apply(p, b, model, compute))(params, batch)
+    logp = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["targets_BxL"][..., None], -1)[..., 0]
+    np.testing.assert_allclose(whole, -logp, atol=1e-5)
+
+    monkeypatch.setattr(head, "LOGITS", part * model.vocab)
+    assert head.positions_at_a_time(L, model.vocab) <= part
+    (_, cut), in_parts = jax.jit(jax.value_and_grad(lambda p: total(p), has_aux=True))(params)
+    np.testing.assert_allclose(cut, whole, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), in_parts, gradient)
+    shapes = {
+        v.aval.shape
+        for e in _equations(jax.make_jaxpr(jax.grad(lambda p: total(p)[0]))(params).jaxpr)
+        for v in e.outvars
+    }
+    assert not {s for s in shapes if len(s) > 2 and s[-1] == model.vocab and np.prod(s) > ROWS * part * model.vocab}
+
+
+def _equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for sub in jax.core.jaxprs_in_params(equation.params):
+            yield from _equations(sub)
