@@ -21,6 +21,8 @@ def test_minimum_inside_and_outside():
     assert np.polyval(inside.coefficients, np.log(5e5)) == pytest.approx(2)
     falling = isoflop.minimum(sizes, 9 - np.log(sizes) / 3)
     assert falling.parameters is None and "larger" in falling.word
+    beyond = isoflop.minimum(sizes, 2 + (np.log(sizes) - np.log(6e6)) ** 2)
+    assert beyond.parameters is None and "larger" in beyond.word, "a bowl whose bottom no size has reached"
     rising = isoflop.minimum(sizes, np.log(sizes))
     assert rising.parameters is None and "smaller" in rising.word
     arch = isoflop.minimum(sizes, -((np.log(sizes) - np.log(5e5)) ** 2))
