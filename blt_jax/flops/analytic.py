@@ -23,6 +23,7 @@ CONVENTIONS = ("paper", "exact", "executed")
 # What `executed` must know of `nn`, which this layer cannot import; a test holds both to it.
 ATTENTION_BLOCK = 128  # positions per block: `nn.attention.BLOCK` and `nn.blockwise.BLOCK`
 ATTENTION_SPAN = 5  # key blocks per step: `nn.blockwise.SPAN`
+HEAD_LOGITS = 2**25  # most logits of a row at a time: `models.head.LOGITS`
 ATTENTIONS = ("blockwise", "banded")  # backends that can be counted, the default of `nn.compute.Compute` first
 
 
@@ -261,8 +262,13 @@ class _Executed:
         return queries_and_output + keys_and_values + scores + values
 
     def head(self, width, vocab):
-        """`head`, or `nn.block.tied_head`."""
-        return self.times * 2 * self.L * width * vocab
+        """`head`, or `nn.block.tied_head`; where it is large, training takes it in parts and twice: `models.losses`."""
+        once = 2 * width * vocab
+        parts = -(-self.L * vocab // HEAD_LOGITS)
+        if not self.training or parts == 1:
+            return self.times * self.L * once
+        part = -(-self.L // parts)
+        return 4 * -(-self.L // part) * part * once
 
 
 def training(forward):

@@ -1,7 +1,7 @@
 """Why the conventions differ: "executed" less "exact" or "paper", line by line, each part with its cause.
 
 Each part is derived from the config on its own, not as what is left over, so that their sum, which a test holds to the
-whole difference, says that nothing goes unexplained. Only the last two, which are about the backward pass, are
+whole difference, says that nothing goes unexplained. Only the last three, which are about the backward pass, are
 differences of counts that the tracer has checked.
 """
 
@@ -34,6 +34,7 @@ CAUSES = {
     "elementwise": "slots weigh the values of bytes by elementwise products, which are no matrix product",
     # and of a training step
     "scores again": "blockwise attention makes its scores again in the backward pass",
+    "head again": "a head too large for memory works in parts, which the backward pass makes again",
     "recomputation": "remat runs the forward pass of scanned layers again, but for its last product",
 }
 
@@ -67,7 +68,8 @@ def differences(
         row = lambda **how: executed_row(model, length, slots, attention=attention, **how)  # noqa: E731
         once, step, repeated = row(), row(training=True), row(training=True, remat=remat)
         for line, value in _lines(step):
-            parts.append(("scores again", line, (value - 3 * getattr(once, line)) / context_bytes))
+            again = "head again" if line == "head" else "scores again"
+            parts.append((again, line, (value - 3 * getattr(once, line)) / context_bytes))
             parts.append(("recomputation", line, (getattr(repeated, line) - value) / context_bytes))
     return _by_cause(parts)
 

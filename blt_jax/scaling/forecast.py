@@ -3,14 +3,13 @@
 import dataclasses
 
 from blt_jax.config import Blt, ConfigError
-from blt_jax.flops import hardware, memory
+from blt_jax.flops import analytic, hardware, memory
 from blt_jax.scaling.grid import PlannedRun
 
 # Backend of self-attention on each maker's devices (`nn.attention.backend_of`; a test holds the two together).
 ATTENTION = {"tpu": "splash", "gpu": "banded"}
 CONVENTION = "exact"  # of the FLOPs that hours stand on: MFU as usually reported (`flops.hardware.mfu`)
 ROOM = 0.9  # of a device's memory, at most, so that a plan holds
-HEAD_LOGITS = 2**25  # `models.head.LOGITS`, which this layer cannot import; the same test
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +46,7 @@ def forecast(one: PlannedRun, machine: Machine):
         mesh,
         positions=fact.row_positions,
         slots=fact.row_patches if isinstance(run.model, Blt) else 0,
-        head_positions=min(fact.row_positions, max(1, HEAD_LOGITS // run.model.vocab)),
+        head_positions=min(fact.row_positions, max(1, analytic.HEAD_LOGITS // run.model.vocab)),
         attention=ATTENTION[machine.platform],
     )
     rate = machine.devices * machine.device.peaks["bfloat16"] * machine.mfu * 3600

@@ -32,7 +32,7 @@ def forward(model, **compute):
 
 def with_gradient(model, **compute):
     def loss(params, batch):
-        logp = jax.nn.log_softmax(models.apply(params, batch, model, models.Compute(**compute)))
-        return -jnp.take_along_axis(logp, batch["ids_BxL"][..., None], axis=-1).mean()
+        targets = batch | {"targets_BxL": batch["ids_BxL"]}
+        return models.losses(params, targets, model, models.Compute(**compute)).mean()
 
     return jax.jit(jax.value_and_grad(loss))

@@ -24,7 +24,7 @@ COLUMNS = [("blt", 4.0), ("blt", 4.5), ("blt", 6.0), ("blt", 8.0), ("llama3", 4.
 
 @pytest.mark.parametrize("size", TABLE)
 def test_paper_table(size):
-    """All rows and columns; `pytest -s` prints ours / the sheet's, side by side."""
+    """All rows and columns; `pytest -n0 -s` prints ours / the sheet's, side by side."""
     context = 16384 if size == "8b" else 8192
     print(f"\n{size:4}", end="")
     for (family, unit), expected in zip(COLUMNS, TABLE[size], strict=True):

@@ -9,7 +9,8 @@ import pytest
 from blt_jax import models
 from blt_jax.config import Blt, ConfigError, Lm, Stack
 from blt_jax.flops import executed_row, per_byte, trace
-from blt_jax.flops.analytic import ATTENTION_BLOCK, ATTENTION_SPAN, ATTENTIONS
+from blt_jax.flops.analytic import ATTENTION_BLOCK, ATTENTION_SPAN, ATTENTIONS, HEAD_LOGITS
+from blt_jax.models import head
 from blt_jax.nn import attention, blockwise
 from tests.flops.programs import B, forward, shapes, with_gradient
 
@@ -38,6 +39,7 @@ CASES = {  # model, positions, patch slots
     "lm, tied, window longer than the row": (dataclasses.replace(lm(window=99), tied=True), 24, 0),
     "tokens": (Lm(LATENT, vocab=300, unit="token"), 17, 0),
     "tokens, tied": (Lm(LATENT, vocab=300, unit="token", tied=True), 17, 0),
+    "tokens, a head in three parts": (Lm(LATENT, vocab=2**22, unit="token"), 17, 0),
     "blt, hashed and tied": (blt(hash_sizes=(3, 5), tied=True, hash_norm=True, hash_short="omit"), 21, 6),
     "blt, no projection, one patch, a long window": (
         blt(slots=2, latent=dataclasses.replace(LATENT, width=32), **local(window=64, kv_heads=4)),
@@ -100,6 +102,7 @@ def test_attention_of_any_window(backend, length):
 
 def test_what_the_formulas_know_of_attention():
     assert (ATTENTION_BLOCK, ATTENTION_BLOCK, ATTENTION_SPAN) == (attention.BLOCK, blockwise.BLOCK, blockwise.SPAN)
+    assert HEAD_LOGITS == head.LOGITS
     assert ATTENTIONS[0] == models.Compute().attention
 
 

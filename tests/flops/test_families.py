@@ -1,6 +1,6 @@
 """The referee on every family at its published shapes: `executed` equals the trace to the unit, 8B included.
 
-Nothing is computed: programs are traced from shapes. Rows hold 8,192 bytes (16,384 at 8B). `pytest -s` prints the
+Nothing is computed: programs are traced from shapes. Rows hold 8,192 bytes (16,384 at 8B). `pytest -n0 -s` prints the
 figures, with what tells them from "exact" and "paper".
 """
 

@@ -2,7 +2,7 @@
 
 The paper gives parameter counts, not shapes. `GROUPS` holds shapes with those counts and the local models of its
 Table 10, whose costs are those that blt.md, section 10, finds; `match.shape_for_cost` then finds the groups again
-from the cost alone. `pytest -s` prints both tables. All costs: "paper" convention, forward, 8,192 bytes of context.
+from the cost alone. `pytest -n0 -s` prints both tables. All costs: "paper" convention, forward, 8,192 bytes of context.
 """
 
 import dataclasses

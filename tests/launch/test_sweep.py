@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,7 @@ def test_killed_in_the_middle_and_continued(studied):
     """The hard kill comes while runs train; what comes out equals the undisturbed study bit for bit."""
     config, study, _ = studied
     killed = study.with_name("killed")
+    shutil.copytree(study / "compile_cache", killed / "compile_cache")  # the same programs: only time is saved
     process = sweep(config, killed, start_new_session=True)
     deadline = time.monotonic() + 300
     while not list(killed.glob("runs/*/metrics.jsonl")) and time.monotonic() < deadline:

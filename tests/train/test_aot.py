@@ -9,7 +9,6 @@ import pytest
 from blt_jax import models
 from blt_jax.config import Blt, Lm, Mesh, Optimizer, Patching, Run, Stack, Train
 from blt_jax.flops import memory
-from blt_jax.models import head
 from blt_jax.nn.attention import backend_of
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.scaling import forecast
@@ -109,4 +108,3 @@ def test_state_is_split_as_the_rules_split_it(name, mesh):
 
 def test_forecast_mirrors_what_it_cannot_import():
     assert {name: backend_of(name) for name in forecast.ATTENTION} == forecast.ATTENTION
-    assert forecast.HEAD_LOGITS == head.LOGITS

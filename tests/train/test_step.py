@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -114,5 +115,5 @@ def test_head_some_positions_at_a_time(name, part, monkeypatch):
 def _equations(jaxpr):
     for equation in jaxpr.eqns:
         yield equation
-        for sub in jax.core.jaxprs_in_params(equation.params):
+        for sub in jax.extend.core.jaxprs_in_params(equation.params):
             yield from _equations(sub)
