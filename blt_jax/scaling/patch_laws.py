@@ -15,7 +15,7 @@ import numpy as np
 from scipy import spatial
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import bootstrap, fit
+from blt_jax.scaling import bootstrap, fit, power_sums
 from blt_jax.scaling.points import grouped
 from blt_jax.scaling.power_law import PowerLaw, power_law, robust_linear
 from blt_jax.scaling.power_sums import Law, Power, Term
@@ -246,10 +246,12 @@ def answer(found, budget, inference=None):
     here = {"params": params_X, "patch": patch_X, "data": data_X}
     loss_X = found.joint.predict(**here)
     best, best_R, least_R = int(loss_X.argmin()), [], []
-    for theta_P in found.joint.replicates_RxP:  # one after another: all at once would be large on the fine grid
-        replicate_X = dataclasses.replace(found.joint, theta_P=theta_P).predict(**here)
-        best_R.append(int(replicate_X.argmin()))
-        least_R.append(float(replicate_X.min()))
+    logs = {name: np.log(values_X) for name, values_X in here.items()}
+    design = found.joint.law.design(logs, found.joint.centre)
+    for first in range(0, len(found.joint.replicates_RxP), 16):  # all at once would be large on the fine grid
+        log_RxX = power_sums.log_values(found.joint.replicates_RxP[first : first + 16], *design)
+        best_R += log_RxX.argmin(1).tolist()
+        least_R += np.exp(log_RxX.min(1)).tolist()
     told = {name: bootstrap.estimate(values_X[best], values_X[best_R]) for name, values_X in here.items()}
     told["loss"] = bootstrap.estimate(loss_X[best], least_R)
     words = []

@@ -36,7 +36,7 @@ PAPER = {
     "svg.fonttype": "path",  # the same everywhere, whatever fonts are there
 }
 # What matplotlib would write that is not in the picture: equal pictures are equal files.
-METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
+METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +56,16 @@ def looks(labels):
     }
 
 
-def encoded(figure, kind):
-    """The bytes of a figure as "svg", "png" or "pdf"; equal figures give equal bytes."""
-    buffer = io.BytesIO()
-    with rc_context(PAPER):
-        figure.savefig(buffer, format=kind, metadata=METADATA[kind])
-    return buffer.getvalue()
+@rc_context(PAPER)
+def encoded(figure):
+    """{"svg": bytes, "png": bytes} of a figure; equal figures give equal bytes."""
+    files = {}
+    for kind, metadata in METADATA.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=metadata)
+        files[kind] = buffer.getvalue()
+        figure.set_layout_engine("none")  # found once, kept
+    return files
 
 
 @rc_context(PAPER)

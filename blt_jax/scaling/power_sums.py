@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 
 import numpy as np
-from scipy import optimize, special
+from scipy import optimize
 
 STARTS = 40  # of the grid, those of lowest objective, that are followed
 
@@ -111,7 +111,9 @@ def _word(term):
 
 def log_values(theta_RxP, design_KxMxP, offset_KxM):
     """log y_RxM of the law at the rows of the design."""
-    return special.logsumexp(np.einsum("kmp,rp->rkm", design_KxMxP, np.atleast_2d(theta_RxP)) + offset_KxM, axis=1)
+    terms_RxKxM = np.einsum("kmp,rp->rkm", design_KxMxP, np.atleast_2d(theta_RxP), optimize=True) + offset_KxM
+    top_RxM = terms_RxKxM.max(1)
+    return np.log(np.exp(terms_RxKxM - top_RxM[:, None]).sum(1)) + top_RxM
 
 
 def objective(theta_P, design_KxMxP, offset_KxM, log_y_M, weights_M, delta):
@@ -159,8 +161,13 @@ def fit(law, design, log_y_M):
 
 
 def refit(law, design, log_y_RxM, theta_P, weights_RxM):
-    """theta_RxP of replicates, each from the optimum of the full data."""
-    return descend(law, design, log_y_RxM, np.tile(theta_P, (len(log_y_RxM), 1)), weights_RxM)
+    """theta_RxP of replicates, each from the optimum of the full data.
+
+    A term that has faded there starts at a hundredth of the mean level: a replicate may have use for it.
+    """
+    start_P, terms = np.array(theta_P), len(law.terms)
+    start_P[:terms] = np.maximum(start_P[:terms], np.mean(log_y_RxM) + np.log(0.01))
+    return descend(law, design, log_y_RxM, np.tile(start_P, (len(log_y_RxM), 1)), weights_RxM)
 
 
 def descend(law, design, log_y_RxM, theta_RxP, weights_RxM, rounds=1000):

@@ -93,11 +93,10 @@ def _page(out, title, path, looks, figures, summary, shown, **how):
     figures = _law_figures(table, scored, found, looks, how["convention"]) | figures
     pictures = {}
     for name, figure in figures.items():
-        for kind in ("svg", "png"):
-            data = plots.encoded(figure, kind)
+        files = plots.encoded(figure)
+        for kind, data in files.items():
             _replace(out / f"{name}.{kind}", data)
-            if kind == "svg":
-                pictures[name] = "data:image/svg+xml;base64," + base64.b64encode(data).decode()
+        pictures[name] = "data:image/svg+xml;base64," + base64.b64encode(files["svg"]).decode()
     summary |= {"convention": how["convention"], "envelope": envelope, "laws": fit.as_json(found)}
     _replace(out / "report.json", json.dumps(summary, indent=1, allow_nan=False).encode())
     environment = jinja2.Environment(
