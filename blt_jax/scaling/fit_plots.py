@@ -25,7 +25,7 @@ def looks_of(families):
 
 
 @rc_context(PAPER)
-def frontiers(table, fits, crossings=(), looks=None, scored=None, convention=None):
+def frontiers(table, fits, crossings=(), looks=None, scored=None, convention=None, measure="bits per byte"):
     """BPB against training FLOPs: every run faint, best sizes at each budget, and the law of {family: FrontierFit}.
 
     A family without a law keeps its best sizes, joined by dots. Crossings that have an interval are dotted lines.
@@ -62,14 +62,14 @@ def frontiers(table, fits, crossings=(), looks=None, scored=None, convention=Non
         axis.axvspan(budget.low, budget.high, color="#444444", alpha=0.08, lw=0)
     log_axis(axis, "x", flops_told)
     log_axis(axis, "y", plain)
-    axis.set(xlabel="training FLOPs" + (f" ({convention})" if convention else ""), ylabel="bits per byte")
+    axis.set(xlabel="training FLOPs" + (f" ({convention})" if convention else ""), ylabel=measure)
     handles, _ = axis.get_legend_handles_labels()  # matplotlib puts lines, the hollow one, before points with bars
     outside(axis, handles=handles[1:] + handles[:1] if hollow else handles)
     return figure
 
 
 @rc_context(PAPER)
-def parabolas(table, fits, looks=None):
+def parabolas(table, fits, looks=None, measure="bits per byte"):
     """BPB against size at each budget, a panel per family; a star is a minimum inside the grid, with its interval."""
     looks, families = looks or looks_of(table.families()), table.families()
     columns = min(len(families), ROW)
@@ -98,7 +98,7 @@ def parabolas(table, fits, looks=None):
         log_axis(axis, "y", plain)
         axis.set(title=looks[family].label, xlabel="parameters")
     for axis in axes[:, 0]:
-        axis.set_ylabel("bits per byte")
+        axis.set_ylabel(measure)
     scale = figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, label="training FLOPs", aspect=30, pad=0.02)
     picked = budgets[np.unique(np.linspace(0, len(budgets) - 1, 6).round().astype(int))]
     scale.set_ticks(picked, labels=[flops_told(one) for one in picked])
@@ -138,6 +138,7 @@ def chinchillas(fits, table, looks=None):
         flops_X = np.geomspace(own["flops"].min(), own["flops"].max() * FURTHER, 100)
         split = fit.allocation(found, flops_X)
         _band(axes[1], flops_X, split.params, look, own["flops"].max())
+        axes[1].plot(flops_X[::33], split.params[1][::33], look.marker, color=look.colour)
     axes[0].axhline(0, color="#444444", lw=0.8)
     _finished(figure, axes, ("loss over the law, %", "compute-optimal parameters"), logs=(False, True))
     return figure

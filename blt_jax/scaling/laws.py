@@ -51,6 +51,11 @@ def read(path, *, rename=None, convention="exact"):
             return dataclasses.replace(table, values=table.values | {"loss": table["bpb"]})
 
 
+def measure(path, rename=None):
+    """What the table's losses are: "bits per byte" where a column is, or is named for, bpb; else "loss"."""
+    return "bits per byte" if "bpb" in {**(rename or {}), **dict.fromkeys(points.columns(path))} else "loss"
+
+
 def _one_loss(rename):
     """A column named for `loss` serves as bpb too."""
     rename = dict(rename or {})

@@ -141,6 +141,8 @@ def _plane(points):
         return None
     x_M, t_M = size_M - size_M.mean(), patch_M - patch_M.mean()
     design_MxP = np.stack([np.ones_like(x_M), x_M, t_M, x_M**2, x_M * t_M, t_M**2], 1)
+    if np.linalg.matrix_rank(design_MxP, tol=1e-6) < 6:  # sizes and patch sizes that go together
+        return None
     return design_MxP, (size_M.mean(), patch_M.mean()), places
 
 
@@ -164,7 +166,7 @@ def _paraboloid(points, budget, loss_RxM, free):
     plane, refused, none = _plane(points), np.full(len(loss_RxM), np.nan), bootstrap.estimate(None)
     runs = len(set(points.cell.tolist()))
     if plane is None:
-        word = "needs six different runs, of three sizes and three patch sizes"
+        word = "needs six different runs, of three sizes and three patch sizes that vary apart"
         return Optimum(float(budget), runs, none, none, none, word), refused, []
     design_MxP, (x0, t0), places = plane
     size_M, byte_M = np.log(points["params"]), np.log(points["data"])

@@ -88,9 +88,10 @@ def write_table(path, output, *, rename=None, convention="exact"):
 def _page(out, title, path, looks, figures, summary, shown, **how):
     """Fits the table at `path`, draws everything into `out`; returns the path of index.html."""
     table = laws.read(path, **how)
-    found, scored = laws.fit_all(table), laws.scored(path, table, **how)
+    found, scored = laws.fit_all(table, draws=laws.DRAWS), laws.scored(path, table, **how)
+    measure = laws.measure(path, how.get("rename"))
     envelope = {family: _envelope(table.of(family)) for family in table.families()}
-    figures = _law_figures(table, scored, found, looks, how["convention"]) | figures
+    figures = _law_figures(table, scored, found, looks, how["convention"], measure) | figures
     pictures = {}
     for name, figure in figures.items():
         files = plots.encoded(figure)
@@ -107,6 +108,7 @@ def _page(out, title, path, looks, figures, summary, shown, **how):
     picked = np.unique(np.linspace(0, len(budgets) - 1, SHOWN_BUDGETS).round().astype(int))
     page = environment.get_template("report.html.j2").render(
         title=title,
+        measure=measure,
         summary=summary,
         labels={family: look.label for family, look in looks.items()},
         laws=found,
@@ -130,11 +132,11 @@ def _page(out, title, path, looks, figures, summary, shown, **how):
     return out / "index.html"
 
 
-def _law_figures(table, scored, found, looks, convention):
+def _law_figures(table, scored, found, looks, convention, measure):
     few = found.crossings if len(found.crossings) <= SHOWN_PAIRS else ()
-    figures = {"scaling": fit_plots.frontiers(table, found.frontiers, few, looks, scored, convention)}
+    figures = {"scaling": fit_plots.frontiers(table, found.frontiers, few, looks, scored, convention, measure)}
     if "params" in table.values:
-        figures["isoflop"] = fit_plots.parabolas(table, found.isoflops, looks)
+        figures["isoflop"] = fit_plots.parabolas(table, found.isoflops, looks, measure)
     if any(one.params.value for law in found.isoflops.values() for one in law.minima):
         figures["best_sizes"] = fit_plots.isoflops(found.isoflops, looks)
     if found.chinchillas:

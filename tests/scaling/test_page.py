@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import report
+from blt_jax.scaling import laws, report
 
 FAMILIES = {"blt": ("BLT, entropy patches", 4.5, 1.05), "space": ("SpaceByte", 6.0, 1.1), "bpe": ("BPE tokens", 3.0, 1)}
 PARTS = ("encoder", "pooling", "latent", "decoder", "head")
@@ -83,7 +83,9 @@ def study(folder, budgets=(1e10, 2.5e10, 6e10), seeds=(0,), noise=0.002, left_ou
 def drawn(tmp_path_factory):
     """A study the size of the quickstart: three budgets, one seed, one run missing."""
     folder = study(tmp_path_factory.mktemp("study"))
-    return report.write(folder).parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(laws, "DRAWS", 60)
+        yield report.write(folder).parent
 
 
 def read(folder):
@@ -115,11 +117,12 @@ def test_one_seed_and_three_budgets_show_no_confident_curve(drawn):
     _, text, told = read(drawn)
     assert "No intervals for BLT, entropy patches" in text and "one seed: the noise between runs is not known" in text
     assert "no saving is claimed" in text
-    laws = told["laws"]
-    assert laws["bootstrap"] == {"draws": 400, "seed": 0, "level": 0.9, "over": "runs and seeds"}
-    for law in laws["frontiers"].values():
+    assert (laws.DRAWS, laws.SEED) == (400, 0) and "90% intervals of 60 bootstrap draws" in text
+    fits = told["laws"]
+    assert fits["bootstrap"] == {"draws": 60, "seed": 0, "level": 0.9, "over": "runs and seeds"}
+    for law in fits["frontiers"].values():
         assert law["law"]["constants"]["b"]["low"] is None and len(law["points"]) == 3
-    assert laws["isoflops"]["blt"]["minima"][0]["params"]["value"] > 0 and told["envelope"]["blt"][0]["params"] > 0
+    assert fits["isoflops"]["blt"]["minima"][0]["params"]["value"] > 0 and told["envelope"]["blt"][0]["params"] > 0
 
 
 def test_equal_runs_are_equal_files(drawn):
@@ -137,7 +140,9 @@ def seeded(tmp_path_factory):
     )
     _, points, _ = report.curves.load(folder)
     (folder / "points.csv").write_text(report._csv(points))
-    return report.write_table(folder / "points.csv", folder / "new" / "out").parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(laws, "DRAWS", 60)
+        return report.write_table(folder / "points.csv", folder / "new" / "out").parent
 
 
 def test_a_table_alone_gives_the_laws_with_intervals(seeded):
