@@ -222,7 +222,7 @@ def plot(law, found, table):
     if law == "patch":
         return fit_plots.patches(found["patch"])
     crossings = [one for one in found.values() if isinstance(one, frontier.Crossing)]
-    return fit_plots.frontiers([one for one in found.values() if one not in crossings], crossings, table)
+    return fit_plots.frontiers(table, {n: one for n, one in found.items() if one not in crossings}, crossings)
 
 
 def check_outputs():

@@ -37,6 +37,16 @@ class FrontierFit:
     law: fit.LawFit
 
 
+def best_sizes(points):
+    """[(budget, mask_M)]: the rows of the size with the lowest mean BPB over seeds, at each budget of one family."""
+    found = []
+    for budget in np.unique(points.budget):
+        cells = np.unique(points.cell[points.budget == budget])
+        means = [points["bpb"][points.cell == cell].mean() for cell in cells]
+        found.append((float(budget), points.cell == cells[np.argmin(means)]))
+    return found
+
+
 def fit_frontier(points, *, draws, seed, ratio=None):
     """FrontierFit of one family's Points, on the envelope or at `ratio` = data / params.
 
@@ -123,6 +133,7 @@ class Crossing:
     share: float  # of the replicates that cross in the range looked at
     words: str
     savings: tuple[Saving, ...]
+    measured: tuple[float, float] | None = None  # the FLOPs that both have measured
 
 
 def crossing(a, b):
@@ -142,7 +153,8 @@ def crossing(a, b):
     budgets = [bootstrap.estimate(one[0], [_nearest(found, one) for found in crossings_R]) for one in at]
     common = [p for p in b.points if low <= p.flops <= high]
     savings = tuple(_saving(a, b, p.flops, draws) for p in common)
-    return Crossing(a.family, b.family, tuple(budgets), share, _words(a, b, at, gap_X, low, high), savings)
+    words = _words(a, b, at, gap_X, low, high)
+    return Crossing(a.family, b.family, tuple(budgets), share, words, savings, (low, high))
 
 
 def _crossings(x_X, y_X):

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import spatial
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import bootstrap, fit
+from blt_jax.scaling import bootstrap, fit, power_sums
 from blt_jax.scaling.points import grouped
 from blt_jax.scaling.power_law import PowerLaw, power_law, robust_linear
 from blt_jax.scaling.power_sums import Law, Power, Term
@@ -141,6 +141,8 @@ def _plane(points):
         return None
     x_M, t_M = size_M - size_M.mean(), patch_M - patch_M.mean()
     design_MxP = np.stack([np.ones_like(x_M), x_M, t_M, x_M**2, x_M * t_M, t_M**2], 1)
+    if np.linalg.matrix_rank(design_MxP, tol=1e-6) < 6:  # sizes and patch sizes that go together
+        return None
     return design_MxP, (size_M.mean(), patch_M.mean()), places
 
 
@@ -164,7 +166,7 @@ def _paraboloid(points, budget, loss_RxM, free):
     plane, refused, none = _plane(points), np.full(len(loss_RxM), np.nan), bootstrap.estimate(None)
     runs = len(set(points.cell.tolist()))
     if plane is None:
-        word = "needs six different runs, of three sizes and three patch sizes"
+        word = "needs six different runs, of three sizes and three patch sizes that vary apart"
         return Optimum(float(budget), runs, none, none, none, word), refused, []
     design_MxP, (x0, t0), places = plane
     size_M, byte_M = np.log(points["params"]), np.log(points["data"])
@@ -246,10 +248,12 @@ def answer(found, budget, inference=None):
     here = {"params": params_X, "patch": patch_X, "data": data_X}
     loss_X = found.joint.predict(**here)
     best, best_R, least_R = int(loss_X.argmin()), [], []
-    for theta_P in found.joint.replicates_RxP:  # one after another: all at once would be large on the fine grid
-        replicate_X = dataclasses.replace(found.joint, theta_P=theta_P).predict(**here)
-        best_R.append(int(replicate_X.argmin()))
-        least_R.append(float(replicate_X.min()))
+    logs = {name: np.log(values_X) for name, values_X in here.items()}
+    design = found.joint.law.design(logs, found.joint.centre)
+    for first in range(0, len(found.joint.replicates_RxP), 16):  # all at once would be large on the fine grid
+        log_RxX = power_sums.log_values(found.joint.replicates_RxP[first : first + 16], *design)
+        best_R += log_RxX.argmin(1).tolist()
+        least_R += np.exp(log_RxX.min(1)).tolist()
     told = {name: bootstrap.estimate(values_X[best], values_X[best_R]) for name, values_X in here.items()}
     told["loss"] = bootstrap.estimate(loss_X[best], least_R)
     words = []

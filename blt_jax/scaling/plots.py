@@ -1,115 +1,139 @@
-"""The report's pictures: matplotlib figures from points and row indexes, one function each."""
+"""The look of the report's pictures, and those of a study: patches, FLOPs per byte, training (laws: fit_plots.py)."""
 
+import dataclasses
+import io
 import json
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from blt_jax.scaling import curves
-from blt_jax.scaling.isoflop import minimum
 
-# Okabe-Ito: told apart by colour-blind readers. Families keep their colour through the report.
+# Okabe-Ito: told apart by colour-blind readers. Eight markers beside seven colours: no two of 56 families look alike,
+# and few families do so in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 LINES = {"encoder": "#56B4E9", "pooling": "#E69F00", "latent": "#0072B2", "decoder": "#009E73", "head": "#999999"}
+WIDTH = 7.0  # inches: the text width of a page
+PAPER = {
+    "figure.dpi": 160,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    "lines.markersize": 5,
+    "svg.hashsalt": "blt_jax",  # ids in an SVG follow from its content
+    "svg.fonttype": "path",  # the same everywhere, whatever fonts are there
+}
+# What matplotlib would write that is not in the picture: equal pictures are equal files.
+METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 
 
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How a family appears in every picture."""
+
+    label: str
+    colour: str
+    marker: str
+
+
+def looks(labels):
+    """{family: Look} of {family: label}."""
+    return {
+        family: Look(label, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
+        for i, (family, label) in enumerate(labels.items())
+    }
+
+
+@rc_context(PAPER)
+def encoded(figure):
+    """{"svg": bytes, "png": bytes} of a figure; equal figures give equal bytes."""
+    files = {}
+    for kind, metadata in METADATA.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=metadata)
+        files[kind] = buffer.getvalue()
+        figure.set_layout_engine("none")  # found once, kept
+    return files
+
+
+@rc_context(PAPER)
 def panels(width, height, rows=1, columns=1, **how):
     """(Figure, its axes by row and column), inches."""
-    figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, **how)
-    for axis in axes.flat:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25)
-        axis.set_axisbelow(True)
-    return figure, axes
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **how)
 
 
-def _outside(axis):
-    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+def outside(axis, **how):
+    """The legend to the right of the axis."""
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, **how)
 
 
-def _log_ticks(axis, values):
-    """A log axis with marks at the values that occur, and no others."""
-    axis.set_xscale("log")
-    axis.set_xticks(
-        values, [f"{value:.3g}".replace("e+", "e") if value >= 1e6 else f"{value / 1e3:.0f}k" for value in values]
-    )
-    axis.xaxis.set_minor_locator(NullLocator())
+def short(value):
+    """27k, 1.3M, 8B: counts for a tick or a table."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if unit <= value < 1000 * unit:
+            return f"{value / unit:.3g}{name}"
+    return flops_told(value)
 
 
-def scaling(points, labels, colours, convention):
-    """BPB against training FLOPs: all runs, each family's best size, and the same with entropy scoring added."""
-    figure, [[axis]] = panels(8.5, 4.2)
-    for family, label in labels.items():
-        own = [p for p in points if p.family == family]
-        axis.scatter([p.flops(convention) for p in own], [p.bpb for p in own], color=colours[family], s=14, alpha=0.4)
-        best = curves.envelope(points, family)
-        for entropy, style in ((False, "-o"), (True, "--o")):
-            flops = [np.mean([p.flops(convention, entropy) for p in group]) for _, _, group in best]
-            if entropy and not any(p.cost["entropy_model_flops"][convention] for p in own):
-                continue
-            face = "white" if entropy else colours[family]
-            name = f"{label} + entropy scoring" if entropy else label
-            axis.plot(
-                flops, [bpb for _, bpb, _ in best], style, color=colours[family], markerfacecolor=face, label=name
-            )
-    _log_ticks(axis, sorted({p.budget for p in points}))
-    axis.set(xlabel=f"training FLOPs ({convention})", ylabel="validation bits per byte")
-    _outside(axis)
-    return figure
+def flops_told(value):
+    """5e10, 1.02e21."""
+    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
 
 
-def isoflop(points, labels, convention):
-    """BPB against size at each budget, a panel per family, with the minimum where it lies inside the grid."""
-    figure, axes = panels(3.6 * len(labels), 3.8, 1, len(labels), sharey=True)
-    budgets = sorted({p.budget for p in points})
-    shade = {b: (0.1 + 0.75 * i / max(len(budgets) - 1, 1)) for i, b in enumerate(budgets)}
-    for axis, (family, label) in zip(axes[0], labels.items(), strict=True):
-        for budget in budgets:
-            groups = [g for (f, _, b), g in curves.mean_over_seeds(points).items() if f == family and b == budget]
-            if not groups:
-                continue
-            x = np.array([g[0].parameters for g in groups], float)
-            y = np.array([np.mean([p.bpb for p in g]) for g in groups])
-            colour = colormaps["viridis"](shade[budget])
-            axis.scatter(x, y, color=colour, label=f"{budget:.3g} FLOPs".replace("e+", "e"))
-            found = minimum(x, y)
-            if found.coefficients:
-                dense = np.geomspace(x.min(), x.max(), 60)
-                axis.plot(dense, np.polyval(found.coefficients, np.log(dense)), color=colour, lw=1)
-            if found.parameters:
-                axis.plot(found.parameters, found.bpb, "*", ms=14, color=colour, markeredgecolor="black")
-        _log_ticks(axis, sorted({p.parameters for p in points if p.family == family}))
-        axis.set(title=label, xlabel="non-embedding parameters")
-    axes[0, 0].set_ylabel("validation bits per byte")
-    _outside(axes[0, -1])
-    return figure
+def plain(value):
+    """1.25, for what spans less than a decade."""
+    return f"{value:.3g}"
 
 
-def patch_lengths(headers, labels, colours):
+def log_axis(axis, name, told):
+    """A log axis "x" or "y", told(value) at a few round marks: as many as its data's range has room for."""
+    axis.set(**{f"{name}scale": "log"})
+    line, (low, high) = getattr(axis, f"{name}axis"), getattr(axis.dataLim, f"interval{name}")
+    if high < 5 * low:
+        line.set_major_locator(MaxNLocator(6, steps=(1, 2, 2.5, 5, 10)))
+    else:
+        line.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 60 * low else (1,), numticks=8))
+    line.set_major_formatter(lambda value, _: told(value))
+    line.set_minor_locator(NullLocator())
+
+
+@rc_context(PAPER)
+def patch_lengths(headers, looks):
     """Share of patches of each length, per patched family."""
-    figure, [[axis]] = panels(8.5, 3.4)
+    figure, [[axis]] = panels(WIDTH, 2.8)
     for family, header in headers.items():
         counts = np.array(header["patch_lengths"][1:33], float)
         mean = header["text_bytes_per_patch"]
         share = counts / max(sum(header["patch_lengths"]), 1)
-        axis.step(np.arange(1, len(share) + 1), share, where="mid", color=colours[family], label=labels[family])
-        axis.axvline(mean, color=colours[family], ls=":", lw=1)
+        look = looks[family]
+        axis.step(np.arange(1, len(share) + 1), share, where="mid", color=look.colour, label=look.label)
+        axis.axvline(mean, color=look.colour, ls=":", lw=1)
     axis.set(xlabel="bytes in a patch (dotted: mean in training rows)", ylabel="share of patches", xlim=(0, 32.5))
-    _outside(axis)
+    outside(axis)
     return figure
 
 
-def flops_per_byte(points, labels, convention, entropy_model):
+@rc_context(PAPER)
+def flops_per_byte(points, looks, convention, entropy_model):
     """Forward FLOPs per byte by part, a bar per family and size; the entropy model hatched on top."""
     first = {}
     for p in sorted(points, key=lambda p: p.parameters):
         first.setdefault((p.family, p.size), p)
-    bars = [first[key] for family in labels for key in first if key[0] == family]
-    figure, [[axis]] = panels(8.5, 4)
+    bars = [first[key] for family in looks for key in first if key[0] == family]
+    figure, [[axis]] = panels(WIDTH, 3.6)
     bottom = np.zeros(len(bars))
     for part, colour in LINES.items():
         heights = np.array([p.cost["forward_flops_per_byte"][convention][part] for p in bars])
@@ -120,18 +144,18 @@ def flops_per_byte(points, labels, convention, entropy_model):
         extra = uses * entropy_model["forward_flops_per_byte"][convention]
         own = np.flatnonzero(uses)
         axis.bar(own, extra[own], bottom=bottom[own], fill=False, hatch="///", label="entropy model")
-    axis.set_xticks(
-        range(len(bars)), [f"{labels[p.family]}\n{p.size}" for p in bars], rotation=60, ha="right", fontsize=8
-    )
+    names = [f"{looks[p.family].label}, {p.size}" for p in bars]
+    axis.set_xticks(range(len(bars)), names, rotation=45, ha="right", rotation_mode="anchor")
     axis.set_ylabel(f"forward FLOPs per byte ({convention})")
-    _outside(axis)
+    outside(axis)
     return figure
 
 
-def training(points, labels, colours):
+@rc_context(PAPER)
+def training(points, looks):
     """Training BPB against bytes at the largest budget, each family's best size."""
-    figure, [[axis]] = panels(8.5, 3.8)
-    for family, label in labels.items():
+    figure, [[axis]] = panels(WIDTH, 3.4)
+    for family, look in looks.items():
         best = curves.envelope(points, family)
         if not best:
             continue
@@ -139,21 +163,23 @@ def training(points, labels, colours):
             lines = (point.folder / "metrics.jsonl").read_text().splitlines()
             records = [json.loads(line) for line in lines]
             x, y = [r["text_bytes"] for r in records], [r["bpb"] for r in records]
-            name = f"{label}, {point.size}" if point is best[-1][2][0] else None
-            axis.plot(x, y, color=colours[family], label=name, lw=1.2)
-    axis.set_xscale("log")
+            name = f"{look.label}, {point.size}" if point is best[-1][2][0] else None
+            axis.plot(x, y, color=look.colour, marker=look.marker, markevery=0.2, label=name, lw=1.2)
+    log_axis(axis, "x", short)
+    log_axis(axis, "y", plain)
     axis.set(xlabel="text bytes read", ylabel="training bits per byte")
-    _outside(axis)
+    outside(axis)
     return figure
 
 
 PER_LINE = 64  # bytes of sample text per line
 
 
-def sample(text, entropies, families, colours):
+@rc_context(PAPER)
+def sample(text, entropies, families, looks):
     """The sample text cut into patches: per family, lines of boxed patches under bars of entropy."""
     lines = -(-len(text) // PER_LINE)
-    figure = Figure(figsize=(11, 0.35 + len(families) * (0.4 + 0.62 * lines)), dpi=160, layout="constrained")
+    figure = Figure(figsize=(11, 0.35 + len(families) * (0.4 + 0.62 * lines)), layout="constrained")
     axes = figure.subplots(len(families), 1, squeeze=False)[:, 0]
     highest = max(max(entropies, default=0), 1e-9)
     for axis, (family, told) in zip(axes, families.items(), strict=True):
@@ -168,10 +194,10 @@ def sample(text, entropies, families, colours):
         for i, byte in enumerate(text):
             x, y = i % PER_LINE, -2.0 * (i // PER_LINE)
             shade = 0.34 if patch[i] % 2 else 0.12
-            axis.add_patch(Rectangle((x, y - 0.9), 1, 0.8, color=colours[family], alpha=shade, lw=0))
+            axis.add_patch(Rectangle((x, y - 0.9), 1, 0.8, color=looks[family].colour, alpha=shade, lw=0))
             axis.text(x + 0.5, y - 0.52, _visible(byte), ha="center", va="center", family="monospace", fontsize=8.5)
             if i in told["starts"]:
-                axis.plot([x, x], [y - 0.92, y - 0.06], color=colours[family], lw=1.4)
+                axis.plot([x, x], [y - 0.92, y - 0.06], color=looks[family].colour, lw=1.4)
             if entropies:
                 axis.add_patch(Rectangle((x + 0.15, y), 0.7, 0.8 * entropies[i] / highest, color="#777777", lw=0))
         if threshold is not None and entropies:

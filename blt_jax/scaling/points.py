@@ -124,6 +124,11 @@ def load(path, fields, *, rename=None, convention="exact", entropy_model=False):
     return Points(str(path), values, family, budget, _cells(records, columns, family, budget, values), tuple(notes))
 
 
+def columns(path):
+    """Names of a table's columns. Raises ConfigError as `load`."""
+    return list(_records(path)[0][1])
+
+
 def _asked(field, fields):
     # What a missing field may be derived from is read as well, and FLOPs tell the budgets apart.
     return field in fields or field in ("flops", "params", "data")

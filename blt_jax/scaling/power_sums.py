@@ -2,17 +2,18 @@
 
 In logs such a law is log y = logsumexp_k(design_kxp theta_p), linear inside: one objective with an analytic gradient
 serves every law of this kind. Fitted as in Chinchilla (arXiv 2203.15556, appendix D.3): Huber loss of log residuals,
-L-BFGS from a grid of starts. Two repairs to that recipe, after arXiv 2404.10102 (appendix): the objective is scaled so
-that the optimiser does not stop early, and features are centred, so that one grid of starts fits budgets of any size.
+from a grid of starts. Two repairs to that recipe, after arXiv 2404.10102 (appendix): the objective is scaled so that
+L-BFGS does not stop early, and features are centred, so that one grid of starts fits budgets of any size. The starts
+are first followed in step by damped Gauss-Newton, several times faster than one L-BFGS run after another.
 """
 
 import dataclasses
 import itertools
 
 import numpy as np
-from scipy import optimize, special
+from scipy import optimize
 
-STARTS = 40  # of the grid, those of lowest objective, that are followed to their end
+STARTS = 40  # of the grid, those of lowest objective, that are followed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +111,9 @@ def _word(term):
 
 def log_values(theta_RxP, design_KxMxP, offset_KxM):
     """log y_RxM of the law at the rows of the design."""
-    return special.logsumexp(np.einsum("kmp,rp->rkm", design_KxMxP, np.atleast_2d(theta_RxP)) + offset_KxM, axis=1)
+    terms_RxKxM = np.einsum("kmp,rp->rkm", design_KxMxP, np.atleast_2d(theta_RxP), optimize=True) + offset_KxM
+    top_RxM = terms_RxKxM.max(1)
+    return np.log(np.exp(terms_RxKxM - top_RxM[:, None]).sum(1)) + top_RxM
 
 
 def objective(theta_P, design_KxMxP, offset_KxM, log_y_M, weights_M, delta):
@@ -146,16 +149,68 @@ def minimise(law, design, log_y_M, start_P, weights_M, passes=5):
 
 
 def fit(law, design, log_y_M):
-    """(theta_P, Huber sum): the best of one pass from each of the STARTS best starts of the grid, polished."""
+    """(theta_P, Huber sum): the best end below the STARTS best starts of the grid, polished by L-BFGS."""
     weights_M = np.ones(len(log_y_M))
     starts_SxP = law.starts(np.exp(np.mean(log_y_M)))
     at_S = [objective(start_P, *design, log_y_M, weights_M, law.delta)[0] for start_P in starts_SxP]
-    near = starts_SxP[np.argsort(at_S, kind="stable")[:STARTS]]
-    passed = (minimise(law, design, log_y_M, start_P, weights_M, passes=1) for start_P in near)
-    theta_P, _ = min(passed, key=lambda found: found[1])
-    return minimise(law, design, log_y_M, theta_P, weights_M)
+    near_SxP = starts_SxP[np.argsort(at_S, kind="stable")[:STARTS]]
+    log_y_SxM = np.broadcast_to(log_y_M, (len(near_SxP), len(log_y_M)))
+    ends_SxP = descend(law, design, log_y_SxM, near_SxP, np.ones_like(log_y_SxM))
+    least_S = [objective(end_P, *design, log_y_M, weights_M, law.delta)[0] for end_P in ends_SxP]
+    return minimise(law, design, log_y_M, ends_SxP[np.argmin(least_S)], weights_M)
 
 
 def refit(law, design, log_y_RxM, theta_P, weights_RxM):
-    """theta_RxP of replicates, each from the optimum of the full data."""
-    return np.array([minimise(law, design, y, theta_P, w)[0] for y, w in zip(log_y_RxM, weights_RxM, strict=True)])
+    """theta_RxP of replicates, each from the optimum of the full data.
+
+    A term that has faded there starts at a hundredth of the mean level: a replicate may have use for it.
+    """
+    start_P, terms = np.array(theta_P), len(law.terms)
+    start_P[:terms] = np.maximum(start_P[:terms], np.mean(log_y_RxM) + np.log(0.01))
+    return descend(law, design, log_y_RxM, np.tile(start_P, (len(log_y_RxM), 1)), weights_RxM)
+
+
+def descend(law, design, log_y_RxM, theta_RxP, weights_RxM, rounds=1000):
+    """theta_RxP at the minima below many starts or replicates, all followed in step.
+
+    Gauss-Newton on squares reweighted to Huber's loss, damped until the loss falls (Levenberg-Marquardt): the minima of
+    `minimise` at a small part of its time.
+    """
+    (design_KxMxP, _), constants = design, theta_RxP.shape[1]
+    theta_RxP, damping_R = np.array(theta_RxP), np.full(len(theta_RxP), 1e-3)
+    going = np.arange(len(theta_RxP))
+    for _ in range(rounds):
+        if not len(going):
+            break
+        log_y_GxM, weights_GxM, theta_GxP = log_y_RxM[going], weights_RxM[going], theta_RxP[going]
+        value_G, residual_GxM, share_GxKxM = _huber(theta_GxP, design, log_y_GxM, weights_GxM, law.delta)
+        trust_GxM = weights_GxM / np.maximum(1, np.abs(residual_GxM) / law.delta)
+        slope_GxMxP = np.einsum("gkm,kmp->gmp", share_GxKxM, design_KxMxP)
+        pulled_GxPxM = (slope_GxMxP * trust_GxM[:, :, None]).transpose(0, 2, 1)
+        curve_GxPxP = pulled_GxPxM @ slope_GxMxP
+        gradient_GxP = (pulled_GxPxM @ residual_GxM[:, :, None])[:, :, 0]
+        diagonal_GxP = np.einsum("gpp->gp", curve_GxPxP)
+        floor_Gx1 = 1e-9 * diagonal_GxP.max(1, keepdims=True) + 1e-300  # a constant that has faded from the law
+        damped_GxP = damping_R[going][:, None] * (diagonal_GxP + floor_Gx1) + floor_Gx1
+        step_GxP = np.linalg.solve(curve_GxPxP + damped_GxP[:, :, None] * np.eye(constants), gradient_GxP[:, :, None])
+        moved_GxP = theta_GxP - np.clip(step_GxP[:, :, 0], -1, 1)
+        gain_G = value_G - _huber(moved_GxP, design, log_y_GxM, weights_GxM, law.delta)[0]
+        better_G = gain_G > 0
+        theta_RxP[going[better_G]] = moved_GxP[better_G]
+        damping_R[going] = np.clip(damping_R[going] * np.where(better_G, 0.2, 5.0), 1e-9, 1e9)
+        least_G = 1e-7 * np.maximum(value_G, 1e-3 * law.delta**2)
+        going = going[np.where(better_G, gain_G > least_G, damping_R[going] < 1e6)]
+    return theta_RxP
+
+
+def _huber(theta_RxP, design, log_y_RxM, weights_RxM, delta):
+    """(sum of weighted Huber terms_R, residual_RxM, each term's share of the law_RxKxM)."""
+    design_KxMxP, offset_KxM = design
+    terms_RxKxM = np.einsum("kmp,rp->rkm", design_KxMxP, theta_RxP) + offset_KxM
+    top_RxM = terms_RxKxM.max(1)
+    terms_RxKxM = np.exp(terms_RxKxM - top_RxM[:, None])
+    total_RxM = terms_RxKxM.sum(1)
+    residual_RxM = np.log(total_RxM) + top_RxM - log_y_RxM
+    clipped_RxM = np.clip(residual_RxM, -delta, delta)
+    value_R = np.sum(weights_RxM * clipped_RxM * (residual_RxM - 0.5 * clipped_RxM), axis=1)
+    return value_R, residual_RxM, terms_RxKxM / total_RxM[:, None]

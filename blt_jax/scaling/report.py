@@ -1,4 +1,8 @@
-"""One self-contained report from a study's folder: index.html, PNG plots, points.csv, report.json."""
+"""One self-contained page from a study's folder, or from a table of runs alone: index.html, SVG, PNG, report.json.
+
+The laws come from points.csv and nothing else, so that a person's own table gives the same page without the parts
+that only run folders can tell.
+"""
 
 import base64
 import csv
@@ -10,14 +14,19 @@ from itertools import combinations
 from pathlib import Path
 
 import jinja2
+import numpy as np
 
-from blt_jax.scaling import curves, isoflop, plots
+from blt_jax.config import ConfigError
+from blt_jax.scaling import curves, fit, fit_plots, laws, plots
+from blt_jax.scaling.frontier import best_sizes
 
 COLUMNS = (
     "name family size seed budget parameters non_embedding_parameters bytes_per_unit "
     "forward_flops_per_byte_exact forward_flops_per_byte_paper steps train_text_bytes train_flops_exact "
     "train_flops_paper entropy_model_flops_exact entropy_model_flops_paper train_bpb bpb"
 ).split()
+SHOWN_BUDGETS = 6  # of a table's columns; report.json has all
+SHOWN_PAIRS = 3  # of families in the lead; with more, only those with the best family
 
 
 def write(study):
@@ -26,75 +35,115 @@ def write(study):
     plan, points, missing = curves.load(study)
     told = curves.read_json(study / "study.json")["study"]
     convention = told["convention"]
-    labels = {family: fact["label"] for family, fact in plan["facts"].items()}
-    labels = {family: label for family, label in labels.items() if any(p.family == family for p in points)}
-    colours = {family: plots.COLOURS[i % len(plots.COLOURS)] for i, family in enumerate(plan["facts"])}
+    present = {p.family for p in points}
+    looks = plots.looks(
+        {family: fact["label"] for family, fact in plan["facts"].items()}
+    )  # colours stay if one is late
+    looks = {family: look for family, look in looks.items() if family in present}
     headers = {
-        family: curves.read_json(study / "store" / plan["facts"][family]["index"] / "header.json") for family in labels
+        family: curves.read_json(study / "store" / plan["facts"][family]["index"] / "header.json") for family in looks
+    }
+    figures = {
+        "flops_per_byte": plots.flops_per_byte(points, looks, convention, plan["entropy_model"]),
+        "training": plots.training(points, looks),
     }
     patched = {family: header for family, header in headers.items() if header.get("row_patches")}
-
-    figures = {
-        "scaling": plots.scaling(points, labels, colours, convention),
-        "isoflop": plots.isoflop(points, labels, convention),
-        "flops_per_byte": plots.flops_per_byte(points, labels, convention, plan["entropy_model"]),
-        "training": plots.training(points, labels, colours),
-    }
     if patched:
-        figures["patch_lengths"] = plots.patch_lengths(patched, labels, colours)
+        figures["patch_lengths"] = plots.patch_lengths(patched, looks)
     sample = curves.read_json(study / "sample.json")
     if sample["families"]:
-        figures["sample"] = plots.sample(sample["text"], sample["entropies"], sample["families"], colours)
-
-    comparisons, minima = _comparisons(points, labels), _minima(points, labels)
+        figures["sample"] = plots.sample(sample["text"], sample["entropies"], sample["families"], looks)
+    comparisons = _comparisons(points, looks)
     out = study / "report"
     out.mkdir(exist_ok=True)
-    pictures = {}
-    for name, figure in figures.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-        _replace(out / f"{name}.png", buffer.getvalue())
-        pictures[name] = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     _replace(out / "points.csv", _csv(points).encode())
     summary = {
         "study": told["name"],
-        "convention": convention,
         "seeds": sorted({p.seed for p in points}),
         "done": len(points),
         "missing": missing,
-        "envelope": {
-            family: [
-                {"budget": b, "bpb": bpb, "size": group[0].size} for b, bpb, group in curves.envelope(points, family)
-            ]
-            for family in labels
-        },
         "comparisons": [dataclasses.asdict(c) for c in comparisons],
-        "minima": minima,
         "timing": {p.name: p.result["timing"] for p in points},
     }
-    _replace(out / "report.json", json.dumps(summary, indent=1).encode())
+    shown = {"told": told, "plan": plan, "points": points, "headers": headers, "sources": _sources(headers)}
+    return _page(out, told["name"], out / "points.csv", looks, figures, summary, shown, convention=convention)
+
+
+def write_table(path, output, *, rename=None, convention="exact"):
+    """Draws the page's law part into a folder from a table of runs; returns the path of index.html. Raises ConfigError.
+
+    `rename` says {field: column} where the table has names of its own (see points.load).
+    """
+    out = Path(output)
+    table = laws.read(path, rename=rename, convention=convention)
+    looks = fit_plots.looks_of(table.families())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output={output}: cannot be a folder: {error.strerror}") from None
+    summary = {"points": str(path), "rows": len(table), "notes": list(table.notes)}
+    return _page(out, Path(path).stem, path, looks, {}, summary, {}, rename=rename, convention=convention)
+
+
+def _page(out, title, path, looks, figures, summary, shown, **how):
+    """Fits the table at `path`, draws everything into `out`; returns the path of index.html."""
+    table = laws.read(path, **how)
+    found, scored = laws.fit_all(table, draws=laws.DRAWS), laws.scored(path, table, **how)
+    measure = laws.measure(path, how.get("rename"))
+    envelope = {family: _envelope(table.of(family)) for family in table.families()}
+    figures = _law_figures(table, scored, found, looks, how["convention"], measure) | figures
+    pictures = {}
+    for name, figure in figures.items():
+        files = plots.encoded(figure)
+        for kind, data in files.items():
+            _replace(out / f"{name}.{kind}", data)
+        pictures[name] = "data:image/svg+xml;base64," + base64.b64encode(files["svg"]).decode()
+    summary |= {"convention": how["convention"], "envelope": envelope, "laws": fit.as_json(found)}
+    _replace(out / "report.json", json.dumps(summary, indent=1, allow_nan=False).encode())
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["short"] = lambda value: f"{value:.4g}".replace("e+", "e")
+    environment.filters |= {"short": plots.short, "number": _number, "interval": _interval, "saved": _saved}
+    budgets = np.unique(table.budget)
+    picked = np.unique(np.linspace(0, len(budgets) - 1, SHOWN_BUDGETS).round().astype(int))
     page = environment.get_template("report.html.j2").render(
-        told=told,
-        plan=plan,
-        points=points,
-        missing=missing,
-        labels=labels,
-        convention=convention,
+        title=title,
+        measure=measure,
+        summary=summary,
+        labels={family: look.label for family, look in looks.items()},
+        laws=found,
+        envelope={family: {one["budget"]: one for one in rows} for family, rows in envelope.items()},
+        minima={family: {one.budget: one for one in law.minima} for family, law in found.isoflops.items()},
+        saved={crossing.b: crossing for crossing in found.crossings if crossing.a == found.best},
+        lead=_lead(found, summary.get("comparisons", ()), envelope),
+        unsure=[family for family, law in found.frontiers.items() if not len(law.law.replicates_RxP)],
+        rough=[family for family, law in found.frontiers.items() if law.law.lack_of_fit.freedom < 5],
+        constants=_constants(found),
+        quality=_quality(found),
+        scored=scored is not None,
+        budgets=budgets[picked].tolist(),
+        all_budgets=len(budgets),
+        rows=len(table),
         pictures=pictures,
-        comparisons=comparisons,
-        minima=minima,
-        headers=headers,
-        sources=_sources(headers),
-        seeds=summary["seeds"],
-        budgets=sorted({p.budget for p in points}),
-        envelope=summary["envelope"],
+        convention=how["convention"],
+        study=shown,
     )
     _replace(out / "index.html", page.encode())
     return out / "index.html"
+
+
+def _law_figures(table, scored, found, looks, convention, measure):
+    few = found.crossings if len(found.crossings) <= SHOWN_PAIRS else ()
+    figures = {"scaling": fit_plots.frontiers(table, found.frontiers, few, looks, scored, convention, measure)}
+    if "params" in table.values:
+        figures["isoflop"] = fit_plots.parabolas(table, found.isoflops, looks, measure)
+    if any(one.params.value for law in found.isoflops.values() for one in law.minima):
+        figures["best_sizes"] = fit_plots.isoflops(found.isoflops, looks)
+    if found.chinchillas:
+        figures["chinchilla"] = fit_plots.chinchillas(found.chinchillas, table, looks)
+    if found.patch:
+        figures["patch_laws"] = fit_plots.patches(found.patch)
+    return figures
 
 
 def _replace(path, data):
@@ -103,10 +152,44 @@ def _replace(path, data):
     os.replace(temporary, path)
 
 
-def _comparisons(points, labels):
+def _number(value):
+    return "–" if value is None else f"{value:.4g}".replace("e+0", "e").replace("e+", "e")
+
+
+def _interval(estimate):
+    """'low to high' of an Estimate, with the share of draws that gave a value where some did not."""
+    if estimate.low is None:
+        return "no interval"
+    share = "" if estimate.share > 0.999 else f", in {estimate.share:.0%} of draws"
+    return f"{_number(estimate.low)} to {_number(estimate.high)}{share}"
+
+
+def _saved(factor):
+    """The part of the FLOPs that a factor (an Estimate; see frontier.Saving) saves, in per cent; negative: it costs."""
+    if factor.value is None:
+        return "never gets there"
+    part = lambda value: f"{1 - 1 / value:.0%}".replace("-", "−")  # noqa: E731
+    if factor.low is None:
+        return f"{part(factor.value)} (no interval)"
+    share = "" if factor.share > 0.999 else f", in {factor.share:.0%} of draws"
+    return f"{part(factor.value)} (90%: {part(factor.low)} to {part(factor.high)}{share})"
+
+
+def _envelope(own):
+    """[{budget, flops, bpb, params}] of one family's best size at each budget, means over seeds."""
+    rows = []
+    for budget, mask_M in best_sizes(own):
+        best = own.where(mask_M)
+        params = float(best["params"].mean()) if "params" in best.values else None
+        rows.append({"budget": budget, "flops": float(best["flops"].mean()), "bpb": float(best["bpb"].mean())})
+        rows[-1]["params"] = params
+    return rows
+
+
+def _comparisons(points, families):
     """Every pair of families at the largest budget that both have reached, best sizes."""
     found = []
-    for one, other in combinations(labels, 2):
+    for one, other in combinations(families, 2):
         a, b = ({budget: group for budget, _, group in curves.envelope(points, family)} for family in (one, other))
         common = sorted(a.keys() & b.keys())
         if common:
@@ -114,16 +197,38 @@ def _comparisons(points, labels):
     return found
 
 
-def _minima(points, labels):
+def _lead(found, comparisons, envelope):
+    """[(a, b, comparison or None, Crossing or None)] for the page's first words, a the lower at its last budget."""
+    compared = {frozenset((one["a"], one["b"])): one for one in comparisons}
+    crossed = {frozenset((one.a, one.b)): one for one in found.crossings}
+    order = sorted(envelope, key=lambda family: envelope[family][-1]["bpb"])
+    pairs = list(combinations(order, 2))
+    if len(pairs) > SHOWN_PAIRS:
+        pairs = [pair for pair in pairs if order[0] in pair]
+    return [(a, b, compared.get(frozenset((a, b))), crossed.get(frozenset((a, b)))) for a, b in pairs]
+
+
+def _constants(found):
+    """[(law, family, constant, Estimate)]."""
     rows = []
-    for family in labels:
-        for budget in sorted({p.budget for p in points if p.family == family}):
-            groups = [g for (f, _, b), g in curves.mean_over_seeds(points).items() if f == family and b == budget]
-            means = [sum(p.bpb for p in g) / len(g) for g in groups]
-            found = isoflop.minimum([g[0].parameters for g in groups], means)
-            row = {"family": family, "budget": budget, "parameters": found.parameters, "bpb": found.bpb}
-            rows.append(row | {"word": found.word})
+    for family, one in found.frontiers.items():
+        rows += [(str(one.law.law), family, name, value) for name, value in one.law.constants.items()]
+    for family, one in found.isoflops.items():
+        for law, letter in ((one.params, "N"), (one.data, "D")):
+            if law:
+                words, exponent = f"{letter}_opt = {letter}0 C^a", law.exponents["flops"]
+                rows += [(words, family, f"{letter}0", law.constant), (words, family, "a", exponent)]
+    for family, one in found.chinchillas.items():
+        rows += [(str(one.law), family, name, value) for name, value in one.constants.items()]
+        rows.append((str(one.law), family, "a of N_opt ~ C^a", fit.allocation(one, [1.0]).a))
     return rows
+
+
+def _quality(found):
+    """[(law, family, LawFit)] of the laws of loss."""
+    rows = [("frontier", family, one.law) for family, one in found.frontiers.items()]
+    rows += [("Chinchilla", family, one) for family, one in found.chinchillas.items()]
+    return rows + ([("joint with patch size", None, found.patch.joint)] if found.patch else [])
 
 
 def _sources(headers):

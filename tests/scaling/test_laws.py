@@ -1,0 +1,76 @@
+"""All laws of one table: what its columns and rows bear is fitted, the rest refused in a sentence, nothing raises."""
+
+import numpy as np
+import pytest
+
+from blt_jax.scaling import fit, laws
+
+
+def write(path, rows, columns="family,flops,params,data,patch,bpb"):
+    path.write_text("\n".join([columns, *(",".join(map(str, row)) for row in rows)]))
+    return path
+
+
+def grid(families=(("a", 4.0, 1.0), ("b", 4.0, 1.1)), budgets=4, noise=1e-3):
+    """Rows of BPB = 0.6 + gain (C / 1e18)^-0.15 at best, three sizes at each budget."""
+    rng, rows = np.random.default_rng(0), []
+    for family, patch, gain in families:
+        for flops in 10.0 ** np.arange(18, 18 + budgets):
+            for place in (0.3, 1.0, 3.0):
+                params = 0.1 * flops**0.5 * place
+                bpb = 0.6 + gain * (flops / 1e18) ** -0.15 + 0.03 * np.log(place) ** 2
+                bpb *= np.exp(noise * rng.normal())
+                rows.append((family, flops, params, flops * patch / (6 * params), patch, bpb))
+    return rows
+
+
+def words(found):
+    return {one.law: (one.families, one.words) for one in found.refused}
+
+
+def test_a_full_table(tmp_path):
+    found = laws.fit_all(laws.read(write(tmp_path / "p.csv", grid())), draws=20)
+    assert found.frontiers.keys() == found.isoflops.keys() == found.chinchillas.keys() == {"a", "b"}
+    assert found.best == "a" and [(one.a, one.b) for one in found.crossings] == [("a", "b")]
+    assert found.crossings[0].measured == pytest.approx((1e18, 1e21))
+    assert all(one.factor.value > 1 for one in found.crossings[0].savings)
+    assert words(found) == {"patch size": (("a", "b"), "1 different patch sizes; laws with the patch size need three")}
+
+
+def test_three_patch_sizes_have_their_laws(tmp_path):
+    families = (("a", 3.0, 1.0), ("b", 4.5, 0.98), ("c", 7.0, 1.0))
+    found = laws.fit_all(laws.read(write(tmp_path / "p.csv", grid(families))), draws=4)
+    assert len(found.patch.optima) == 4 and found.answer.budget == 1e21 and not found.refused
+
+
+def test_columns_that_are_missing(tmp_path):
+    rows = [(row[1], row[5]) for row in grid()[:12]]
+    table = laws.read(write(tmp_path / "p.csv", rows, "C,L"), rename={"flops": "C", "loss": "L"})
+    found = laws.fit_all(table, draws=0)
+    assert found.frontiers.keys() == {"all"} and not found.isoflops and found.patch is None
+    told = words(found)
+    assert "the table has no params (parameters, non-embedding)" in told["Chinchilla"][1]
+    assert told["FLOPs saved at equal BPB"][1] == "it takes the frontier laws of two families"
+    assert laws.measure(tmp_path / "p.csv", {"loss": "L"}) == "loss"
+    assert laws.measure(tmp_path / "p.csv", {"bpb": "L"}) == "bits per byte"
+
+
+def test_refusals_of_several_families_are_one_sentence(tmp_path):
+    found = laws.fit_all(laws.read(write(tmp_path / "p.csv", grid(budgets=1))), draws=4)
+    told = words(found)
+    assert told["frontier"] == (("a", "b"), "1 budgets give a point; bpb = e + a flops^-b needs three")
+    assert told["Chinchilla"][1].startswith("3 different runs;") and found.isoflops.keys() == {"a", "b"}
+    assert not found.crossings and found.best is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_raises_whatever_the_runs(tmp_path, seed):
+    """Holes, losses of pure noise, sizes that go with patch sizes, one run: fitted or refused, and JSON either way."""
+    rng = np.random.default_rng(seed)
+    rows = grid((("a", 2.0, 1.0), ("b", 4.0, 1.0), ("c", 8.0, 1.0)), noise=rng.choice([0.0, 0.5]))
+    kept = [row for row in rows if rng.random() < rng.choice([0.3, 0.8])] or rows[:1]
+    if seed == 3:
+        kept = [(f, c, n * t, d, t, bpb) for f, c, n, d, t, bpb in rows if n == 0.1 * c**0.5]
+    found = laws.fit_all(laws.read(write(tmp_path / "p.csv", kept)), draws=4)
+    assert found.refused or found.patch
+    assert set(fit.as_json(found)) == {field.name for field in laws.dataclasses.fields(found)}
