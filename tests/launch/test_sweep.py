@@ -50,6 +50,13 @@ def finish(process):
     return process.returncode, output
 
 
+def wait_for(process, folder, pattern, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not list(folder.glob(pattern)) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+
+
 def results(workdir):
     found = {}
     for path in sorted(workdir.glob("runs/*/result.json")):
@@ -92,11 +99,10 @@ def test_killed_in_the_middle_and_continued(studied):
     """The hard kill comes while runs train; what comes out equals the undisturbed study bit for bit."""
     config, study, _ = studied
     killed = study.with_name("killed")
-    shutil.copytree(study / "compile_cache", killed / "compile_cache")  # the same programs: only time is saved
     process = sweep(config, killed, start_new_session=True)
-    deadline = time.monotonic() + 300
-    while not list(killed.glob("runs/*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(process, killed, "study.json")
+    shutil.copytree(study / "compile_cache", killed / "compile_cache", dirs_exist_ok=True)  # only time is saved
+    wait_for(process, killed, "runs/*/metrics.jsonl")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert len(results(killed)) < 4, "killed too late to show anything"
