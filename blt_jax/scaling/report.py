@@ -103,7 +103,13 @@ def _page(out, title, path, looks, figures, summary, shown, **how):
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"short": plots.short, "number": _number, "interval": _interval, "saved": _saved, "count": lambda one: _interval(one, plots.short)}
+    environment.filters |= {
+        "short": plots.short,
+        "number": _number,
+        "interval": _interval,
+        "saved": _saved,
+        "count": lambda one: _interval(one, plots.short),
+    }
     budgets = np.unique(table.budget)
     picked = np.unique(np.linspace(0, len(budgets) - 1, SHOWN_BUDGETS).round().astype(int))
     page = environment.get_template("report.html.j2").render(
