@@ -8,6 +8,7 @@ first order what residuals lack of the noise; with few runs to spare intervals s
 """
 
 import dataclasses
+import warnings
 
 import numpy as np
 
@@ -46,7 +47,9 @@ def estimate(value, replicates_R=()):
 
 def interval(replicates_RxX, axis=0):
     """(low, high) 90% percentiles over the replicates, NaN ones left out."""
-    return np.nanquantile(replicates_RxX, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=axis)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of NaN alone, or of infinite ends: the interval is NaN there
+        return np.nanquantile(replicates_RxX, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=axis)
 
 
 def weights(cell_M, constants, draws, rng):

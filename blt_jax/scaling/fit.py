@@ -177,11 +177,13 @@ def allocation(found, budgets):
         loss = constants["E"][:, None] + constants["A"][:, None] / params**alpha + constants["B"][:, None] / data**beta
         return params, data, loss, data / params
 
+    with np.errstate(all="ignore"):  # a replicate that is no law (a term has faded, or grows) has no split either
+        splits = list(zip(split(told), split(spread), strict=True))
+        exponents = [one["beta"] / (one["alpha"] + one["beta"]) for one in (told, spread)]
     bands = []
-    for values, replicates in zip(split(told), split(spread), strict=True):
+    for values, replicates in splits:
         low, high = bootstrap.interval(replicates) if len(replicates) else (None, None)
         bands.append((low, values[0], high))
-    exponents = [one["beta"] / (one["alpha"] + one["beta"]) for one in (told, spread)]
     return Allocation(bootstrap.estimate(exponents[0][0], exponents[1]), budget_X, *bands)
 
 

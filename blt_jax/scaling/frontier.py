@@ -191,15 +191,13 @@ def _short(number):
 
 def _saving(a, b, flops, draws):
     bpb = float(b.law.predict(flops=flops))
-    needed = _flops_at(a.law, a.law.theta_P[None], np.array([bpb]))
-    spread = bootstrap.estimate(None)
-    if draws:
-        bpb_R = b.law.predict_replicates(flops=flops)[:draws]
-        spread = bootstrap.estimate(None, flops / _flops_at(a.law, a.law.replicates_RxP[:draws], bpb_R.ravel()))
+    needed = float(_flops_at(a.law, a.law.theta_P[None], np.array([bpb]))[0])
+    bpb_R = b.law.predict_replicates(flops=flops)[:draws].ravel()
+    needed_R = _flops_at(a.law, a.law.replicates_RxP[:draws], bpb_R)
+    with np.errstate(divide="ignore"):  # a law as good as flat has any BPB for nothing: no factor either
+        factor = bootstrap.estimate(np.divide(flops, needed), flops / needed_R)
     measured = [p.flops for p in a.points]
-    factor = dataclasses.replace(spread, value=None if np.isnan(needed[0]) else float(flops / needed[0]))
-    extrapolated = not min(measured) <= needed[0] <= max(measured)
-    return Saving(float(flops), bpb, factor, bool(extrapolated))
+    return Saving(float(flops), bpb, factor, not min(measured) <= needed <= max(measured))
 
 
 def _flops_at(law_fit, theta_RxP, bpb_R):

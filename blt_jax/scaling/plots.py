@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from blt_jax.scaling import curves
 
@@ -102,10 +102,13 @@ def log_axis(axis, name, told):
     """A log axis "x" or "y", told(value) at a few round marks: as many as its data's range has room for."""
     axis.set(**{f"{name}scale": "log"})
     line, (low, high) = getattr(axis, f"{name}axis"), getattr(axis.dataLim, f"interval{name}")
-    if high < 5 * low:
+    if high < 1.01 * low:
+        line.set_major_locator(FixedLocator([low]))
+    elif high < 5 * low:
         line.set_major_locator(MaxNLocator(6, steps=(1, 2, 2.5, 5, 10)))
     else:
-        line.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 60 * low else (1,), numticks=8))
+        subs = (1, 2, 5) if high < 25 * low else (1, 3) if high < 200 * low else (1,)
+        line.set_major_locator(LogLocator(subs=subs, numticks=8))
     line.set_major_formatter(lambda value, _: told(value))
     line.set_minor_locator(NullLocator())
 

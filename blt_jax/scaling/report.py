@@ -103,7 +103,13 @@ def _page(out, title, path, looks, figures, summary, shown, **how):
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"short": plots.short, "number": _number, "interval": _interval, "saved": _saved}
+    environment.filters |= {
+        "short": plots.short,
+        "number": _number,
+        "interval": _interval,
+        "saved": _saved,
+        "count": lambda one: _interval(one, plots.short),
+    }
     budgets = np.unique(table.budget)
     picked = np.unique(np.linspace(0, len(budgets) - 1, SHOWN_BUDGETS).round().astype(int))
     page = environment.get_template("report.html.j2").render(
@@ -156,12 +162,12 @@ def _number(value):
     return "–" if value is None else f"{value:.4g}".replace("e+0", "e").replace("e+", "e")
 
 
-def _interval(estimate):
-    """'low to high' of an Estimate, with the share of draws that gave a value where some did not."""
+def _interval(estimate, told=_number):
+    """'low to high' of an Estimate as told(value), with the share of draws that gave a value where some did not."""
     if estimate.low is None:
         return "no interval"
     share = "" if estimate.share > 0.999 else f", in {estimate.share:.0%} of draws"
-    return f"{_number(estimate.low)} to {_number(estimate.high)}{share}"
+    return f"{told(estimate.low)} to {told(estimate.high)}{share}"
 
 
 def _saved(factor):

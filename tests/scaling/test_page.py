@@ -85,7 +85,7 @@ def drawn(tmp_path_factory):
     folder = study(tmp_path_factory.mktemp("study"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(laws, "DRAWS", 60)
-        yield report.write(folder).parent
+        return report.write(folder).parent
 
 
 def read(folder):
@@ -125,11 +125,13 @@ def test_one_seed_and_three_budgets_show_no_confident_curve(drawn):
     assert fits["isoflops"]["blt"]["minima"][0]["params"]["value"] > 0 and told["envelope"]["blt"][0]["params"] > 0
 
 
-def test_equal_runs_are_equal_files(drawn):
-    before = {path.name: path.read_bytes() for path in drawn.iterdir()}
-    report.write(drawn.parent)
-    after = {path.name: path.read_bytes() for path in drawn.iterdir()}
-    assert before.keys() == after.keys() and [name for name in before if before[name] != after[name]] == []
+def test_equal_tables_are_equal_files(tmp_path):
+    rows = [(c, 0.5 + (c / 1e18) ** -0.1 + 0.001 * i) for i, c in enumerate(np.geomspace(1e18, 1e20, 5))]
+    (tmp_path / "p.csv").write_text("flops,bpb\n" + "\n".join(f"{c},{bpb}" for c, bpb in rows))
+    one, other = (report.write_table(tmp_path / "p.csv", tmp_path / name).parent for name in ("one", "other"))
+    files = {path.name: path.read_bytes() for path in one.iterdir()}
+    assert files.keys() == {"index.html", "report.json", "scaling.svg", "scaling.png"}
+    assert files == {path.name: path.read_bytes() for path in other.iterdir()}
 
 
 @pytest.fixture(scope="module")
