@@ -171,8 +171,8 @@ def patches(found):
 def _finished(figure, axes, names, logs=(True, True)):
     """Names and log axes of two panels against FLOPs, one legend for both below them."""
     for axis, name, log in zip(axes, names, logs, strict=True):
-        if not axis.has_data():
-            axis.text(0.5, 0.5, f"{name}: no optimum inside the runs", ha="center", transform=axis.transAxes)
+        if not np.isfinite(axis.dataLim.get_points()).all():  # nothing drawn, or nothing but NaN
+            axis.text(0.5, 0.5, f"{name}: no optimum to show", ha="center", transform=axis.transAxes)
             axis.set_axis_off()
             continue
         axis.set(xlabel="training FLOPs", ylabel=name)
