@@ -27,7 +27,6 @@ FORMAT = 1
 PIECE = 64 << 10  # bytes per record, of text and of entropies alike
 SHARD = 256 << 20  # bytes per file, before compression
 ENTROPY = np.dtype("<f2")
-PIECE_VALUES = PIECE // ENTROPY.itemsize
 
 
 @contextlib.contextmanager

@@ -14,8 +14,6 @@ import numpy as np
 from blt_jax import models
 from blt_jax.config import Blt, ConfigError
 
-TIED = ("lm_head.weight", "model.local_encoder.embed_tokens.weight", "model.embed_tokens.weight")
-
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
