@@ -1,17 +1,12 @@
 """Frozen, checked configuration: what a model, a run and a study are.
 
-Experiments build a locked `ConfigDict`; `build` turns it into these dataclasses once, at the
+Experiments build a locked `ConfigDict`; `record.build` turns it into these dataclasses once, at the
 boundary, and every check runs there. A field that is 0 or "" where that makes no sense is resolved
-when the dataclass is made, so `to_dict` always shows the value that is used. No imports of ours.
+when the dataclass is made, so `record.to_dict` always shows the value that is used. No imports of ours.
 """
 
 import dataclasses
 import difflib
-import hashlib
-import json
-import math
-import types
-import typing
 
 # Byte vocabulary (bytelatent tokenizer, fixed by compatibility with the published weights).
 BOE, BOS, EOS, DELIMITER, BYTE_OFFSET = 0, 1, 2, 3, 4
@@ -27,7 +22,7 @@ def _need(ok, field, value, why):
         raise ConfigError(f"{field} = {value!r}: {why}")
 
 
-def _choice(field, value, options):
+def choice(field, value, options):
     if value not in options:
         near = difflib.get_close_matches(str(value), options, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -102,8 +97,8 @@ class Lm:
     kind: str = "lm"
 
     def __post_init__(self):
-        _choice("unit", self.unit, ("byte", "token"))
-        _choice("init_factor", self.init_factor, INIT_FACTORS)
+        choice("unit", self.unit, ("byte", "token"))
+        choice("init_factor", self.init_factor, INIT_FACTORS)
         _need(self.vocab >= 2, "vocab", self.vocab, "must be at least 2")
         _need(self.unit == "token" or self.vocab == BYTE_VOCAB, "vocab", self.vocab, f"bytes need {BYTE_VOCAB}")
 
@@ -144,14 +139,14 @@ class Blt:
             object.__setattr__(self, "cross_heads", self.encoder.heads)
         if not self.cross_kv_heads:
             object.__setattr__(self, "cross_kv_heads", self.cross_heads)
-        _choice("encoder_cross", self.encoder_cross, ("none", "last", "all"))
-        _choice("decoder_cross", self.decoder_cross, ("none", "first", "all"))
-        _choice("init_factor", self.init_factor, INIT_FACTORS)
-        _choice("cross_residual", self.cross_residual, ("double", "single"))
-        _choice("pool_from", self.pool_from, ("states", "embeddings"))
-        _choice("hash_short", self.hash_short, ("pad", "omit"))
-        _choice("hash_order", self.hash_order, ("oldest", "newest"))
-        _choice("hash_scope", self.hash_scope, ("row", "document"))
+        choice("encoder_cross", self.encoder_cross, ("none", "last", "all"))
+        choice("decoder_cross", self.decoder_cross, ("none", "first", "all"))
+        choice("init_factor", self.init_factor, INIT_FACTORS)
+        choice("cross_residual", self.cross_residual, ("double", "single"))
+        choice("pool_from", self.pool_from, ("states", "embeddings"))
+        choice("hash_short", self.hash_short, ("pad", "omit"))
+        choice("hash_order", self.hash_order, ("oldest", "newest"))
+        choice("hash_scope", self.hash_scope, ("row", "document"))
         for part in ("encoder", "decoder"):
             stack = getattr(self, part)
             _need(stack.window > 0, f"{part}.window", stack.window, "local models need a window of at least 1")
@@ -224,7 +219,7 @@ class Patching:
     newline_reset: bool = False  # the entropy model's context restarts after each newline
 
     def __post_init__(self):
-        _choice("patching.rule", self.rule, RULES)
+        choice("patching.rule", self.rule, RULES)
         _need(self.target == 0 or self.target >= 1, "patching.target", self.target, "must be 0 or at least 1 byte")
         _need(self.rule != "strided" or self.stride >= 1, "patching.stride", self.stride, "must be at least 1 byte")
         _need(self.max_length >= 0, "patching.max_length", self.max_length, "must not be negative")
@@ -320,9 +315,9 @@ class Train:
         for field in ("steps", "rows", "log_every", "checkpoint_every", "eval_rows"):
             _need(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), "must be at least 1")
         _need(self.device_rows >= 0, "train.device_rows", self.device_rows, "must be 0 (all) or a number of rows")
-        _choice("train.dtype", self.dtype, ("auto", "float32", "bfloat16"))
-        _choice("train.remat", self.remat, ("none", "full"))
-        _choice("train.attention", self.attention, ("auto", *ATTENTION))
+        choice("train.dtype", self.dtype, ("auto", "float32", "bfloat16"))
+        choice("train.remat", self.remat, ("none", "full"))
+        choice("train.attention", self.attention, ("auto", *ATTENTION))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -437,7 +432,7 @@ class Study:
         _need(budgeted, "budgets", self.budgets, "a study needs at least one FLOP budget, or each of its sizes does")
         _need(bool(self.seeds), "seeds", self.seeds, "a study needs at least one seed")
         _need(bool(self.families), "families", self.families, "a study needs at least one family")
-        _choice("convention", self.convention, ("paper", "exact"))
+        choice("convention", self.convention, ("paper", "exact"))
         _need(self.checkpoints_per_run >= 1, "checkpoints_per_run", self.checkpoints_per_run, "must be at least 1")
         _need(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "must be 0 to below 1")
         for name, family in self.families.items():
@@ -450,85 +445,3 @@ class Study:
         entropy = self.entropy_model.size.model
         ok = isinstance(entropy, Lm) and entropy.unit == "byte"
         _need(ok, "entropy_model.size.model", entropy.kind, "the entropy model is a byte LM (kind 'lm', unit 'byte')")
-
-
-# ---------------------------------------------------------------- dict <-> dataclass
-
-
-def build(kind, values, where=""):
-    """Makes dataclass `kind` from nested dicts. Raises ConfigError naming the field and the nearest known key."""
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
-    made = {}
-    for key, value in dict(values).items():
-        path = f"{where}.{key}" if where else key
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
-            raise ConfigError(f"unknown config key {path!r}: {hint}")
-        made[key] = _convert(hints[key], value, path)
-    missing = [n for n, f in fields.items() if n not in made and f.default is dataclasses.MISSING]
-    if missing:
-        raise ConfigError(f"{where or kind.__name__}: {', '.join(missing)} must be set")
-    try:
-        return kind(**made)
-    except ConfigError as error:
-        raise ConfigError(f"{where}.{error}" if where else str(error)) from None
-
-
-def _convert(hint, value, path):
-    if hint is Model:
-        kind = dict(value).get("kind")
-        _choice(f"{path}.kind", kind, ("lm", "blt"))
-        return build(Lm if kind == "lm" else Blt, value, path)
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):  # only "X | None" occurs
-        if value is None:
-            return None
-        return _convert(args[0], value, path)
-    if dataclasses.is_dataclass(hint):
-        return build(hint, value, path)
-    if origin is dict:
-        return {k: _convert(args[1], v, f"{path}.{k}") for k, v in dict(value).items()}
-    if origin is tuple:
-        if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
-            raise ConfigError(f"{path} = {value!r}: must be a list of {args[0].__name__}")
-        return tuple(_convert(args[0], v, path) for v in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if hint is int and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    wrong = not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
-    if wrong or (hint is float and not math.isfinite(value)):
-        raise ConfigError(f"{path} = {value!r}: must be {hint.__name__}")
-    return value
-
-
-def to_dict(config):
-    """The resolved config as plain JSON types; `build(type(config), to_dict(config)) == config`."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def fingerprint(*parts):
-    """16 hex digits that change if and only if a part (dataclass or JSON value) changes."""
-    plain = [_recorded(p) for p in parts]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _recorded(value):
-    """Plain JSON types, without `later` fields at their defaults."""
-    if dataclasses.is_dataclass(value):
-        told = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        new = {f.name: f.default for f in dataclasses.fields(value) if f.metadata.get("later")}
-        return {name: _recorded(one) for name, one in told.items() if name not in new or one != new[name]}
-    if isinstance(value, dict):
-        return {key: _recorded(one) for key, one in value.items()}
-    return [_recorded(one) for one in value] if isinstance(value, (list, tuple)) else value
-
-
-def differences(old, new, where=""):
-    """Paths at which two nested dicts differ, as 'a.b: old -> new' lines."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{where}.{k}" if where else k)]
-    return [] if old == new else [f"{where}: {old} -> {new}"]

@@ -11,8 +11,9 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from blt_jax.config import Data, EntropyModel, Family, Mesh, Optimizer, Size, Study, Tokenizer, Train, preset, to_dict
+from blt_jax.config import Data, EntropyModel, Family, Mesh, Optimizer, Size, Study, Tokenizer, Train, preset
 from blt_jax.flops import per_byte, training
+from blt_jax.record import to_dict
 from experiments.base import of, tuples
 
 RATE = 4e-4

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from blt_jax.config import ConfigError, EntropyModel, Run, Study, Tokenizer, build, fingerprint, to_dict
+from blt_jax.config import ConfigError, EntropyModel, Run, Study, Tokenizer
 from blt_jax.data import bpe, pack, sources
 from blt_jax.data.store import Store, write_entropies, write_json, write_store
 from blt_jax.eval import entropy
 from blt_jax.flops import analytic
 from blt_jax.patching import rules
 from blt_jax.patching.calibrate import Calibration, calibrate
+from blt_jax.record import build, fingerprint, to_dict
 from blt_jax.scaling.grid import FamilyFacts, tokenizer_file
 from blt_jax.train.checkpoint import load_params
 

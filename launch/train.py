@@ -14,7 +14,8 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from blt_jax.config import Run, build
+from blt_jax.config import Run
+from blt_jax.record import build
 from blt_jax.train import preemption
 from blt_jax.train.lease import Lease
 from blt_jax.train.loop import Diverged, train

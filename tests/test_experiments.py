@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from blt_jax.config import Blt, Study, build, fingerprint
+from blt_jax.config import Blt, Study
+from blt_jax.record import build, fingerprint
 from blt_jax.scaling import grid
 
 ARGUMENTS = {

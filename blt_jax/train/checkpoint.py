@@ -8,7 +8,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from blt_jax.config import ConfigError, Run, build
+from blt_jax.config import ConfigError, Run
+from blt_jax.record import build
 
 
 class Checkpoints:

@@ -10,12 +10,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from blt_jax.config import Run, to_dict
+from blt_jax.config import Run
 from blt_jax.data import pack, pipeline
 from blt_jax.data.store import Store, write_json
 from blt_jax.eval import bpb
 from blt_jax.parallel import rules
 from blt_jax.parallel.mesh import make_mesh
+from blt_jax.record import to_dict
 from blt_jax.train import optimizer
 from blt_jax.train.checkpoint import Checkpoints
 from blt_jax.train.metrics import Metrics

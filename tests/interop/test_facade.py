@@ -12,9 +12,10 @@ import pytest
 
 import blt_jax
 from blt_jax import facade
-from blt_jax.config import Blt, ConfigError, Lm, Patching, Run, Stack, to_dict
+from blt_jax.config import Blt, ConfigError, Lm, Patching, Run, Stack
 from blt_jax.data import bpe, vocab
 from blt_jax.interop import hf
+from blt_jax.record import to_dict
 from tests.interop.test_round_trip import random_params
 
 LOCAL = Stack(1, 16, 2, ffn=24, window=8)

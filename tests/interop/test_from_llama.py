@@ -21,12 +21,11 @@ from blt_jax.config import (
     Stack,
     Study,
     Train,
-    build,
-    to_dict,
 )
 from blt_jax.interop import hf
 from blt_jax.interop.from_llama import latent_from_llama
 from blt_jax.parallel.mesh import make_mesh
+from blt_jax.record import build, to_dict
 from blt_jax.scaling import grid
 from blt_jax.train import optimizer
 from blt_jax.train.step import make_step, new_state

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from blt_jax.config import ConfigError, Mesh, Study, build
+from blt_jax.config import ConfigError, Mesh, Study
 from blt_jax.flops import hardware
+from blt_jax.record import build
 from blt_jax.scaling import forecast, grid
 from experiments import blt_1t, quickstart
 from launch import topology

@@ -6,10 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from blt_jax.config import ConfigError, Patching, build
+from blt_jax.config import ConfigError, Patching
 from blt_jax.patching.calibrate import LONGEST, Calibration, calibrate
 from blt_jax.patching.layout import starts_to_lengths
 from blt_jax.patching.rules import starts
+from blt_jax.record import build
 
 
 def corpus(levels=0):

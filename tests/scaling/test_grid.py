@@ -17,10 +17,8 @@ from blt_jax.config import (
     Stack,
     Study,
     Train,
-    build,
-    differences,
-    to_dict,
 )
+from blt_jax.record import build, differences, to_dict
 from blt_jax.scaling import grid
 from experiments import quickstart
 
