@@ -309,15 +309,39 @@ class Train:
     attention: str = "auto"  # backend of self-attention, one of ATTENTION; "auto": the platform's (nn/attention.py)
     log_every: int = 10  # steps per line of metrics.jsonl
     checkpoint_every: int = 500  # steps
+    keep: int = later(2)  # newest checkpoints that are kept; a damaged one falls back on the one before
+    keep_every: int = later(0)  # checkpoints of steps that this divides are kept for good; 0: none
+    bad_step: str = later("stop")  # "stop" | "skip": a step whose loss or gradient is no number, or that is a spike
+    spike: float = later(0.0)  # a loss above so many times its recent mean is a spike; 0: none is
     eval_rows: int = 16  # rows per validation batch
 
     def __post_init__(self):
-        for field in ("steps", "rows", "log_every", "checkpoint_every", "eval_rows"):
+        for field in ("steps", "rows", "log_every", "checkpoint_every", "keep", "eval_rows"):
             _need(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), "must be at least 1")
         _need(self.device_rows >= 0, "train.device_rows", self.device_rows, "must be 0 (all) or a number of rows")
+        _need(self.keep_every >= 0, "train.keep_every", self.keep_every, "must be 0 (none) or a number of steps")
+        choice("train.bad_step", self.bad_step, ("stop", "skip"))
+        _need(self.spike == 0 or self.spike > 1, "train.spike", self.spike, "must be 0 (none) or a factor above 1")
         choice("train.dtype", self.dtype, ("auto", "float32", "bfloat16"))
         choice("train.remat", self.remat, ("none", "full"))
         choice("train.attention", self.attention, ("auto", *ATTENTION))
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """A trace of some steps for TensorBoard or Perfetto, in the run's folder `profile/`."""
+
+    steps: str = ""  # FIRST:LAST, both included; "": none
+
+    def __post_init__(self):
+        first, colon, last = self.steps.partition(":")
+        ok = not self.steps or (colon and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last))
+        _need(ok, "profile.steps", self.steps, "must be FIRST:LAST, such as 10:15")
+
+    @property
+    def range(self):
+        """(first, last) step; (0, 0) where nothing is traced."""
+        return tuple(map(int, self.steps.split(":"))) if self.steps else (0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,6 +372,7 @@ class Run:
     init: Init = Init()
     train: Train = Train()
     mesh: Mesh = Mesh()
+    profile: Profile = later(Profile())
     data_seed: int = 0  # order of rows
     budget: float = 0.0  # training FLOPs that the steps were solved for; 0: none
 

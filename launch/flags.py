@@ -39,17 +39,14 @@ def run(main):
     def guarded(argv):
         try:
             return main(argv)
-        except (ConfigError, LeaseHeld) as error:
-            _fail(error)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
         except Exception as error:
-            full = _full_disk(error)
-            if full is None:
+            line = explain(error)
+            if line is None:
                 raise
-            where = f" ({full.filename})" if full.filename else ""
-            _fail(f"no space left on device{where}: free some, then run the same command again")
+            _fail(line)
 
     def parse(argv):
         try:
@@ -58,6 +55,17 @@ def run(main):
             _fail(error)
 
     app.run(guarded, flags_parser=parse)
+
+
+def explain(error):
+    """The line for an exception that is a person's to mend; None for one that is ours."""
+    if isinstance(error, ConfigError | LeaseHeld):
+        return str(error)
+    full = _full_disk(error)
+    if full is None:
+        return None
+    where = f" ({full.filename})" if full.filename else ""
+    return f"no space left on device{where}: free some, then run the same command again"
 
 
 def _fail(message):

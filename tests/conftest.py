@@ -1,14 +1,23 @@
 """Every test runs on the CPU, whatever else the machine has, and compiles quickly rather than well.
 
 The tests' programs are many and tiny: half of their time was LLVM's. What a test starts as a process of its own
-compiles as for a user.
+compiles as for a user. All of them share one cache of compiled programs, which is empty at the start of a session.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _before = os.environ.get("XLA_FLAGS")
 os.environ["XLA_FLAGS"] = f"{_before or ''} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax  # noqa: E402
 

@@ -10,24 +10,34 @@ import math
 import jax
 import numpy as np
 
-from blt_jax.config import Run
+from blt_jax.config import Run, round_up
 from blt_jax.data import pipeline
+from blt_jax.parallel import processes, rules
 from blt_jax.train.step import compute, nats
 
 
-def evaluate(params, run: Run, index, store):
-    """{"source": [str], "nats": [float], "text_bytes": [int]} by document of `store`, from the row index `index`."""
-    score = jax.jit(functools.partial(nats, config=run.model, compute=compute(run.train, jax.default_backend())))
+def evaluate(params, run: Run, index, store, mesh):
+    """{"source": [str], "nats": [float], "text_bytes": [int]} by document of `store`, from the row index `index`.
+
+    Every process of a run calls it and gets the whole result. `train.eval_rows` at a time, rounded up to what the
+    devices of `mesh` divide.
+    """
+    score = jax.jit(
+        functools.partial(nats, config=run.model, compute=compute(run.train, mesh.devices.flat[0].platform)),
+        out_shardings=rules.everywhere(mesh),
+    )
     row_offsets, spans = pipeline.span_table(index)
     total_nats, total_bytes = np.zeros(len(store)), np.zeros(len(store), np.int64)
-    for row_numbers, batch in pipeline.validation_batches(index, store, run.train.eval_rows):
-        nats_BxL = np.asarray(score(params, batch), np.float64)
-        for row, number in enumerate(row_numbers):
-            segment_L = batch["segment_BxL"][row]
-            real = segment_L > 0
-            documents = spans[row_offsets[number] + segment_L[real] - 1, 0]
-            np.add.at(total_nats, documents, nats_BxL[row][real])
-            np.add.at(total_bytes, documents, batch["bytes_BxL"][row][real])
+    rows = round_up(run.train.eval_rows, rules.row_devices(mesh))
+    with rules.context(mesh):
+        for row_numbers, batch in pipeline.validation_batches(index, store, rows):
+            nats_BxL = np.asarray(score(params, processes.from_whole(mesh, batch)), np.float64)
+            for row, number in enumerate(row_numbers):
+                segment_L = batch["segment_BxL"][row]
+                real = segment_L > 0
+                documents = spans[row_offsets[number] + segment_L[real] - 1, 0]
+                np.add.at(total_nats, documents, nats_BxL[row][real])
+                np.add.at(total_bytes, documents, batch["bytes_BxL"][row][real])
     sources = [store.source_names[s] for s in store.source_of]
     return {"source": sources, "nats": total_nats.tolist(), "text_bytes": total_bytes.tolist()}
 

@@ -4,6 +4,8 @@ Every weight is normal, cut at 3 sigma, sigma = fan-in^-1/2 (blt.md, section 7).
 the weights inside blocks and cross-attentions by a factor that grows with depth or width.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -38,13 +40,15 @@ def init(key, config):
     return jax.tree_util.tree_map_with_path(lambda path, w: _scaled(path, w, config), params)
 
 
+@functools.lru_cache(maxsize=64)  # a trace of the model takes a second; a run asks for it again and again
 def shapes(config):
-    """The tree of `init` as jax.ShapeDtypeStruct, without computing anything."""
+    """The tree of `init` as jax.ShapeDtypeStruct, without computing anything. Not to be changed in place."""
     return jax.eval_shape(lambda key: nn.meta.unbox(_boxed(key, config)), jax.random.key(0))
 
 
+@functools.lru_cache(maxsize=64)
 def logical_axes(config):
-    """The tree of `init` with a PartitionSpec of logical axis names for each parameter."""
+    """The tree of `init` with a PartitionSpec of logical axis names for each parameter. Not to be changed in place."""
     return nn.get_partition_spec(jax.eval_shape(lambda key: _boxed(key, config), jax.random.key(0)))
 
 

@@ -61,6 +61,11 @@ def parameter_shardings(mesh, shapes, logical_axes):
     return jax.tree_util.tree_map_with_path(one, shapes, logical_axes)
 
 
+def everywhere(mesh):
+    """Every device holds all of it."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def row_devices(mesh):
     """How many ways the rows of a batch are split."""
     return _size(mesh, RULES["batch"])

@@ -12,11 +12,10 @@ import time
 import jax
 import jax.numpy as jnp
 
-from blt_jax import models
 from blt_jax.config import Blt, ConfigError, Run
 from blt_jax.parallel import rules
 from blt_jax.train import optimizer
-from blt_jax.train.step import make_step, state_shardings
+from blt_jax.train.step import abstract_state, make_step
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
 _BITS = {"pred": 8, "bf16": 16}  # other types end with their bits: f32, s8, u64
@@ -45,12 +44,7 @@ def arguments(run: Run, mesh, positions, slots=0):
 
     `positions`: of a row, bytes or tokens; `slots`: patch slots of a row, for a BLT.
     """
-    tx = optimizer.transform(run.optimizer)
-    parameters = models.shapes(run.model)
-    shapes = {"params": parameters, "moments": jax.eval_shape(tx.init, parameters)}
-    shapes["step"] = jax.ShapeDtypeStruct((), jnp.int32)
-    lay = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
-    state = jax.tree.map(lay, shapes, state_shardings(run, mesh))
+    state = abstract_state(run, mesh)
     row = lambda n, dtype=jnp.int32: jax.ShapeDtypeStruct(  # noqa: E731
         (run.train.rows, n), dtype, sharding=rules.batch_sharding(mesh)
     )

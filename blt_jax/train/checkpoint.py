@@ -1,46 +1,165 @@
-"""Checkpoints of a run: parameters, optimiser state, step, and the few host numbers that go with them."""
+"""Checkpoints of a run: parameters, optimiser state, step, and the few host numbers that go with them.
 
+Orbax writes them in the background, each whole or not at all. A checkpoint carries a sum over the bits of its state:
+what comes back must have the same sum, for a storage that lost a piece may read it as zeros.
+"""
+
+import contextlib
 import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
 from blt_jax.config import ConfigError, Run
+from blt_jax.parallel import processes
 from blt_jax.record import build
+
+DAMAGED = "damaged-"  # before the step in the name of a checkpoint that could not be read
+
+
+@jax.jit
+def bit_sum(state):
+    """uint32: the sum of all bits of a tree as unsigned numbers, in any order, so for any layout."""
+
+    def one(x):
+        unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+        return jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32).sum(dtype=jnp.uint32)
+
+    sums = [(i + 1) * one(x) for i, x in enumerate(jax.tree.leaves(state))]
+    return sum(sums, start=jnp.uint32(0)).astype(jnp.uint32)
 
 
 class Checkpoints:
-    """A run's `checkpoints/` folder; the newest complete one counts. Orbax makes each save atomic."""
+    """A run's `checkpoints/` folder. The newest `keep` stay, and those of steps that `keep_every` (if any) divides.
 
-    def __init__(self, folder, keep=1):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
-        self.manager = ocp.CheckpointManager((Path(folder) / "checkpoints").absolute(), options=options)
+    `save` returns when the state is copied; the files are written while training goes on. Raises ConfigError where
+    the folder cannot be written: what was saved before is intact.
+    """
 
-    @property
-    def empty(self):
-        return self.manager.latest_step() is None
+    def __init__(self, folder, keep=2, keep_every=0):
+        self.folder = (Path(folder) / "checkpoints").absolute()
+        policies = [keeping.LatestN(keep)] + ([keeping.EveryNSteps(keep_every)] if keep_every else [])
+        with self._clear_words():
+            self.manager = ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=keeping.AnyPreservationPolicy(policies),
+                    cleanup_tmp_directories=True,  # of a save that was killed
+                    enable_async_checkpointing=True,
+                ),
+            )
 
     def save(self, step, state, host):
         """`host`: a JSON-able dict kept beside the state. A step that is already saved is left alone."""
-        if step != self.manager.latest_step():
-            args = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host))
+        if step == self.manager.latest_step():
+            return
+        told = {"host": host, "bit_sum": int(bit_sum(state))}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(told))
+        with self._clear_words():
             self.manager.save(step, args=args)
 
-    def restore(self, state):
-        """(step, state, host) of the newest checkpoint, laid out like `state`; None when there is none."""
-        step = self.manager.latest_step()
-        if step is None:
+    def wait(self):
+        """Returns when the last save is on disk."""
+        with self._clear_words():
+            self.manager.wait_until_finished()
+
+    def restore(self, abstract):
+        """(step, state, host) of the newest checkpoint that can be read, laid out like `abstract`
+        (jax.ShapeDtypeStructs with shardings); None when there is none at all.
+
+        Newer ones that are damaged are told, and moved aside as `damaged-STEP`. Raises ConfigError where all are.
+        """
+        found = newest(self.manager, abstract)
+        if found is None:
             return None
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), host=ocp.args.JsonRestore())
-        found = self.manager.restore(step, args=args)
-        return step, found["state"], found["host"]
+        for damaged in [step for step in self.manager.all_steps() if step > found[0]]:
+            if processes.first():
+                _move_aside(self.folder, damaged)
+        processes.wait("damaged checkpoints")
+        self.manager.reload()
+        return found
 
     def close(self):
-        self.manager.close()
+        with self._clear_words():
+            self.manager.close()
+
+    @contextlib.contextmanager
+    def _clear_words(self):
+        try:
+            yield
+        except Exception as error:
+            why = _storage_trouble(error)
+            if not why:
+                raise
+            raise ConfigError(
+                f"{self.folder}: cannot save, {why}; what was saved before is intact: mend it, then run again"
+            ) from error
+
+
+def newest(manager, abstract=None):
+    """(step, state, host) of a manager's newest readable checkpoint, laid out like `abstract` or, without it, on one
+    device; None when it has none.
+
+    Raises ConfigError when there are some and none can be read.
+    """
+    steps = sorted(manager.all_steps(), reverse=True)
+    for step in steps:
+        state, why = None, ""
+        try:
+            there = ocp.args.StandardRestore(_on_this_device(manager, step) if abstract is None else abstract)
+            args = ocp.args.Composite(state=there, host=ocp.args.JsonRestore())
+            found = manager.restore(step, args=args)
+            state, told = found["state"], found["host"]
+            if int(bit_sum(state)) != told["bit_sum"]:
+                why = "its content is not what was saved"
+        except Exception as error:  # orbax and its storage raise whatever they like for a damaged file
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if processes.everyone(not why):
+            return step, state, told["host"]
+        del state
+        older = [s for s in steps if s < step]
+        then = f"falling back on step {older[0]}" if older else "there is none before it"
+        print(f"checkpoint of step {step} cannot be read ({why or 'by another process'}): {then}", flush=True)
+    if steps:
+        raise ConfigError(f"{manager.directory}: none of {len(steps)} checkpoints can be read; delete it to begin anew")
+    return None
+
+
+def _on_this_device(manager, step):
+    """What a checkpoint holds, wherever it lay when it was saved, as jax.ShapeDtypeStructs on our first device."""
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    lay = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)  # noqa: E731
+    return jax.tree.map(lay, manager.item_metadata(step)["state"])
+
+
+def _move_aside(folder, step):
+    number = 0
+    while (target := folder / f"{DAMAGED}{step}{f'-{number}' if number else ''}").exists():
+        number += 1
+    (folder / str(step)).rename(target)
+
+
+def _storage_trouble(error):
+    """What the system says is wrong with a disk or a folder, from anywhere in a chain of exceptions; "" if nothing."""
+    words = {
+        "No space left on device": "the disk is full",
+        "Disk quota exceeded": "the quota of the disk is used up",
+        "File too large": "files may not grow that large",
+        "Read-only file system": "the file system is read-only",
+        "Permission denied": "permission denied",
+        "Not a directory": "a part of the path is no folder",
+    }
+    while error is not None:
+        for sign, meaning in words.items():
+            if sign in str(error):
+                return meaning
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def load_params(run_folder):
@@ -52,9 +171,11 @@ def load_params(run_folder):
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"{folder / 'config.json'}: cannot be read: {error}") from None
     saved = folder / "checkpoints"
-    manager = ocp.CheckpointManager(saved.absolute()) if saved.is_dir() else None
-    if manager is None or manager.latest_step() is None:
+    manager = None
+    if saved.is_dir():
+        manager = ocp.CheckpointManager(saved.absolute(), options=ocp.CheckpointManagerOptions(read_only=True))
+    found = newest(manager) if manager else None
+    if found is None:
         raise ConfigError(f"{folder}: the run has saved no checkpoint yet; train it first")
-    state = manager.restore(manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
     manager.close()
-    return run, jax.tree.map(np.asarray, state["params"])
+    return run, jax.tree.map(np.asarray, found[1]["params"])

@@ -104,6 +104,10 @@ class Lease:
         return self
 
     def __exit__(self, *exception):
+        self.release()
+
+    def release(self):
+        """Gives the folder back, once; for whoever leaves the process without leaving the context."""
         self._ended.set()
         self._thread.join()
         current = _read(self._path)

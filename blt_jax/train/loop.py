@@ -1,145 +1,206 @@
 """One run, top to bottom: build, restore, loop, evaluate, close. `launch.train` is its command."""
 
+import contextlib
 import json
-import math
-import resource
-import sys
 import time
 from pathlib import Path
 
 import jax
-import numpy as np
 
-from blt_jax.config import Run
+from blt_jax.config import ConfigError, Run
 from blt_jax.data import pack, pipeline
 from blt_jax.data.store import Store, write_json
 from blt_jax.eval import bpb
-from blt_jax.parallel import rules
+from blt_jax.parallel import processes, rules
 from blt_jax.parallel.mesh import make_mesh
-from blt_jax.record import to_dict
-from blt_jax.train import optimizer
+from blt_jax.record import differences, to_dict
+from blt_jax.train import guard, optimizer, patch_picture
 from blt_jax.train.checkpoint import Checkpoints
+from blt_jax.train.meter import Meter, process_memory
 from blt_jax.train.metrics import Metrics
+from blt_jax.train.preemption import Undisturbed
+from blt_jax.train.profiler import Profiler
 from blt_jax.train.progress import RunProgress
-from blt_jax.train.step import make_step, new_state
+from blt_jax.train.step import abstract_state, compute, make_step, new_state
+
+# What may change between two parts of a run: it moves no number beyond the rounding of another order of additions.
+FREE = ("mesh", "profile", "train.log_every", "train.checkpoint_every", "train.keep", "train.keep_every")
+FREE += ("train.device_rows", "train.remat", "train.eval_rows", "train.bad_step", "train.spike")
 
 
 class Diverged(RuntimeError):
-    """The loss stopped being a number."""
+    """The loss stopped being a number, or shot up."""
 
 
-def train(run: Run, folder, stop=None):
+def train(run: Run, folder, stop=None, check=lambda: None):
     """Trains `run` in `folder` and returns its result, or None if `stop.requested` made it save and leave.
 
-    A folder with a checkpoint is continued, to the same numbers that an undisturbed run gives. Raises
-    Diverged with the step's number when the loss is not finite.
+    A folder with a checkpoint is continued, to the same numbers that an undisturbed run gives. Every process of a
+    run calls it; the first one writes. `check`: raises if the folder is no longer ours; called before each save.
+    Raises Diverged with the step's number at a bad step (`guard.py`), unless those are skipped, and ConfigError
+    where the folder holds another run.
     """
-    folder = Path(folder)
+    folder, stop = Path(folder), stop or Undisturbed()
+    with stop.nothing_to_save():
+        if processes.first():
+            _claim(run, folder)
+        processes.wait("folder")
+        training = _Training(run, folder, check)
+    if not training.steps(stop):
+        return None
+    with stop.nothing_to_save():
+        return training.conclude()
+
+
+def _claim(run, folder):
+    """Writes config.json, or refuses a folder that holds the checkpoints of another run."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", to_dict(run))
-    started = time.monotonic()
+    path = folder / "config.json"
+    if path.exists() and (folder / "checkpoints").exists():
+        changed = differences(json.loads(path.read_text()), to_dict(run))
+        changed = [line for line in changed if not line.startswith(FREE)]
+        if changed:
+            more = f" and {len(changed) - 2} more" if len(changed) > 2 else ""
+            raise ConfigError(f"{folder} holds another run ({'; '.join(changed[:2])}{more}); choose another --workdir")
+    write_json(path, to_dict(run))
 
-    # ------------------------------------------------------------ build
-    mesh = make_mesh(run.mesh)
-    checkpoints = Checkpoints(folder)
-    state = new_state(run, mesh, pretrained=checkpoints.empty)
-    step_fn = make_step(run, mesh)
-    schedule = optimizer.schedule(run.optimizer, run.train.steps)
-    store = Store(folder / run.store, "train")
-    rows = pipeline.train_batches(folder / run.index, store, run.train.rows, run.data_seed)
 
-    # ------------------------------------------------------------ restore
-    host = {"text_bytes": 0, "window_nats": 0.0, "window_bytes": 0, "seconds": 0.0}
-    start, found = 0, checkpoints.restore(state)
-    if found:
-        start, state, host = found
-        print(f"{run.name}: continues at step {start} of {run.train.steps}", flush=True)
-    metrics = Metrics(folder, start)
-    progress = RunProgress(run.name, run.train.steps, start)
-    before = host["seconds"]
+class _Training:
+    def __init__(self, run: Run, folder, check):
+        self.run, self.folder, self.check = run, folder, check
+        self.leads = processes.first()
 
-    def read(step, values):
-        """Host side of step number `step` (from 1), one step behind the device."""
-        values = jax.device_get(values)
-        if not np.isfinite(values["loss"]):
-            raise Diverged(
-                f"{run.name}: the loss is {values['loss']} at step {step}; lower optimizer.learning_rate "
-                f"(now {run.optimizer.learning_rate:g}) or raise optimizer.warmup_steps"
-            )
-        host["text_bytes"] += int(values["text_bytes"])
-        host["window_nats"] += float(values["nats"])
-        host["window_bytes"] += int(values["text_bytes"])
-        host["seconds"] = before + time.monotonic() - started
-        if step % run.train.log_every == 0 or step == run.train.steps:
-            window_bpb = host["window_nats"] / math.log(2) / max(host["window_bytes"], 1)
-            host["window_nats"], host["window_bytes"] = 0.0, 0
-            metrics.write(
-                {
-                    "step": step,
-                    "bpb": window_bpb,
-                    "learning_rate": float(values["learning_rate"]),
-                    "grad_norm": float(values["grad_norm"]),
-                    "text_bytes": host["text_bytes"],
-                    "seconds": round(host["seconds"], 3),
-                }
-            )
-            rate = host["text_bytes"] / host["seconds"]
-            progress.update(step, window_bpb, rate, (run.train.steps - step) * host["seconds"] / step)
+        # ------------------------------------------------------------ build
+        self.mesh = make_mesh(run.mesh)
+        self.step_fn = make_step(run, self.mesh)
+        self.schedule = optimizer.schedule(run.optimizer, run.train.steps)
+        self.header = pack.load_header(folder / run.index)
+        store = Store(folder / run.store, "train")
+        part, parts = processes.share(self.mesh, run.train.rows)
+        self.rows = pipeline.train_batches(folder / run.index, store, run.train.rows, run.data_seed, part, parts)
 
-    # ------------------------------------------------------------ loop
-    pending = None
-    batches = pipeline.iterate_from(rows, start)
-    for step in range(start + 1, run.train.steps + 1):
-        batch = jax.device_put(next(batches), rules.batch_sharding(mesh))
-        with rules.context(mesh):
-            state, values = step_fn(state, batch, schedule)
-        if pending:
-            read(*pending)
-        pending = (step, values)
-        stopping = stop is not None and stop.requested
-        if stopping or step % run.train.checkpoint_every == 0 or step == run.train.steps:
-            read(*pending)
-            pending = None
-            checkpoints.save(step, state, host)
+        # ------------------------------------------------------------ restore
+        self.checkpoints = Checkpoints(folder, run.train.keep, run.train.keep_every)
+        found = self.checkpoints.restore(abstract_state(run, self.mesh))
+        self.start, self.state, saved = found or (0, new_state(run, self.mesh), None)
+        if found:
+            self.say(f"continues at step {self.start} of {run.train.steps}")
+        how = compute(run.train, self.mesh.devices.flat[0].platform)
+        self.meter = Meter(run, self.header, how, list(self.mesh.devices.flat), saved)
+        self.metrics = Metrics(folder, self.start) if self.leads else None
+        self.progress = RunProgress(run.name, run.train.steps, self.start) if self.leads else None
+
+    def say(self, text):
+        if self.leads:
+            print(f"{self.run.name}: {text}", flush=True)
+
+    # ---------------------------------------------------------------- loop
+
+    def steps(self, stop):
+        """Trains to the end; False if told to stop, and saved."""
+        run, mesh = self.run, self.mesh
+        profiler, vote = Profiler(run.profile, self.folder), processes.Vote(mesh)
+        alone = jax.process_count() == 1
+        batches = pipeline.iterate_from(self.rows, self.start)
+        pending, stopping = None, False
+        for step in range(self.start + 1, run.train.steps + 1):
+            clock = time.monotonic()
+            local = next(batches)
+            wait = time.monotonic() - clock
+            if step == 1:
+                self._picture(local)
+            batch = processes.from_part(mesh, local, run.train.rows)
+            profiler.before(step)
+            compiles = stop.nothing_to_save() if step == self.start + 1 else contextlib.nullcontext()
+            with compiles, rules.context(mesh):
+                self.state, values = self.step_fn(self.state, batch, self.schedule)
+            profiler.after(step, values)
+            if not alone:
+                values["stop"] = vote.cast(stop.requested)
+            # The host reads a step's numbers while the device is at the next one.
+            if pending:
+                stopping = self._read(*pending)
+            pending = (step, values, wait)
+            stopping = stop.requested if alone else stopping
+            if stopping or step % run.train.checkpoint_every == 0 or step == run.train.steps:
+                self._read(*pending)
+                pending = None
+                self.check()
+                self.checkpoints.save(step, self.state, self.meter.state())
+            if stopping and step < run.train.steps:
+                break
+        profiler.close()
+        self.checkpoints.close()  # when the last save is on disk
+        if self.leads:
+            self.progress.close()
+            self.metrics.close()
         if stopping and step < run.train.steps:
-            progress.close()
-            metrics.close()
-            checkpoints.close()
-            print(f"{run.name}: stopped at step {step}, saved", flush=True)
-            return None
+            self.say(f"stopped at step {step}, saved")
+            return False
+        return True
 
-    # ------------------------------------------------------------ evaluate, close
-    progress.close()
-    metrics.close()
-    checkpoints.close()
-    validation = Store(folder / run.store, "validation")
-    with rules.context(mesh):
-        documents = bpb.evaluate(state["params"], run, folder / run.validation_index, validation)
-    write_json(folder / "validation.json", {"documents": documents})
-    result = {
-        "name": run.name,
-        "family": run.family,
-        "size": run.size,
-        "seed": run.train.seed,
-        "budget": run.budget,
-        "steps": run.train.steps,
-        "text_bytes": host["text_bytes"],
-        "train_bpb": metrics.last["bpb"],
-        "validation": bpb.summary(documents),
-        "row_positions": pack.load_header(folder / run.index)["row_positions"],
-        "timing": {
-            "seconds": round(before + time.monotonic() - started, 3),
-            "bytes_per_second": round(host["text_bytes"] / max(host["seconds"], 1e-9), 1),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT,
-        },
-    }
-    cost = folder / "cost.json"
-    if cost.exists():  # a run of a study: what it really spent
-        planned = json.loads(cost.read_text())
-        scale = host["text_bytes"] / planned["bytes"]
-        result["train_flops"] = {name: flops * scale for name, flops in planned["train_flops"].items()}
-    write_json(folder / "result.json", result)
-    return result
+    def _read(self, step, values, wait):
+        """The host's part of step number `step` (from 1). Returns whether some process was told to stop."""
+        run, values = self.run, jax.device_get(values)
+        told = f"loss {values['loss']:.4g}, gradient {values['grad_norm']:.4g} at step {step}"
+        self.meter.add(values, wait)
+        if not values["good"] and run.train.bad_step == "stop" or self.meter.in_a_row >= guard.IN_A_ROW:
+            skipped = f", after {self.meter.in_a_row - 1} skipped steps" if self.meter.in_a_row > 1 else ""
+            raise Diverged(
+                f"{run.name}: {told}{skipped}; lower optimizer.learning_rate (now {run.optimizer.learning_rate:g}), "
+                "raise optimizer.warmup_steps, or set train.bad_step to 'skip'"
+            )
+        if not values["good"]:
+            self.say(f"skipped: {told}")
+        if step % run.train.log_every == 0 or step == run.train.steps:
+            record = self.meter.record(step, values)
+            if self.leads:
+                self.metrics.write(record)
+                left = (run.train.steps - step) * self.meter.seconds / step
+                self.progress.update(step, record["bpb"], self.meter.text_bytes / self.meter.seconds, left)
+        return bool(values.get("stop", False))
 
+    def _picture(self, batch):
+        if self.leads and "patch_BxL" in batch:
+            keys = ("ids_BxL", "patch_BxL", "segment_BxL")
+            self.metrics.picture("patches", patch_picture.draw(*(batch[key][0] for key in keys)), 1)
 
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+    # ---------------------------------------------------------------- evaluate, close
+
+    def conclude(self):
+        """validation.json and, last, result.json; returns the result."""
+        run, folder, meter = self.run, self.folder, self.meter
+        validation = Store(folder / run.store, "validation")
+        began = time.monotonic()
+        documents = bpb.evaluate(self.state["params"], run, folder / run.validation_index, validation, self.mesh)
+        if not self.leads:
+            processes.wait("result")
+            return {}
+        self.check()
+        write_json(folder / "validation.json", {"documents": documents})
+        result = {
+            "name": run.name,
+            "family": run.family,
+            "size": run.size,
+            "seed": run.train.seed,
+            "budget": run.budget,
+            "steps": run.train.steps,
+            "skipped_steps": meter.skipped,
+            "text_bytes": meter.text_bytes,
+            "train_bpb": self.metrics.last["bpb"],
+            "validation": bpb.summary(documents),
+            "row_positions": self.header["row_positions"],
+            "timing": {
+                "seconds": round(meter.seconds + time.monotonic() - began, 3),
+                "bytes_per_second": round(meter.text_bytes / max(meter.seconds, 1e-9), 1),
+                "peak_memory_bytes": process_memory(),
+            },
+        }
+        cost = folder / "cost.json"
+        if cost.exists():  # a run of a study: what it really spent
+            planned = json.loads(cost.read_text())
+            scale = meter.text_bytes / planned["bytes"]
+            result["train_flops"] = {name: flops * scale for name, flops in planned["train_flops"].items()}
+        write_json(folder / "result.json", result)
+        processes.wait("result")
+        return result

@@ -29,13 +29,26 @@ class Metrics:
         self.last = json.loads(kept[-1]) if kept else {}
 
     def write(self, record):
-        """`record` holds "step" (optimiser steps done) and numbers."""
+        """`record` holds "step" (optimiser steps done) and numbers, or dicts of them."""
         self.file.write(json.dumps(record) + "\n")
         self.last = record
-        for name, value in record.items():
+        for name, value in _flat(record):
             if name != "step":
                 self.board.add_scalar(name, value, record["step"])
+
+    def picture(self, name, figure, step):
+        """A matplotlib figure in TensorBoard, and as NAME.png in the run's folder."""
+        figure.savefig(self.path.with_name(f"{name}.png"), dpi=110)
+        self.board.add_figure(name, figure, step)
 
     def close(self):
         self.file.close()
         self.board.close()
+
+
+def _flat(record, prefix=""):
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}/")
+        else:
+            yield prefix + name, value

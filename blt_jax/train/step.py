@@ -9,7 +9,7 @@ import optax
 from blt_jax import models
 from blt_jax.config import ConfigError, Run, Train
 from blt_jax.parallel import rules
-from blt_jax.train import optimizer
+from blt_jax.train import guard, optimizer
 
 log = logging.getLogger(__name__)
 
@@ -32,26 +32,37 @@ def nats(params, batch, config, compute):
 
 
 def new_state(run: Run, mesh, pretrained=True):
-    """{"params", "moments", "step"}: float32 parameters, optimiser state, int32 step; sharded over `mesh`.
+    """{"params", "moments", "step", "recent_loss"}: float32 parameters, optimiser state, int32 step, float32 mean
+    loss lately (`guard.judge`); sharded over `mesh`.
 
     The latent layers come from `run.init.from_llama` where that is set, unless `pretrained` is off: a checkpoint
     that replaces the state needs no Llama. Raises ConfigError where the Llama does not fit.
     """
-    key = jax.random.key(run.train.seed)
-    tx = optimizer.transform(run.optimizer)
-
-    def make(key):
-        params = models.init(key, run.model)
-        return {"params": params, "moments": tx.init(params), "step": jnp.int32(0)}
-
     shardings = state_shardings(run, mesh)
-    state = jax.jit(make, out_shardings=shardings)(key)
+    state = jax.jit(_make(run), out_shardings=shardings)(jax.random.key(run.train.seed))
     if run.init.from_llama and pretrained:
         from blt_jax.interop.from_llama import latent_from_llama  # only such a run reads safetensors
 
         latent = latent_from_llama(run.init.from_llama, run.model)
         state["params"]["latent"] = jax.device_put(latent, shardings["params"]["latent"])
     return state
+
+
+def _make(run: Run):
+    tx = optimizer.transform(run.optimizer)
+
+    def make(key):
+        params = models.init(key, run.model)
+        return {"params": params, "moments": tx.init(params), "step": jnp.int32(0), "recent_loss": jnp.float32(0)}
+
+    return make
+
+
+def abstract_state(run: Run, mesh):
+    """`new_state` as jax.ShapeDtypeStructs with shardings; nothing is computed."""
+    shapes = jax.eval_shape(_make(run), jax.random.key(0))
+    lay = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+    return jax.tree.map(lay, shapes, state_shardings(run, mesh))
 
 
 def state_shardings(run: Run, mesh):
@@ -62,15 +73,16 @@ def state_shardings(run: Run, mesh):
     moments = jax.eval_shape(optimizer.transform(run.optimizer).init, shapes)
     is_params = lambda x: jax.tree.structure(x) == jax.tree.structure(shapes)  # noqa: E731
     moments = jax.tree.map(lambda x: params if is_params(x) else whole, moments, is_leaf=is_params)
-    return {"params": params, "moments": moments, "step": whole}
+    return {"params": params, "moments": moments, "step": whole, "recent_loss": whole}
 
 
 def make_step(run: Run, mesh):
     """jitted (state, batch, schedule) -> (state, metrics); state is donated.
 
     The loss is the mean over the targets of the global batch; with `train.device_rows`, gradients are summed over
-    parts of it, and only the order of additions differs. Metrics are scalars: nats and text_bytes
-    (sums over the batch), loss, grad_norm (before clipping), learning_rate.
+    parts of it, and only the order of additions differs. A bad step (`guard.py`) changes nothing but the step's
+    number where `train.bad_step` is "skip". Metrics are scalars: nats, text_bytes, positions and patches (sums over
+    the batch), loss, good, learning_rate, grad_norm (before clipping), and norms of gradient and weights by part.
     """
     tx = optimizer.transform(run.optimizer)
     # A byte-ified model's latent layers are trained already: they move at a rate of their own (blt.md, section 11.6).
@@ -106,18 +118,36 @@ def make_step(run: Run, mesh):
             part: jax.tree.map(lambda w, u, part=part: w - rates[part] * u, weights, updates[part])
             for part, weights in state["params"].items()
         }
+        norm = optax.tree.norm(gradient)
+        good, recent = guard.judge(state["recent_loss"], mean, norm, run.train.spike)
+        if run.train.bad_step == "skip":
+            old = state["params"], state["moments"]
+            params, moments = guard.keep_if(good, (params, moments), old)
         metrics = {
             "nats": total,
             "text_bytes": batch["bytes_BxL"].sum(),
+            "positions": (batch["segment_BxL"] > 0).sum(),
+            "patches": (batch["patch_segment_BxP"] > 0).sum() if "patch_segment_BxP" in batch else 0,
             "loss": mean,
-            "grad_norm": optax.tree.norm(gradient),
+            "good": good,
+            "grad_norm": norm,
             "learning_rate": rate,
+            "norms": {"gradient": _norms(gradient), "weights": _norms(params)},
         }
-        return {"params": params, "moments": moments, "step": state["step"] + 1}, metrics
+        return {"params": params, "moments": moments, "step": state["step"] + 1, "recent_loss": recent}, metrics
 
     return jax.jit(
         step, donate_argnums=0, in_shardings=(layout, rules.batch_sharding(mesh), None), out_shardings=(layout, None)
     )
+
+
+def _norms(tree):
+    """Euclidean norm of each part of a model; the hash tables are a part of their own."""
+    parts = dict(tree)
+    if "hash" in parts.get("encoder", {}):
+        parts["hash"] = parts["encoder"]["hash"]
+        parts["encoder"] = {key: value for key, value in parts["encoder"].items() if key != "hash"}
+    return {part: optax.tree.norm(weights) for part, weights in parts.items()}
 
 
 def _parts(train: Train, mesh):

@@ -1,0 +1,30 @@
+"""A trace of some steps, for TensorBoard's profile page or Perfetto: `--config.profile.steps=10:15`."""
+
+import jax
+
+from blt_jax.config import Profile
+
+
+class Profiler:
+    """Writes `FOLDER/profile/` while the steps of `config` run; `before` and `after` each step."""
+
+    def __init__(self, config: Profile, folder):
+        self.first, self.last = config.range
+        self.folder, self.running = folder / "profile", False
+
+    def before(self, step):
+        if self.first and step == self.first:
+            jax.profiler.start_trace(str(self.folder))
+            self.running = True
+
+    def after(self, step, values):
+        """`values`: something that the step computes; a trace ends when it is there."""
+        if self.running and step == self.last:
+            jax.block_until_ready(values)
+            self.close()
+            print(f"profile of steps {self.first} to {self.last}: {self.folder}", flush=True)
+
+    def close(self):
+        if self.running:
+            jax.profiler.stop_trace()
+            self.running = False
