@@ -12,6 +12,11 @@ shared --workdir, the same line for each PROCESS from 0:
     python -m launch.train --config=... --workdir=... --coordinator=HOST:PORT --processes=2 --process=PROCESS
 """
 
+from blt_jax.train import preemption
+
+if __name__ == "__main__":
+    preemption.leave_when_told()
+
 import contextlib
 import logging
 import os
@@ -25,7 +30,6 @@ from absl import flags
 from blt_jax.config import Run
 from blt_jax.parallel import processes
 from blt_jax.record import build
-from blt_jax.train import preemption
 from blt_jax.train.lease import Lease
 from blt_jax.train.loop import Diverged, train
 from launch import flags as launch_flags
@@ -99,3 +103,7 @@ def _train(run, folder):
         timing = result["timing"]
         print(f"{run.name}: {result['validation']['bpb']:.4f} BPB on validation, {timing['seconds']:.1f} s")
     return 0
+
+
+if __name__ == "__main__":
+    launch_flags.run(main)

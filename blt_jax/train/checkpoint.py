@@ -50,7 +50,8 @@ class Checkpoints:
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=keeping.AnyPreservationPolicy(policies),
                     cleanup_tmp_directories=True,  # of a save that was killed
-                    enable_async_checkpointing=True,
+                    # Folders are made at once: made in the background, on a full disk, they end in a wait of minutes.
+                    async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
                 ),
             )
 

@@ -1,5 +1,6 @@
 """State, loss and the one jitted training step."""
 
+import functools
 import logging
 
 import jax
@@ -14,6 +15,7 @@ from blt_jax.train import guard, optimizer
 log = logging.getLogger(__name__)
 
 
+@functools.cache  # so that it is logged once
 def compute(train: Train, platform):
     """The Compute of a run on a jax platform. dtype "auto": bfloat16 where matrix units want it (design, 9);
     attention "auto": the platform's own backend. What was chosen is logged."""

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -34,3 +37,50 @@ def test_handlers_are_put_back():
 
 def test_exit_code_of_the_run_contract():
     assert SAVED_EXIT_CODE == 42
+
+
+BUSY = """
+import hashlib, sys
+from blt_jax.train.lease import Lease
+from blt_jax.train.preemption import StopSignal
+
+lease = Lease(sys.argv[1])
+with lease, StopSignal(leave=lease.release) as stop:
+    idle = stop.nothing_to_save() if sys.argv[2] == "idle" else __import__("contextlib").nullcontext()
+    with idle:
+        print("busy", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", int(sys.argv[3]))  # as a compiler: no Python until it returns
+    print("requested", stop.requested, flush=True)
+"""
+
+
+def busy(folder, *arguments):
+    process = subprocess.Popen([sys.executable, "-c", BUSY, folder, *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "busy\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_with_nothing_to_save_a_signal_ends_a_long_call(tmp_path, number):
+    process = busy(tmp_path, "idle", str(10**9))
+    began = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(30) == SAVED_EXIT_CODE and time.monotonic() - began < 10
+    assert process.stdout.read() == "told to stop, with nothing to save\n"
+    assert list(tmp_path.iterdir()) == []  # the lease is given back
+
+
+def test_with_something_to_save_a_signal_waits(tmp_path):
+    process = busy(tmp_path, "at work", str(10**6))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0 and process.stdout.read() == "requested True\n"
+
+
+def test_told_before_there_was_nothing_to_save(monkeypatch):
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested and not codes
+        with stop.nothing_to_save():
+            assert set(codes) == {SAVED_EXIT_CODE}
