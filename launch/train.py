@@ -74,8 +74,8 @@ def _together(run, folder, lost):
     except Exception as error:
         line, code = launch_flags.explain(error), launch_flags.USAGE_EXIT_CODE
         if line is None:
-            # Some runtimes notice a broken connection before the heartbeat does.
-            broken = isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error) for sign in BROKEN)
+            # Some runtimes notice a broken connection before the heartbeat does, and say so in many ways.
+            broken = any(sign in str(error) for sign in BROKEN)
             line, code = lost if broken else f"{run.name}: {type(error).__name__}, see above", 1
             if not broken:
                 traceback.print_exc()

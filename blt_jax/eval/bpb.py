@@ -29,9 +29,14 @@ def evaluate(params, run: Run, index, store, mesh):
     row_offsets, spans = pipeline.span_table(index)
     total_nats, total_bytes = np.zeros(len(store)), np.zeros(len(store), np.int64)
     rows = round_up(run.train.eval_rows, rules.row_devices(mesh))
+    compiled = None
     with rules.context(mesh):
         for row_numbers, batch in pipeline.validation_batches(index, store, rows):
-            nats_BxL = np.asarray(score(params, processes.from_whole(mesh, batch)), np.float64)
+            whole = processes.from_whole(mesh, batch)
+            if compiled is None:
+                compiled = score.lower(params, whole).compile()
+                processes.wait("evaluation compiled")
+            nats_BxL = np.asarray(compiled(params, whole), np.float64)
             for row, number in enumerate(row_numbers):
                 segment_L = batch["segment_BxL"][row]
                 real = segment_L > 0

@@ -40,16 +40,19 @@ def init(key, config):
     return jax.tree_util.tree_map_with_path(lambda path, w: _scaled(path, w, config), params)
 
 
-@functools.lru_cache(maxsize=64)  # a trace of the model takes a second; a run asks for it again and again
+@functools.lru_cache(maxsize=64)  # a trace of the model takes a second, and a run asks for it again and again
+def _abstract(config):
+    return jax.eval_shape(lambda key: _boxed(key, config), jax.random.key(0))
+
+
 def shapes(config):
-    """The tree of `init` as jax.ShapeDtypeStruct, without computing anything. Not to be changed in place."""
-    return jax.eval_shape(lambda key: nn.meta.unbox(_boxed(key, config)), jax.random.key(0))
+    """The tree of `init` as jax.ShapeDtypeStruct, without computing anything."""
+    return nn.meta.unbox(_abstract(config))
 
 
-@functools.lru_cache(maxsize=64)
 def logical_axes(config):
-    """The tree of `init` with a PartitionSpec of logical axis names for each parameter. Not to be changed in place."""
-    return nn.get_partition_spec(jax.eval_shape(lambda key: _boxed(key, config), jax.random.key(0)))
+    """The tree of `init` with a PartitionSpec of logical axis names for each parameter."""
+    return nn.get_partition_spec(_abstract(config))
 
 
 def _scaled(path, weight, config):

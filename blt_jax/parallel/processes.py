@@ -8,6 +8,7 @@ import logging
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -16,6 +17,7 @@ from blt_jax.parallel import rules
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost and the others are ended
 ARRIVAL = 300  # seconds that processes wait for each other at the start
+PATIENCE = 3600  # and later, where one may have a program to compile
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +108,13 @@ def everyone(ok):
 
 
 def wait(name):
-    """Returns when every process is here."""
+    """Returns when every process is here. A name serves once.
+
+    No device takes part: their own meetings give up after half a minute, and compilers differ by more than that.
+    """
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        meet = ocp.multihost.get_barrier_sync_fn(processes=set(range(jax.process_count())))
+        meet(key=f"blt_jax {name}", timeout_ms=PATIENCE * 1000)
 
 
 def first():

@@ -1,6 +1,5 @@
 """One run, top to bottom: build, restore, loop, evaluate, close. `launch.train` is its command."""
 
-import contextlib
 import json
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from blt_jax.eval import bpb
 from blt_jax.parallel import processes, rules
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.record import differences, to_dict
-from blt_jax.train import guard, optimizer, patch_picture
+from blt_jax.train import guard, optimizer
 from blt_jax.train.checkpoint import Checkpoints
 from blt_jax.train.meter import Meter, process_memory
 from blt_jax.train.metrics import Metrics
@@ -111,9 +110,11 @@ class _Training:
                 self._picture(local)
             batch = processes.from_part(mesh, local, run.train.rows)
             profiler.before(step)
-            compiles = stop.nothing_to_save() if step == self.start + 1 else contextlib.nullcontext()
-            with compiles, rules.context(mesh):
-                self.state, values = self.step_fn(self.state, batch, self.schedule)
+            if step == self.start + 1:
+                with stop.nothing_to_save(), rules.context(mesh):
+                    step_fn = self.step_fn.lower(self.state, batch, self.schedule).compile()
+                    processes.wait("compiled")
+            self.state, values = step_fn(self.state, batch, self.schedule)
             profiler.after(step, values)
             if not alone:
                 values["stop"] = vote.cast(stop.requested)
@@ -162,6 +163,8 @@ class _Training:
 
     def _picture(self, batch):
         if self.leads and "patch_BxL" in batch:
+            from blt_jax.train import patch_picture  # matplotlib, once in the life of a run
+
             keys = ("ids_BxL", "patch_BxL", "segment_BxL")
             self.metrics.picture("patches", patch_picture.draw(*(batch[key][0] for key in keys)), 1)
 

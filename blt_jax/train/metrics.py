@@ -1,10 +1,27 @@
 """metrics.jsonl (the truth) and TensorBoard (a view of it), continued exactly after a resume."""
 
+import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+
+@contextlib.contextmanager
+def _without(module):
+    """An import that finds no `module`, unless it is loaded already."""
+    absent = module not in sys.modules
+    if absent:
+        sys.modules[module] = None
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[module]
+
+
+with _without("torch"):  # where there is one, tensorboardX would spend seconds on loading it, for nothing
+    from tensorboardX import SummaryWriter
 
 
 class Metrics:

@@ -41,7 +41,13 @@ def new_state(run: Run, mesh, pretrained=True):
     that replaces the state needs no Llama. Raises ConfigError where the Llama does not fit.
     """
     shardings = state_shardings(run, mesh)
-    state = jax.jit(_make(run), out_shardings=shardings)(jax.random.key(run.train.seed))
+    tx = optimizer.transform(run.optimizer)
+
+    def make(key):
+        params = models.init(key, run.model)
+        return {"params": params, "moments": tx.init(params), "step": jnp.int32(0), "recent_loss": jnp.float32(0)}
+
+    state = jax.jit(make, out_shardings=shardings)(jax.random.key(run.train.seed))
     if run.init.from_llama and pretrained:
         from blt_jax.interop.from_llama import latent_from_llama  # only such a run reads safetensors
 
@@ -50,19 +56,12 @@ def new_state(run: Run, mesh, pretrained=True):
     return state
 
 
-def _make(run: Run):
-    tx = optimizer.transform(run.optimizer)
-
-    def make(key):
-        params = models.init(key, run.model)
-        return {"params": params, "moments": tx.init(params), "step": jnp.int32(0), "recent_loss": jnp.float32(0)}
-
-    return make
-
-
 def abstract_state(run: Run, mesh):
     """`new_state` as jax.ShapeDtypeStructs with shardings; nothing is computed."""
-    shapes = jax.eval_shape(_make(run), jax.random.key(0))
+    params = models.shapes(run.model)
+    moments = jax.eval_shape(optimizer.transform(run.optimizer).init, params)
+    one = lambda dtype: jax.ShapeDtypeStruct((), dtype)  # noqa: E731
+    shapes = {"params": params, "moments": moments, "step": one(jnp.int32), "recent_loss": one(jnp.float32)}
     lay = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
     return jax.tree.map(lay, shapes, state_shardings(run, mesh))
 

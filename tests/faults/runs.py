@@ -66,14 +66,14 @@ def study(folder):
     return folder
 
 
-def start(folder, family, name, *more, devices=1):
+def start(folder, family, name, *more, devices=1, log=""):
     """`launch.train` of a family in run folder `name`, output in `name`.log; a session of its own, as engines do."""
     command = [sys.executable, "-m", "launch.train", f"--workdir={folder / name}"]
     command += [f"--config={ROOT / 'experiments' / 'resolved.py'}:{folder / f'{family}.json'}", *more]
     flags = f"{QUICK} --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    with open(folder / f"{name}.log", "ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    with open(folder / (log or f"{name}.log"), "ab") as out:
+        return subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
 
 
 def finish(folder, family, name, *more, **how):

@@ -1,0 +1,72 @@
+"""Several processes that train one run: two with four devices each are one with eight; and what happens when one is
+lost, or told to stop."""
+
+import signal
+import socket
+import time
+
+import pytest
+
+from tests.faults import runs
+
+TOLERANCE = 2e-5  # relative, float32: sums over devices are added up in another order
+HEARTBEAT = 10  # seconds
+LOST = "another process of this run is gone; start it again, it continues where it last saved"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return runs.study(tmp_path_factory.mktemp("study"))
+
+
+def together(study, family, name, *more, devices):
+    """The two processes of a run, each with an output of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    more += (f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--heartbeat={HEARTBEAT}")
+    return [
+        runs.start(study, family, name, *more, f"--process={i}", devices=devices, log=f"{name}-{i}.log") for i in (0, 1)
+    ]
+
+
+def until_saved(study, name, step, process):
+    while not (study / name / "checkpoints" / str(step)).exists():
+        assert process.poll() is None, (study / f"{name}-0.log").read_text()[-2000:]
+        time.sleep(0.01)
+
+
+def test_two_processes_of_four_devices_equal_one_of_eight(study):
+    mesh = ("--config.mesh.data=2", "--config.mesh.fsdp=4", "--config.train.steps=12")
+    assert runs.finish(study, "blt", "eight", *mesh, devices=8) == 0
+    assert [process.wait() for process in together(study, "blt", "four", *mesh, devices=4)] == [0, 0]
+    difference = runs.largest_difference(runs.outcome(study / "four"), runs.outcome(study / "eight"))
+    print(f"\n2 processes x 4 devices against 1 x 8: largest relative difference {difference:.1e}")
+    assert difference < TOLERANCE
+
+
+def test_lost_then_stopped_then_on_other_devices(study):
+    # One is killed: the other stops by itself, with a clear line, within a stated time.
+    first, second = together(study, "bytes", "two", devices=1)
+    until_saved(study, "two", runs.SAVES, first)
+    second.kill()
+    began = time.monotonic()
+    assert first.wait(HEARTBEAT + 20) == 1
+    print(f"\na lost process ends the other after {time.monotonic() - began:.1f} s, heartbeat {HEARTBEAT} s")
+    assert (study / "two-0.log").read_text().rstrip().endswith(LOST)
+
+    # One is told to stop: both save the same step and leave.
+    first, second = together(study, "bytes", "two", devices=1)
+    until_saved(study, "two", 3 * runs.SAVES, first)
+    second.send_signal(signal.SIGTERM)
+    assert (first.wait(60), second.wait(60)) == (42, 42)
+    assert "stopped at step" in (study / "two-0.log").read_text()
+
+    # The rest in one process: the same rows in the same order.
+    assert runs.finish(study, "bytes", "two") == 0
+    assert runs.finish(study, "bytes", "one") == 0
+    told, whole = runs.outcome(study / "two"), runs.outcome(study / "one")
+    assert [line["text_bytes"] for line in told[0]] == [line["text_bytes"] for line in whole[0]]
+    difference = runs.largest_difference(told, whole)
+    print(f"killed, stopped, and ended in one process: largest relative difference {difference:.1e}")
+    assert difference < TOLERANCE
