@@ -1,15 +1,17 @@
 """A run that is stopped and continued equals the undisturbed run, bit for bit, for every kind of model."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from blt_jax.config import Blt, Lm, Optimizer, Patching, Run, Stack, Train
+from blt_jax.config import Blt, ConfigError, Lm, Optimizer, Patching, Profile, Run, Stack, Train
 from blt_jax.data import bpe, pack
 from blt_jax.data.sources import Document
 from blt_jax.data.store import Store, write_store
 from blt_jax.patching import rules
+from blt_jax.train import guard
 from blt_jax.train.loop import Diverged, train
 from blt_jax.train.preemption import Undisturbed
 
@@ -57,7 +59,7 @@ def run(kind, **more):
         validation_index=f"../store/rows/{kind}/validation",
         patching=Patching(rule="space") if kind == "patches" else None,
         tokenizer="../tokenizer.json" if kind == "tokens" else "",
-        optimizer=Optimizer(learning_rate=0.01, warmup_steps=2) if not more else more["optimizer"],
+        optimizer=more.get("optimizer", Optimizer(learning_rate=0.01, warmup_steps=2)),
         train=Train(**settings),
     )
 
@@ -97,7 +99,58 @@ def test_stopped_and_continued_equals_undisturbed(study, kind):
     assert result["validation"]["text_bytes"] == Store(study / "store", "validation").text_bytes
 
 
+WILD = Optimizer(learning_rate=1e30, warmup_steps=0)
+
+
 def test_a_loss_that_is_no_number_stops_with_its_step(study):
-    wild = Optimizer(learning_rate=1e30, warmup_steps=0)
-    with pytest.raises(Diverged, match="at step [1-8]; lower optimizer.learning_rate"):
-        train(run("bytes", optimizer=wild), study / "wild")
+    with pytest.raises(Diverged, match="bytes: loss .* at step [1-8]; lower optimizer.learning_rate"):
+        train(run("bytes", optimizer=WILD), study / "wild")
+
+
+def test_steps_that_are_skipped_are_counted_until_there_are_too_many(study, capsys, monkeypatch):
+    monkeypatch.setattr(guard, "IN_A_ROW", 4)
+    with pytest.raises(Diverged, match="at step [5-8], after 3 skipped steps"):
+        train(run("bytes", optimizer=WILD, train=dict(bad_step="skip")), study / "skipping")
+    assert capsys.readouterr().out.count("bytes: skipped: loss ") == 3
+    monkeypatch.setattr(guard, "IN_A_ROW", 100)
+    result = train(run("bytes", optimizer=WILD, train=dict(bad_step="skip")), study / "skipped")
+    assert 3 < result["skipped_steps"] < 8
+    last = numbers(study / "skipped")[0][-1]
+    assert last["skipped"] == result["skipped_steps"] and last["text_bytes"] == result["text_bytes"]
+
+
+def test_a_folder_of_another_run_is_refused(study):
+    folder = study / "bytes-other"
+    assert train(run("bytes"), folder, StopAt(3)) is None
+    with pytest.raises(ConfigError, match="holds another run \\(train.rows: 2 -> 4\\); choose another --workdir"):
+        train(run("bytes", train=dict(rows=4)), folder)
+    free = dict(log_every=2, keep=5, checkpoint_every=4)
+    assert train(run("bytes", train=free), folder)["steps"] == 8
+
+
+def test_what_a_line_of_metrics_tells(study):
+    train(run("patches", train=dict(log_every=4)), study / "told")
+    lines = [json.loads(line) for line in (study / "told" / "metrics.jsonl").read_text().splitlines()]
+    header = pack.load_header(study / "store" / "rows" / "patches" / "train")
+    for line in lines:
+        assert 0 <= line["position_waste"] < 0.2 and 0 <= line["patch_waste"] < 1
+        assert line["bytes_per_patch"] == pytest.approx(header["text_bytes_per_patch"], rel=0.2)
+        squares = sum(norm**2 for norm in line["norms"]["gradient"].values())
+        assert line["grad_norm"] == pytest.approx(squares**0.5, rel=1e-5)
+        assert {"encoder", "hash", "latent", "decoder"} == set(line["norms"]["weights"])
+        speed = line["speed"]
+        assert 0 <= speed["wait_seconds"] <= speed["step_seconds"] and speed["memory_bytes"] > 10**8
+        assert speed["bytes_per_second"] / speed["patches_per_second"] == pytest.approx(line["bytes_per_patch"])
+        assert set(speed["flops_per_second"]) == {"paper", "exact", "executed"} and "mfu_exact" not in speed
+        assert speed["flops_per_second"]["executed"] > speed["flops_per_second"]["exact"]
+    assert (study / "told" / "patches.png").stat().st_size > 10_000
+    assert any((study / "told" / "tensorboard").iterdir())
+
+
+def test_a_profile_of_some_steps(study, capsys):
+    one = dataclasses.replace(run("bytes"), profile=Profile("3:4"))
+    train(one, study / "profiled")
+    assert list((study / "profiled" / "profile").rglob("*.xplane.pb"))
+    assert "profile of steps 3 to 4" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="profile.steps = '4:3': must be FIRST:LAST"):
+        Profile("4:3")
