@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError, Patching
-from blt_jax.patching.calibrate import LONGEST, Calibration, calibrate
+from blt_jax.patching.calibrate import LONGEST, Calibration, calibrate, load, record
 from blt_jax.patching.layout import starts_to_lengths
 from blt_jax.patching.rules import starts
 from blt_jax.record import build
@@ -53,9 +53,9 @@ def test_result_adds_up_and_is_json():
     found = calibrate(documents, Patching(target=4.5, max_length=8))
     assert sum(found.patch_lengths) == found.patches
     assert sum(k * n for k, n in enumerate(found.patch_lengths)) == found.positions == sum(len(d[0]) for d in documents)
-    assert not any(found.patch_lengths[9:]) and set(found.bytes_per_patch) == {"source0", "source1"}
+    assert not any(found.patch_lengths[9:]) and set(found.sources) == {"source0", "source1"}
     assert found.documents == 10 and abs(found.achieved - 4.5) < 0.02
-    assert build(Calibration, json.loads(json.dumps(dataclasses.asdict(found)))) == found
+    assert build(Calibration, json.loads(json.dumps(record(found)))["calibration"]) == found
 
 
 def test_longest_patches_are_counted_together():
