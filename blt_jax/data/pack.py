@@ -24,7 +24,7 @@ from blt_jax.patching.layout import PatchOverflow
 FORMAT = 2
 FILES = ("header.json", "spans.npy", "rows.npy", "starts.npy", "tokens.npy", "offsets.npy", "token_bytes.npy")
 LONGEST = 64  # patch lengths beyond are counted together
-TRIAL_ROWS = 4096  # rows of a trial packing that chooses P
+TRIAL_ROWS = 2048  # rows of a trial packing that chooses P
 TRIALS = (1.0, 1.004, 1.01, 1.02, 1.04, 1.08)  # P tried, as multiples of the mean patches of a full row
 CHUNK = 1024  # rows written at a time
 
@@ -113,6 +113,11 @@ def load_header(index):
         raise ConfigError(f"{index}: no row index here (header.json is missing); prepare the data first") from None
 
 
+def mapped(path):
+    """An .npy file as a plain array over its mapped pages: slices of `np.memmap` cost as much as a small document."""
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
 class StartFlags:
     """The start flags of an index, by document and span."""
 
@@ -121,7 +126,7 @@ class StartFlags:
         self._counts = store.sizes + 2
         self.positions = int(self._counts.sum())
         self._first = np.concatenate([[0], np.cumsum(sizes)])
-        self._packed = np.load(Path(index) / "starts.npy", mmap_mode="r")
+        self._packed = mapped(Path(index) / "starts.npy")
 
     def read(self, document, begin=0, end=None):
         """Bool flags of positions begin..end: the rule's own, before a row forces any."""

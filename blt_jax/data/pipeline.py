@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from blt_jax.config import BYTE_OFFSET, ConfigError
-from blt_jax.data.pack import StartFlags, load_header
+from blt_jax.data.pack import StartFlags, load_header, mapped
 from blt_jax.patching.layout import row_layout
 
 EPOCHS = 2**30  # without end: grain's own endless repeat overflows a length when batches hold one row
@@ -27,7 +27,7 @@ def span_table(index):
     A span is (document, begin, end); segment s of a row, from 1 up, is its span s - 1.
     """
     index = Path(index)
-    return np.load(index / "rows.npy", mmap_mode="r"), np.load(index / "spans.npy", mmap_mode="r")
+    return mapped(index / "rows.npy"), mapped(index / "spans.npy")
 
 
 class RowSource:
@@ -46,7 +46,7 @@ class RowSource:
         self._flags = StartFlags(store, index) if self._slots else None
         self._tokens = None
         if self.header["asked"]["kind"] == "tokens":
-            self._tokens = np.load(self._index / "tokens.npy", mmap_mode="r")
+            self._tokens = mapped(self._index / "tokens.npy")
             self._offsets = np.load(self._index / "offsets.npy")
             self._token_bytes = np.load(self._index / "token_bytes.npy")
 
