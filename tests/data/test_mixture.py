@@ -147,6 +147,17 @@ def test_sources_read_counts_what_batches_hold(store, index, steps, monkeypatch)
         assert one["epochs"] == pytest.approx(told[source]["epochs"], abs=0.5, rel=0.5)
 
 
+def test_steps_and_processes_hold_the_same_rows_with_weights(store, index):
+    whole = [pipeline.train_batches(index, store, 4, seed=1)[step] for step in range(30, 33)]
+    resumed = pipeline.iterate_from(pipeline.train_batches(index, store, 4, seed=1), 30)
+    halves = [pipeline.train_batches(index, store, 4, 1, p, 2) for p in (0, 1)]
+    for step, want in enumerate(whole, start=30):
+        got = next(resumed)
+        for key, value in want.items():
+            assert np.array_equal(got[key], value)
+            assert np.array_equal(np.concatenate([half[step][key] for half in halves]), value)
+
+
 def test_validation_is_not_weighted(store, tmp_path):
     headers = prepare.indexes({"train": store, "validation": store}, tmp_path, "bytes", 256, WEIGHTS, fingerprint="")
     assert headers["validation"]["text_bytes"] == store.text_bytes != headers["train"]["text_bytes"]

@@ -75,7 +75,7 @@ def test_calibrated_anew_only_where_something_changed(tmp_path, capsys):
     other = scored(tmp_path, corpus=5, entropy_model="e1")
     again, told = made_anew(other)
     assert again and f"of corpus {store.fingerprint}, the store holds {other.fingerprint}" in told
-    for change in ({"patching": Patching(target=6.0)}, {"weights": {"word2": 2.0}}):
+    for change in ({"weights": {"word2": 2.0}}, {"patching": Patching(target=6.0), "weights": {"word2": 2.0}}):
         again, told = made_anew(other, **change)
         assert again and told.endswith("its patching or the weights of the sources changed")
         assert made_anew(other, **change) == (False, "")
