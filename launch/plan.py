@@ -109,7 +109,7 @@ def show_sources(planned):
     if rows:
         left = order[SOURCES:]
         rest = f"and {len(left)} more, {sum(shares[source] for source in left):.2%} of the text" if left else None
-        _print("Sources of the training text; epochs of the shortest and the longest run", rows, caption=rest)
+        _print("Sources; epochs in the shortest and longest run", rows, caption=rest)
 
 
 def _assumed(planned):

@@ -14,6 +14,7 @@ import numpy as np
 
 from blt_jax.config import BYTE_OFFSET, ConfigError
 from blt_jax.data.pack import StartFlags, load_header, mapped
+from blt_jax.patching import calibrate, drift
 from blt_jax.patching.layout import row_layout
 
 EPOCHS = 2**30  # without end: grain's own endless repeat overflows a length when batches hold one row
@@ -136,6 +137,15 @@ def sources_read(index, store, rows, seed, steps):
         source: {"text_bytes": round(text), "share": text / text_S.sum(), "epochs": float(epochs)}
         for source, text, epochs in zip(sources, text_S.tolist(), epochs_S, strict=True)
     }
+
+
+def patch_drift(index, store, calibration):
+    """The `Drift` that watches training on an index, by the record of a calibration (a file).
+
+    Raises ConfigError if that is damaged or of another store.
+    """
+    found = calibrate.load(calibration, corpus=store.fingerprint, entropy_model=store.entropy_fingerprint)
+    return drift.watch(found, load_header(index))
 
 
 def _row_order(number, seed):

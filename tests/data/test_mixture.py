@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from blt_jax.config import ConfigError, Data
+from blt_jax.config import ConfigError, Data, Patching
 from blt_jax.data import pack, pipeline
 from blt_jax.data.mixture import PASSES, reading_order
+from blt_jax.data.store import write_json
+from blt_jax.patching import calibrate
 from blt_jax.record import build, fingerprint
 from launch import prepare
 from tests.data.corpus import made, space_starts
@@ -156,6 +158,24 @@ def test_steps_and_processes_hold_the_same_rows_with_weights(store, index):
         for key, value in want.items():
             assert np.array_equal(got[key], value)
             assert np.array_equal(np.concatenate([half[step][key] for half in halves]), value)
+
+
+def test_training_on_the_index_does_not_drift_from_its_calibration(store, index, tmp_path):
+    documents = [(store.ids(i), None, store.source_names[store.source_of[i]]) for i in range(len(store))]
+    found = calibrate.calibrate(documents, Patching(rule="space"), weights=WEIGHTS, corpus=store.fingerprint)
+    write_json(tmp_path / "blt.json", calibrate.record(found))
+    watch = pipeline.patch_drift(index, store, tmp_path / "blt.json")
+    assert watch.mean == pytest.approx(pack.load_header(index)["text_bytes_per_patch"])
+    batches = pipeline.train_batches(index, store, 4, seed=0)
+    read = [
+        (int(b["bytes_BxL"].sum()), int((b["patch_segment_BxP"] > 0).sum()))
+        for b in map(batches.__getitem__, range(400))
+    ]
+    assert sum(n for _, n in read) > 3 * watch.window and not any(watch.count(*one) for one in read)
+    told = [word for text, n in read if (word := watch.count(round(1.05 * text), n))]
+    assert len(told) == 1 and told[0].startswith("patches drift")
+    with pytest.raises(ConfigError, match=f"of corpus {store.fingerprint}, the store holds"):
+        pipeline.patch_drift(index, made(tmp_path, seed=9), tmp_path / "blt.json")
 
 
 def test_validation_is_not_weighted(store, tmp_path):
