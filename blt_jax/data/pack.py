@@ -24,7 +24,7 @@ from blt_jax.patching.layout import PatchOverflow
 FORMAT = 2
 FILES = ("header.json", "spans.npy", "rows.npy", "starts.npy", "tokens.npy", "offsets.npy", "token_bytes.npy")
 LONGEST = 64  # patch lengths beyond are counted together
-TRIAL_ROWS = 2048  # rows of a trial packing that chooses P
+TRIAL_ROWS = 4096  # rows, about, of a trial packing that chooses P
 TRIALS = (1.0, 1.004, 1.01, 1.02, 1.04, 1.08)  # P tried, as multiples of the mean patches of a full row
 CHUNK = 1024  # rows written at a time
 
@@ -93,7 +93,7 @@ def build_index(store, out, *, positions, patches=0, starts_of=None, tokenizer=N
             read = StartFlags(store, out)
             # patch_lengths[k]: patches of k positions of the store; the last entry: of more than LONGEST
             header |= {"document_patches": int(patches_D[order].sum()), "patch_lengths": lengths.tolist()}
-            slots = patches or _choose_patches(read, order, positions, header["document_patches"] / sizes[order].sum())
+            slots = patches or _choose_patches(read, order, positions, patches_D, sizes)
             rows = pool.rows(_opened(read, order), positions, slots)
         else:
             if tokenizer:
@@ -161,23 +161,32 @@ def _opened(flags, order):
         yield pool.Open(number, counts)
 
 
-def _choose_patches(flags, order, positions, density):
-    """The P near the mean patches of a full row that wastes least of both budgets on the first rows."""
+def _choose_patches(flags, order, positions, patches_D, sizes_D):
+    """The P near the mean patches of a full row that wastes least of both budgets.
 
-    def wasted(slots):
-        rows = list(itertools.islice(pool.rows(_opened(flags, order), positions, slots), TRIAL_ROWS))
-        used = sum(end - begin for row in rows for _, begin, end, _ in row)
+    Tried on the first documents, packed to the end, with multiples of their own mean: the first rows of a longer
+    packing would tell too little, for the pool puts off what does not fit.
+    """
+
+    def slots(documents, share):
+        return max(2, int(np.ceil(share * positions * patches_D[documents].sum() / sizes_D[documents].sum())))
+
+    sample = order[: 1 + np.searchsorted(np.cumsum(sizes_D[order]), TRIAL_ROWS * positions)]
+
+    def wasted(share):
+        most = slots(sample, share)
+        rows = list(pool.rows(_opened(flags, sample), positions, most))
+        used = sizes_D[sample].sum()
         spent = sum(span[3] for row in rows for span in row)
-        return 2 - used / (len(rows) * positions) - spent / (len(rows) * slots)
+        return 2 - used / (len(rows) * positions) - spent / (len(rows) * most)
 
-    tried = sorted({max(2, int(np.ceil(positions * density * trial))) for trial in TRIALS})
-    best, least = tried[0], wasted(tried[0])
-    for slots in tried[1:]:  # waste falls, then grows by as much as P
-        waste = wasted(slots)
+    best, least = TRIALS[0], wasted(TRIALS[0])
+    for share in TRIALS[1:]:  # waste falls, then grows by as much as P
+        waste = wasted(share)
         if waste >= least:
             break
-        best, least = slots, waste
-    return best
+        best, least = share, waste
+    return slots(order, best)
 
 
 def _write_starts(store, out, starts_of):
@@ -253,8 +262,8 @@ def _write_rows(store, out, rows, order, positions, slots):
                 "text_bytes": int(read),
                 "positions": int(p),
                 "patches": int(q),
-                "share": read / text_bytes,  # of the text bytes that the index reads
-                "readings": read / max(text, 1),  # of the source, when all rows are read once
+                "share": float(read / text_bytes),  # of the text bytes that the index reads
+                "readings": float(read / max(text, 1)),  # of the source, when all rows are read once
             }
             for name, text, read, (p, q) in zip(store.source_names, text_S, read_S, by_source, strict=True)
         },
