@@ -247,7 +247,11 @@ def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
 
 def starts_of(patching, one, i):
     """Start flags of document i of a store."""
-    return rules.starts(one.ids(i), one.entropies(i) if patching.needs_entropies else None, patching)
+    if not patching.needs_entropies:
+        return rules.starts(one.ids(i), None, patching)
+    entropies = one.entropies(i)
+    unread = np.broadcast_to(np.int32(0), entropies.shape)  # ids, which rules of entropies do not look at
+    return rules.starts(unread, entropies, patching)
 
 
 def sample(study: Study, found, stores):

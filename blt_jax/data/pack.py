@@ -24,7 +24,7 @@ from blt_jax.patching.layout import PatchOverflow
 FORMAT = 2
 FILES = ("header.json", "spans.npy", "rows.npy", "starts.npy", "tokens.npy", "offsets.npy", "token_bytes.npy")
 LONGEST = 64  # patch lengths beyond are counted together
-TRIAL_ROWS = 4096  # rows, about, of a trial packing that chooses P
+TRIAL_ROWS = 2048  # rows, about, of a trial packing that chooses P
 TRIALS = (1.0, 1.004, 1.01, 1.02, 1.04, 1.08)  # P tried, as multiples of the mean patches of a full row
 CHUNK = 1024  # rows written at a time
 
@@ -124,7 +124,6 @@ class StartFlags:
     def __init__(self, store, index):
         sizes = -(-(store.sizes + 2) // 8)
         self._counts = store.sizes + 2
-        self.positions = int(self._counts.sum())
         self._first = np.concatenate([[0], np.cumsum(sizes)])
         self._packed = mapped(Path(index) / "starts.npy")
 
