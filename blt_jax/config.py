@@ -7,6 +7,7 @@ when the dataclass is made, so `record.to_dict` always shows the value that is u
 
 import dataclasses
 import difflib
+import math
 
 # Byte vocabulary (bytelatent tokenizer, fixed by compatibility with the published weights).
 BOE, BOS, EOS, DELIMITER, BYTE_OFFSET = 0, 1, 2, 3, 4
@@ -242,12 +243,29 @@ class Data:
     validation_max_bytes: int = 0  # likewise for validation
     row_bytes: int = 4096  # L: byte positions per row; token rows hold as much text
     seed: int = 0  # order of rows
+    weights: str = later("")  # "wiki=2,code=0.5": how often a source is read in training, against 1 where not named
 
     def __post_init__(self):
+        object.__setattr__(self, "weights", ",".join(part.strip() for part in self.weights.split(",") if part.strip()))
+        _need(all(w >= 0 for w in self.source_weights.values()), "data.weights", self.weights, "must not be negative")
         _need(0 < self.validation_fraction < 1, "data.validation_fraction", self.validation_fraction, "0 < x < 1")
         _need(self.row_bytes >= 8, "data.row_bytes", self.row_bytes, "must be at least 8 bytes")
         for field in ("max_bytes", "validation_max_bytes"):
             _need(getattr(self, field) >= 0, f"data.{field}", getattr(self, field), "must not be negative")
+
+    @property
+    def source_weights(self):
+        """{source: weight} of the sources named in `weights`. Raises ConfigError."""
+        found = {}
+        for part in filter(None, self.weights.split(",")):
+            name, _, number = (word.strip() for word in part.rpartition("="))
+            _need(name and name not in found, "data.weights", self.weights, "write each source once, as SOURCE=NUMBER")
+            try:
+                found[name] = float(number)
+            except ValueError:
+                found[name] = math.nan
+            _need(math.isfinite(found[name]), "data.weights", self.weights, f"{number!r} is not a number")
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -374,6 +392,7 @@ class Run:
     mesh: Mesh = Mesh()
     profile: Profile = later(Profile())
     data_seed: int = 0  # order of rows
+    calibration: str = later("")  # calibration of the patching, which drift is judged by; "": it is not
     budget: float = 0.0  # training FLOPs that the steps were solved for; 0: none
 
     def __post_init__(self):

@@ -5,7 +5,8 @@
 
 Suites: `train_step` (forward and backward against transformers' `blt`, on the same weights; needs
 `pip install -e '.[peer]'`), `parity_of_hardware` (achieved FLOP/s of a BLT against a token LM of the same executed
-FLOPs per byte), `patching` (entropies to row index), `data` (batches against what a training step eats).
+FLOPs per byte), `patching` (entropies to row index), `data` (batches against what a training step eats), `packing`
+(how full the rows of a study's own store are: `--store=STUDY/store`).
 Each module of `launch/suites` says what it measures and how. `--quick` takes sizes that end in a minute or two.
 """
 
@@ -23,7 +24,7 @@ from rich.table import Table
 from blt_jax.config import ConfigError
 from launch import flags as launch_flags
 
-SUITES = ("train_step", "parity_of_hardware", "patching", "data")
+SUITES = ("train_step", "parity_of_hardware", "patching", "data", "packing")
 
 
 def show(title, rows):
@@ -59,7 +60,8 @@ def main(_):
             raise ConfigError(f"--suite={name}: known are {', '.join(SUITES)}")
     found = {"machine": machine()}
     for name in SUITE.value:
-        found[name] = import_module(f"launch.suites.{name}").measure(quick=QUICK.value)
+        store = {"store": STORE.value} if name == "packing" else {}
+        found[name] = import_module(f"launch.suites.{name}").measure(quick=QUICK.value, **store)
         for title, rows in found[name]["tables"].items():
             show(f"{name}: {title}", rows)
         if JSON.value:  # after each suite: a long one that is stopped loses only itself
@@ -72,5 +74,6 @@ def main(_):
 if __name__ == "__main__":
     SUITE = flags.DEFINE_list("suite", ["patching", "data"], "Comma-separated suites.")
     JSON = flags.DEFINE_string("json", "", "Also write the figures here.")
+    STORE = flags.DEFINE_string("store", "", "Store with entropies that suite `packing` reads.")
     QUICK = flags.DEFINE_boolean("quick", False, "Small sizes.")
     launch_flags.run(main)

@@ -33,6 +33,7 @@ from launch import flags as launch_flags
 from launch import topology as slices
 
 GIB = 2**30
+SOURCES = 12  # shown of a training text, the largest
 
 
 # ---------------------------------------------------------------- tables
@@ -92,6 +93,23 @@ def show(planned, forecasts=None, details=False):
     _print(title, rows, caption=_assumed(planned))
     if details:
         _details(planned, forecasts)
+
+
+def show_sources(planned):
+    """Prints what share of its text each source is, and how often the shortest and longest run read it."""
+    costs = sorted((one.cost for one in planned), key=lambda cost: cost["bytes"])
+    shares = {source: one["share"] for source, one in costs[-1].get("sources", {}).items()}
+    order = sorted(shares, key=lambda source: -shares[source])
+    rows = []
+    for source in order[:SOURCES]:
+        epochs = [cost["sources"][source]["epochs"] for cost in (costs[0], costs[-1])]
+        rows.append(
+            {"source": source, "share": f"{shares[source]:.2%}", "epochs": " to ".join(f"{n:.3g}" for n in epochs)}
+        )
+    if rows:
+        left = order[SOURCES:]
+        rest = f"and {len(left)} more, {sum(shares[source] for source in left):.2%} of the text" if left else None
+        _print("Sources; epochs in the shortest and longest run", rows, caption=rest)
 
 
 def _assumed(planned):

@@ -16,9 +16,8 @@ from blt_jax.data import bpe, pack, sources
 from blt_jax.data.store import Store, write_entropies, write_json, write_store
 from blt_jax.eval import entropy
 from blt_jax.flops import analytic
-from blt_jax.patching import rules
-from blt_jax.patching.calibrate import Calibration, calibrate
-from blt_jax.record import build, fingerprint, to_dict
+from blt_jax.patching import calibrate, rules
+from blt_jax.record import fingerprint, to_dict
 from blt_jax.scaling.grid import FamilyFacts, tokenizer_file
 from blt_jax.train.checkpoint import load_params
 
@@ -89,12 +88,15 @@ def tokenizers(study: Study, stores, folder):
     return of_family, {"vocab": one.vocab, "bytes_per_token": per_token}
 
 
-def indexes(stores, folder, name, positions, **how):
-    """Row indexes of both splits under `folder`/rows/`name`; validation gets the patch budget of training."""
+def indexes(stores, folder, name, positions, weights=None, **how):
+    """Row indexes of both splits under `folder`/rows/`name`; validation gets the patch budget of training.
+
+    `weights` by source are for training: validation is every document once.
+    """
     headers, patches = {}, 0
     for split in SPLITS:
         out = Path(folder) / "rows" / name / split
-        made = dict(how)
+        made = how | {"weights": weights if split == "train" else None}
         if "starts_of" in how:
             made["starts_of"] = functools.partial(how["starts_of"], stores[split])
         headers[split] = pack.build_index(stores[split], out, positions=positions, patches=patches, **made)
@@ -156,21 +158,29 @@ def entropies(run_folder, stores, folder, newline_reset=False):
     return {split: Store(folder, split) for split in stores}
 
 
-def calibrated(family, patching, one, folder) -> Calibration:
-    """The family's calibration on the training split, kept as store/calibration/FAMILY.json."""
-    path = Path(folder) / "calibration" / f"{family}.json"
-    mark = fingerprint(patching, one.fingerprint, one.entropy_fingerprint)
+def calibrated(family, patching, one, path, weights=None) -> calibrate.Calibration:
+    """The family's calibration on the training split, kept as file `path`; made anew when anything it says changed."""
+    path, weights = Path(path), weights or {}
+    marks = {"corpus": one.fingerprint, "entropy_model": one.entropy_fingerprint if patching.needs_entropies else ""}
     if path.exists():
-        saved = json.loads(path.read_text())
-        if saved["fingerprint"] == mark:
-            return build(Calibration, saved["calibration"])
+        try:
+            saved = calibrate.load(path, **marks)
+            asked = (
+                dataclasses.replace(saved.patching, threshold=patching.threshold) if saved.target else saved.patching
+            )
+            if (asked, saved.weights) == (patching, weights):
+                return saved
+            why = "its patching or the weights of the sources changed"
+        except ConfigError as error:
+            why, _, _ = str(error).rpartition("; ")  # without the mend: this is it
+        say(f"{family}: calibrated anew: {why}")
     need = patching.needs_entropies
     documents = (
         (one.ids(i), one.entropies(i) if need else None, one.source_names[one.source_of[i]]) for i in range(len(one))
     )
-    found = calibrate(documents, patching)
+    found = calibrate.calibrate(documents, patching, weights=weights, **marks)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"fingerprint": mark, "calibration": dataclasses.asdict(found)})
+    write_json(path, calibrate.record(found))
     return found
 
 
@@ -179,16 +189,17 @@ def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
 
     `token_models`: the `bpe.Bpe` of each family of token models.
     """
-    found = {}
+    found, weights = {}, study.data.source_weights
     for name, family in study.families.items():
         model = next(iter(family.sizes.values())).model
-        patching = None
+        patching, record = None, ""
         if family.patching is not None:
-            patching = calibrated(name, family.patching, stores["train"], folder).patching
+            record = f"calibration/{name}.json"
+            patching = calibrated(name, family.patching, stores["train"], Path(folder) / record, weights).patching
 
-            starts_of = functools.partial(_starts, patching)
+            of = functools.partial(starts_of, patching)
             mark = fingerprint(patching, stores["train"].entropy_fingerprint if patching.needs_entropies else "")
-            headers = indexes(stores, folder, name, study.data.row_bytes, starts_of=starts_of, fingerprint=mark)
+            headers = indexes(stores, folder, name, study.data.row_bytes, weights, starts_of=of, fingerprint=mark)
             unit = headers["train"]["text_bytes_per_patch"]
             word = f"{unit:.3f} bytes per patch"
         elif model.unit == "token":
@@ -205,11 +216,11 @@ def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
             per_token = sum(len(train.text(i)) for i in sample) / tokens
             positions = max(2, round(study.data.row_bytes / per_token))
             mark = token_model.fingerprint
-            headers = indexes(stores, folder, name, positions, tokenizer=token_model, fingerprint=mark)
+            headers = indexes(stores, folder, name, positions, weights, tokenizer=token_model, fingerprint=mark)
             unit = headers["train"]["text_bytes_per_token"]
             word = f"{unit:.3f} bytes per token"
         else:
-            headers = indexes(stores, folder, name, study.data.row_bytes, fingerprint="bytes")
+            headers = indexes(stores, folder, name, study.data.row_bytes, weights, fingerprint="bytes")
             unit, word = 1.0, "bytes"
         train = headers["train"]
         say(
@@ -225,13 +236,22 @@ def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
             patching=patching,
             measured=True,
             row_patches=train["row_patches"],
+            calibration=record,
+            sources={
+                source: {"share": one["share"], "readings": one["readings"]} for source, one in train["sources"].items()
+            },
+            pass_bytes=train["text_bytes"],
         )
     return found
 
 
-def _starts(patching, one, i):
+def starts_of(patching, one, i):
     """Start flags of document i of a store."""
-    return rules.starts(one.ids(i), one.entropies(i) if patching.needs_entropies else None, patching)
+    if not patching.needs_entropies:
+        return rules.starts(one.ids(i), None, patching)
+    entropies = one.entropies(i)
+    unread = np.broadcast_to(np.int32(0), entropies.shape)  # ids, which rules of entropies do not look at
+    return rules.starts(unread, entropies, patching)
 
 
 def sample(study: Study, found, stores):

@@ -101,7 +101,8 @@ def prepare(study: Study, folder):
     if needing:
         if len({p.newline_reset for p in needing}) > 1:
             raise ConfigError("families differ in patching.newline_reset: a study keeps one set of entropies")
-        header = stages.indexes(stores, store_folder, "bytes", study.data.row_bytes, fingerprint="bytes")
+        weights = study.data.source_weights
+        header = stages.indexes(stores, store_folder, "bytes", study.data.row_bytes, weights, fingerprint="bytes")
         run = stages.entropy_run(study.entropy_model, study, header["train"])
         run_folder = folder / stages.ENTROPY_RUN
         failed, stopped = execute([job(folder, run_folder, run)], 1)
@@ -160,6 +161,7 @@ def main(_):
             told = {name: to_dict(fact) | {"label": study.families[name].label or name} for name, fact in facts.items()}
             write_json(saved, {"runs": runs, "facts": told, **shared})  # last: from here on the plan stands
             launch_plan.show(planned)
+            launch_plan.show_sources(planned)
         plan = json.loads(saved.read_text())
         names = [run["name"] for run in plan["runs"]]
         folders = [folder / "runs" / name for name in names]

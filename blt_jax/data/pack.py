@@ -6,9 +6,7 @@
     starts.npy     uint8: packed start flags, each document beginning at a whole byte (patched models)
     tokens.npy     int32: tokens of all documents end to end, with offsets.npy int64 [documents + 1] (token models)
 
-A row has two budgets: L positions and, for patched models, P patches. Rows of dense text (short patches)
-would run out of patches, rows of sparse text out of bytes. So the packer holds a pool of open documents and
-ends a span early where continuing with a document of the opposite density makes both budgets come out.
+Rows with a patch budget are made by `pool.py`; which documents, and how often, by `mixture.py`.
 """
 
 import itertools
@@ -18,15 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from blt_jax.config import ConfigError
+from blt_jax.data import pool
+from blt_jax.data.mixture import reading_order
 from blt_jax.data.store import write_json, writing
 from blt_jax.patching.layout import PatchOverflow
 
-FORMAT = 1
+FORMAT = 2
 FILES = ("header.json", "spans.npy", "rows.npy", "starts.npy", "tokens.npy", "offsets.npy", "token_bytes.npy")
-POOL = 256  # documents that are open for packing
 LONGEST = 64  # patch lengths beyond are counted together
-TRIAL_ROWS = 16_384  # rows of a trial packing that chooses P
+TRIAL_ROWS = 2048  # rows, about, of a trial packing that chooses P
 TRIALS = (1.0, 1.004, 1.01, 1.02, 1.04, 1.08)  # P tried, as multiples of the mean patches of a full row
+CHUNK = 1024  # rows written at a time
 
 
 class _Npy:
@@ -53,133 +53,16 @@ class _Npy:
         self._file.close()
 
 
-# ---------------------------------------------------------------- packing
-
-
-class _Open:
-    """A document that is being packed. `counts` int32 [N + 1]: its starts before each position."""
-
-    def __init__(self, number, counts):
-        self.number, self.at, self._counts = number, 0, counts
-        self.left = len(counts) - 1
-        self.density = int(counts[-1]) / self.left  # patches per position of what is left
-
-    def cost(self, n):
-        """Patches of its next n positions as a span: the first two always start one."""
-        forced = min(n, 2)
-        return forced + int(self._counts[self.at + n]) - int(self._counts[self.at + forced])
-
-    def take(self, n):
-        """The next n positions as a span (document, begin, end, patches)."""
-        span = (self.number, self.at, self.at + n, self.cost(n))
-        self.at += n
-        self.left -= n
-        self.density = (int(self._counts[-1]) - int(self._counts[self.at])) / self.left if self.left else 0.0
-        return span
-
-
-def _pack_stream(sizes, positions):
-    """Rows without a patch budget: the documents one after another."""
-    row, room = [], positions
-    for number, size in enumerate(sizes):
-        at = 0
-        while at < size:
-            n = min(size - at, room)
-            row.append((number, at, at + n, 0))
-            at += n
-            room -= n
-            if not room:
-                yield row
-                row, room = [], positions
-    if row:
-        yield row
-
-
-def _pack_pool(documents, positions, patches):
-    """Yields rows, lists of (document, begin, end, patches), of at most `positions` and `patches`."""
-    pool = list(itertools.islice(documents, POOL))  # oldest first
-    crumb = max(positions // 512, 1)  # not worth another span
-    while pool:
-        row, room, slots = [], positions, patches
-        while pool and slots >= 2 and (room > crumb or not row):
-            spans = _next_spans(pool, room, slots, slack=patches // 400)
-            for document, n in spans:
-                row.append(document.take(n))
-                room -= n
-                slots -= row[-1][3]
-                if not document.left:
-                    pool.remove(document)
-                    pool.extend(itertools.islice(documents, 1))
-        yield row
-
-
-def _next_spans(pool, room, slots, slack):
-    """[(document, positions)]: what to add to a row that has `room` positions and `slots` patches left.
-
-    The oldest document goes first, whole if the others of the pool can still use up the rest of both budgets.
-    Otherwise it is cut, and a document of the opposite density fills the row up.
-    """
-    main, others = pool[0], pool[1:]
-    n = min(room, main.left)
-    cost = main.cost(n)
-    room_after, slots_after = room - n, slots - cost
-    if not others:
-        return [(main, _most(main, n, slots))]
-    sparsest, densest = min(others, key=_density), max(others, key=_density)
-    if slots_after >= 0:
-        if n == room and slots_after <= slack:
-            return [(main, n)]
-        if n < room and sparsest.density * room_after <= slots_after <= densest.density * room_after:
-            return [(main, n)]
-
-    dense = cost * room > slots * n
-    filler = sparsest if dense else densest
-    if (filler.density * room >= slots) == dense:  # nothing in the pool can make up for it
-        return [(main, _most(main, n, slots))]
-    both = lambda x: main.cost(x) + filler.cost(min(room - x, filler.left))  # noqa: E731
-    least = max(room - filler.left, 0)  # of main, with all of the filler
-    if least >= n or (both(least) > slots if dense else both(least) <= slots):
-        return [(filler, _most(filler, min(room, filler.left), slots))]
-    if not dense and both(n) > slots:  # all of main is too short for this filler: another will follow
-        return [(main, n)]
-    # `both` grows with x where main is the dense one, and falls where it is the sparse one.
-    fits, fails = (least, n + 1) if dense else (n, least)
-    while abs(fails - fits) > 1:
-        x = (fits + fails) // 2
-        if both(x) <= slots:
-            fits = x
-        else:
-            fails = x
-    return [(document, x) for document, x in ((main, fits), (filler, min(room - fits, filler.left))) if x]
-
-
-def _density(document):
-    return document.density
-
-
-def _most(document, n, slots):
-    """The longest span of up to n positions that costs at most `slots`."""
-    if document.cost(n) <= slots:
-        return n
-    fits, fails = 0, n
-    while fails - fits > 1:
-        x = (fits + fails) // 2
-        if document.cost(x) <= slots:
-            fits = x
-        else:
-            fails = x
-    return fits
-
-
 # ---------------------------------------------------------------- the index
 
 
-def build_index(store, out, *, positions, patches=0, starts_of=None, tokenizer=None, fingerprint=""):
+def build_index(store, out, *, positions, patches=0, starts_of=None, tokenizer=None, fingerprint="", weights=None):
     """Writes the row index of `store` into folder `out`, unless it is there already; returns its header.
 
     `positions`: L, per row. Patched models: `starts_of(i)` -> bool [N] start flags of document i, and
     `patches`: P, or 0 to choose the P that wastes least of both budgets. Token models: `tokenizer` (`bpe.Bpe`).
     `fingerprint`: what `starts_of` or the tokenizer depend on; another one makes the index anew.
+    `weights`: {source: how often its documents are read, against 1 for sources not named} (see `mixture.py`).
     """
     out = Path(out)
     asked = {
@@ -190,27 +73,33 @@ def build_index(store, out, *, positions, patches=0, starts_of=None, tokenizer=N
         "positions": positions,
         "patches": patches,
     }
+    if weights:
+        asked["weights"] = weights
     if (out / "header.json").exists():
         header = load_header(out)
         if header["asked"] == asked:
             return header
     if positions < 8 or (starts_of and patches == 1):
         raise ConfigError(f"row index {out}: rows of {positions} positions and {patches} patches are too small")
+    order, passes = reading_order(store, weights)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         for name in FILES:  # the header first: what follows is no index until there is a new one
             (out / name).unlink(missing_ok=True)
-        header = {"asked": asked, "row_positions": positions, "store_fingerprint": store.fingerprint}
-        if tokenizer:
-            sizes = _write_tokens(store, out, tokenizer)
-            header |= _write_rows(store, out, _pack_stream(sizes, positions), positions, 0)
-        elif starts_of:
-            header |= _write_starts(store, out, starts_of)
+        header = {"asked": asked, "row_positions": positions, "store_fingerprint": store.fingerprint, "passes": passes}
+        slots, sizes = 0, store.sizes + 2
+        if starts_of:
+            patches_D, lengths = _write_starts(store, out, starts_of)
             read = StartFlags(store, out)
-            slots = patches or _choose_patches(read, len(store), positions, header["document_patches"])
-            header |= _write_rows(store, out, _pack_pool(_opened(read, len(store)), positions, slots), positions, slots)
+            # patch_lengths[k]: patches of k positions of the store; the last entry: of more than LONGEST
+            header |= {"document_patches": int(patches_D[order].sum()), "patch_lengths": lengths.tolist()}
+            slots = patches or _choose_patches(read, order, positions, patches_D, sizes)
+            rows = pool.rows(_opened(read, order), positions, slots)
         else:
-            header |= _write_rows(store, out, _pack_stream(store.sizes + 2, positions), positions, 0)
+            if tokenizer:
+                sizes = _write_tokens(store, out, tokenizer)
+            rows = _stream(order.tolist(), sizes[order].tolist(), positions)
+        header |= _write_rows(store, out, rows, order, positions, slots)
         write_json(out / "header.json", header)
     return header
 
@@ -224,15 +113,19 @@ def load_header(index):
         raise ConfigError(f"{index}: no row index here (header.json is missing); prepare the data first") from None
 
 
+def mapped(path):
+    """An .npy file as a plain array over its mapped pages: slices of `np.memmap` cost as much as a small document."""
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
 class StartFlags:
     """The start flags of an index, by document and span."""
 
     def __init__(self, store, index):
         sizes = -(-(store.sizes + 2) // 8)
         self._counts = store.sizes + 2
-        self.positions = int(self._counts.sum())
         self._first = np.concatenate([[0], np.cumsum(sizes)])
-        self._packed = np.load(Path(index) / "starts.npy", mmap_mode="r")
+        self._packed = mapped(Path(index) / "starts.npy")
 
     def read(self, document, begin=0, end=None):
         """Bool flags of positions begin..end: the rule's own, before a row forces any."""
@@ -242,45 +135,77 @@ class StartFlags:
         return np.unpackbits(packed)[begin % 8 :][: end - begin].astype(bool)
 
 
-def _opened(flags, documents):
-    for number in range(documents):
+def _stream(order, sizes, positions):
+    """Rows without a patch budget: the documents one after another."""
+    row, room = [], positions
+    for number, size in zip(order, sizes, strict=True):
+        at = 0
+        while at < size:
+            n = min(size - at, room)
+            row.append((number, at, at + n, 0))
+            at += n
+            room -= n
+            if not room:
+                yield row
+                row, room = [], positions
+    if row:
+        yield row
+
+
+def _opened(flags, order):
+    for number in order.tolist():
         own = flags.read(number)
         counts = np.zeros(len(own) + 1, np.int32)
         np.cumsum(own, out=counts[1:])
-        yield _Open(number, counts)
+        yield pool.Open(number, counts)
 
 
-def _choose_patches(flags, documents, positions, document_patches):
-    """The P near the mean patches of a full row that wastes least of both budgets on the first rows."""
-    mean = positions * document_patches / flags.positions
+def _choose_patches(flags, order, positions, patches_D, sizes_D):
+    """The P near the mean patches of a full row that wastes least of both budgets.
 
-    def wasted(slots):
-        rows = list(itertools.islice(_pack_pool(_opened(flags, documents), positions, slots), TRIAL_ROWS))
-        used = sum(end - begin for row in rows for _, begin, end, _ in row)
+    Tried on the first documents, packed to the end, with multiples of their own mean: the first rows of a longer
+    packing would tell too little, for the pool puts off what does not fit.
+    """
+
+    def slots(documents, share):
+        return max(2, int(np.ceil(share * positions * patches_D[documents].sum() / sizes_D[documents].sum())))
+
+    sample = order[: 1 + np.searchsorted(np.cumsum(sizes_D[order]), TRIAL_ROWS * positions)]
+
+    def wasted(share):
+        most = slots(sample, share)
+        rows = list(pool.rows(_opened(flags, sample), positions, most))
+        used = sizes_D[sample].sum()
         spent = sum(span[3] for row in rows for span in row)
-        return 2 - used / (len(rows) * positions) - spent / (len(rows) * slots)
+        return 2 - used / (len(rows) * positions) - spent / (len(rows) * most)
 
-    return min(sorted({max(2, int(np.ceil(mean * trial))) for trial in TRIALS}), key=wasted)
+    best, least = TRIALS[0], wasted(TRIALS[0])
+    for share in TRIALS[1:]:  # waste falls, then grows by as much as P
+        waste = wasted(share)
+        if waste >= least:
+            break
+        best, least = share, waste
+    return slots(order, best)
 
 
 def _write_starts(store, out, starts_of):
-    """starts.npy, and the patches of whole documents: their number, and how many of each length."""
+    """Writes starts.npy; returns patches int64 [documents], and how many patches there are of each length."""
     file = _Npy(out / "starts.npy", np.uint8)
-    lengths = np.zeros(LONGEST + 2, np.int64)
+    patches_D, lengths = np.zeros(len(store), np.int64), np.zeros(LONGEST + 2, np.int64)
     for number in range(len(store)):
         flags = starts_of(number)
         if flags.shape != (store.sizes[number] + 2,):
             raise ConfigError(f"row index {out}: {flags.shape} start flags for document {number}")
         file.append(np.packbits(flags))
         own = np.diff(np.flatnonzero(flags), append=len(flags))
+        patches_D[number] = len(own)
         lengths += np.bincount(np.minimum(own, LONGEST + 1), minlength=LONGEST + 2)
     file.close()
-    # patch_lengths[k]: patches of k positions; the last entry: of more than LONGEST
-    return {"document_patches": int(lengths.sum()), "patch_lengths": lengths.tolist()}
+    return patches_D, lengths
 
 
 def _write_tokens(store, out, tokenizer):
-    """tokens.npy and offsets.npy; returns tokens per document."""
+    """tokens.npy and offsets.npy; returns tokens of each document, int64."""
     file, sizes = _Npy(out / "tokens.npy", np.int32), []
     for number in range(len(store)):
         tokens = tokenizer.encode(store.text(number))
@@ -289,47 +214,66 @@ def _write_tokens(store, out, tokenizer):
     file.close()
     np.save(out / "offsets.npy", np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
     np.save(out / "token_bytes.npy", tokenizer.token_bytes.astype(np.int32))
-    return sizes
+    return np.array(sizes)
 
 
-def _write_rows(store, out, rows, positions, slots):
+def _write_rows(store, out, rows, order, positions, slots):
     """spans.npy and rows.npy; returns what the header says about them."""
     spans, offsets = _Npy(out / "spans.npy", np.int64, (3,)), _Npy(out / "rows.npy", np.int64)
     by_source = np.zeros((len(store.source_names), 2), np.int64)  # positions, patches
+    text_R, patches_R = [], []  # of each row
     offsets.append([0])
-    for row in rows:
-        table = np.array(row, np.int64)
-        if slots and table[:, 3].sum() > slots:
-            raise PatchOverflow(
-                f"row {offsets.length - 1} of {out}: {table[:, 3].sum()} patches, the budget is {slots}"
-            )
+    rows = iter(rows)
+    while chunk := list(itertools.islice(rows, CHUNK)):
+        table = np.array([span for row in chunk for span in row], np.int64)
+        begins = np.cumsum([0] + [len(row) for row in chunk[:-1]])
+        document, begin, end, patches = table.T
+        patches_R.append(np.add.reduceat(patches, begins))
+        if slots and patches_R[-1].max() > slots:
+            row = offsets.length - 1 + int(patches_R[-1].argmax())
+            raise PatchOverflow(f"row {row} of {out}: {patches_R[-1].max()} patches, the budget is {slots}")
+        # Targets are the positions after: BOS is none, EOS no text.
+        text_R.append(np.add.reduceat(np.minimum(end, store.sizes[document]) - begin, begins))
+        used = np.stack([end - begin, patches], axis=1)
+        np.add.at(by_source, store.source_of[document], used)
+        offsets.append(spans.length + np.append(begins[1:], len(table)))
         spans.append(table[:, :3])
-        offsets.append([spans.length])
-        used = np.stack([table[:, 2] - table[:, 1], table[:, 3]], axis=1)
-        np.add.at(by_source, store.source_of[table[:, 0]], used)
     spans.close()
     offsets.close()
     number = offsets.length - 1
     used, spent = by_source.sum(axis=0).tolist()
-    text_by_source = np.bincount(store.source_of, weights=store.sizes, minlength=len(store.source_names))
+    count = lambda documents: np.bincount(  # noqa: E731
+        store.source_of[documents], weights=store.sizes[documents], minlength=len(store.source_names)
+    )
+    text_S, read_S = count(np.arange(len(store))), count(order)
+    text_bytes = int(read_S.sum())
     facts = {
         "rows": number,
         "row_patches": slots,
         "positions": used,
         "patches": spent,
-        "text_bytes": store.text_bytes,
-        "row_text_bytes": store.text_bytes / number,
+        "text_bytes": text_bytes,
+        "row_text_bytes": text_bytes / number,
         "spans": spans.length,
         "byte_waste": 1 - used / (number * positions),
         "sources": {
-            name: {"text_bytes": int(text), "positions": int(p), "patches": int(q)}
-            for name, text, (p, q) in zip(store.source_names, text_by_source, by_source, strict=True)
+            name: {
+                "text_bytes": int(read),
+                "positions": int(p),
+                "patches": int(q),
+                "share": float(read / text_bytes),  # of the text bytes that the index reads
+                "readings": float(read / max(text, 1)),  # of the source, when all rows are read once
+            }
+            for name, text, read, (p, q) in zip(store.source_names, text_S, read_S, by_source, strict=True)
         },
     }
     if slots:
         facts["patch_waste"] = 1 - spent / (number * slots)
         facts["positions_per_patch"] = used / spent
-        facts["text_bytes_per_patch"] = store.text_bytes / spent
+        facts["text_bytes_per_patch"] = text_bytes / spent
+        text_R, patches_R = np.concatenate(text_R), np.concatenate(patches_R)
+        # What shuffled rows scatter by: variance of (text bytes - mean x patches) per patch, in bytes^2.
+        facts["patch_noise"] = float(((text_R - text_bytes / spent * patches_R) ** 2).sum() / spent)
     elif (out / "tokens.npy").exists():
-        facts["text_bytes_per_token"] = store.text_bytes / used
+        facts["text_bytes_per_token"] = text_bytes / used
     return facts

@@ -13,10 +13,12 @@ import grain
 import numpy as np
 
 from blt_jax.config import BYTE_OFFSET, ConfigError
-from blt_jax.data.pack import StartFlags, load_header
+from blt_jax.data.pack import StartFlags, load_header, mapped
+from blt_jax.patching import calibrate, drift
 from blt_jax.patching.layout import row_layout
 
 EPOCHS = 2**30  # without end: grain's own endless repeat overflows a length when batches hold one row
+WALKED = 1 << 20  # rows whose sources are counted one by one: seconds
 THREADS, AHEAD = 4, 8  # of the prefetching iterator: threads, batches held ready
 
 
@@ -26,7 +28,7 @@ def span_table(index):
     A span is (document, begin, end); segment s of a row, from 1 up, is its span s - 1.
     """
     index = Path(index)
-    return np.load(index / "rows.npy", mmap_mode="r"), np.load(index / "spans.npy", mmap_mode="r")
+    return mapped(index / "rows.npy"), mapped(index / "spans.npy")
 
 
 class RowSource:
@@ -45,7 +47,7 @@ class RowSource:
         self._flags = StartFlags(store, index) if self._slots else None
         self._tokens = None
         if self.header["asked"]["kind"] == "tokens":
-            self._tokens = np.load(self._index / "tokens.npy", mmap_mode="r")
+            self._tokens = mapped(self._index / "tokens.npy")
             self._offsets = np.load(self._index / "offsets.npy")
             self._token_bytes = np.load(self._index / "token_bytes.npy")
 
@@ -107,8 +109,48 @@ def train_batches(index, store, rows, seed, process_index=0, process_count=1):
     whatever their number, which must divide `rows`.
     """
     source, mine = RowSource(index, store), _share(rows, process_index, process_count)
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(EPOCHS).batch(rows)
-    return order.map(lambda numbers: source.batch(numbers[mine].tolist()))
+    return _row_order(len(source), seed).batch(rows).map(lambda numbers: source.batch(numbers[mine].tolist()))
+
+
+def sources_read(index, store, rows, seed, steps):
+    """What the first `steps` batches of `train_batches` hold: {source: {"text_bytes", "share", "epochs"}}.
+
+    `epochs`: times that the source's text was read; `share`: of all text bytes read. Whole passes over the index and
+    up to WALKED rows of the last are counted; a longer one is taken to hold the index's own shares, as it nearly does.
+    """
+    header = load_header(index)
+    sources, number = header["sources"], header["rows"]
+    passes, rest = divmod(steps * rows, number)
+    walked = 0 < rest <= WALKED
+    read_S = np.array([one["positions"] for one in sources.values()]) * (passes if walked else steps * rows / number)
+    if walked:
+        offsets, spans = span_table(index)
+        order, taken_R = _row_order(number, seed), np.zeros(number, bool)
+        taken_R[[order[passes * number + i] for i in range(rest)]] = True
+        document, begin, end = spans[np.repeat(taken_R, np.diff(offsets))].T
+        read_S = read_S + np.bincount(store.source_of[document], weights=end - begin, minlength=len(read_S))
+    epochs_S = [
+        read / max(one["positions"], 1) * one["readings"] for read, one in zip(read_S, sources.values(), strict=True)
+    ]
+    text_S = epochs_S * np.bincount(store.source_of, weights=store.sizes, minlength=len(read_S))
+    return {
+        source: {"text_bytes": round(text), "share": text / text_S.sum(), "epochs": float(epochs)}
+        for source, text, epochs in zip(sources, text_S.tolist(), epochs_S, strict=True)
+    }
+
+
+def patch_drift(index, store, calibration):
+    """The `Drift` that watches training on an index, by the record of a calibration (a file).
+
+    Raises ConfigError if that is damaged or of another store.
+    """
+    found = calibrate.load(calibration, corpus=store.fingerprint, entropy_model=store.entropy_fingerprint)
+    return drift.watch(found, load_header(index))
+
+
+def _row_order(number, seed):
+    """A grain MapDataset: the rows of an index, shuffled anew in each pass."""
+    return grain.MapDataset.range(number).seed(seed).shuffle().repeat(EPOCHS)
 
 
 def iterate_from(batches, step=0):

@@ -1,21 +1,37 @@
-"""A threshold for a target mean patch size, measured on a corpus (blt.md, section 2.4).
+"""A threshold for a target mean patch size, measured on a corpus (blt.md, section 2.4), and the record of it.
 
 The mean is a step function of the threshold: entropies are stored as float16, so every threshold between two
 neighbouring float16 numbers cuts as the lower one does. The search therefore tries only float16 numbers, for
 rises too, and returns the one whose mean comes nearest; the result says what it achieves.
+
+The record is a JSON file: {"format": 1, "fingerprint": of all the rest, "calibration": the fields of `Calibration`}.
 """
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 
 from blt_jax.config import ConfigError, Patching
 from blt_jax.patching.layout import starts_to_lengths
 from blt_jax.patching.rules import starts
+from blt_jax.record import build, fingerprint
 
+FORMAT = 1
 REACH = 0.01  # a target may lie outside the means that thresholds give by this share
 LONGEST = 64  # patch lengths beyond are counted together
 SAMPLE = 64 << 20  # positions that are searched; documents come in hash order, so the first are a fair sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What was measured of one source."""
+
+    text_bytes: int
+    patches: int
+    bytes_per_patch: float
+    weight: float = 1.0  # in training, and so in the mean that the threshold is solved for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,47 +41,97 @@ class Calibration:
     patching: Patching  # with the threshold found
     threshold: float  # nats
     target: float  # positions per patch that were asked for; 0: the threshold was given
-    achieved: float  # positions per patch: BOS, EOS and their patches counted
-    documents: int
+    achieved: float  # positions per patch, sources by weight: BOS, EOS and their patches counted
+    text_bytes_per_patch: float  # sources by weight
+    documents: int  # measured on
     positions: int
     patches: int
     patch_lengths: tuple[int, ...]  # [k]: patches of k positions; the last entry: of more than LONGEST
-    bytes_per_patch: dict[str, float]  # by source
+    sources: dict[str, Source]
+    corpus: str  # fingerprint of the store's split
+    entropy_model: str  # fingerprint of what made its entropies; "": the rule needs none
+    weights: dict[str, float]  # as asked for
 
 
-def calibrate(documents, patching: Patching, sample=SAMPLE) -> Calibration:
+def calibrate(documents, patching: Patching, *, sample=SAMPLE, weights=None, corpus="", entropy_model=""):
     """Solves `patching.threshold` for `patching.target` positions per patch; with target 0 it only measures.
 
     `documents`: iterable of (ids int [N], entropies float16 [N] or None, source); of more than `sample`
-    positions only the first are used. With rule "combined" the rise `threshold_add` stays as it is.
+    positions only the first are used. `weights`: {source: weight in the mean}, 1 where not named; a source of
+    weight 0 is left out. With rule "combined" the rise `threshold_add` stays as it is.
+    `corpus`, `entropy_model`: fingerprints to record. Returns a Calibration.
     Raises ConfigError: no documents, or a target for a rule that has no threshold.
     """
+    weights = weights or {}
     if patching.target and not patching.needs_entropies:
         raise ConfigError(f"patching.target = {patching.target}: rule {patching.rule!r} has no threshold to solve for")
-    corpus = _take(documents, sample)
-    if not corpus:
+    measured = _take((one for one in documents if weights.get(one[2], 1.0)), sample)
+    if not measured:
         raise ConfigError("patching: no documents to calibrate on")
+    weight_D = np.array([weights.get(source, 1.0) for _, _, source in measured])
+    sizes_D = np.array([len(ids) for ids, _, _ in measured])
     if patching.target:
-        patching = dataclasses.replace(patching, threshold=_solve(corpus, patching))
+        patching = dataclasses.replace(patching, threshold=_solve(measured, weight_D, sizes_D, patching))
 
-    lengths, by_source = np.zeros(LONGEST + 2, np.int64), {}
-    for ids, entropies, source in corpus:
+    lengths, patches_D = np.zeros(LONGEST + 2, np.int64), np.zeros(len(measured), np.int64)
+    for d, (ids, entropies, _) in enumerate(measured):
         own = starts_to_lengths(starts(ids, entropies, patching))
         lengths += np.bincount(np.minimum(own, LONGEST + 1), minlength=LONGEST + 2)
-        text_bytes, patches = by_source.get(source, (0, 0))
-        by_source[source] = text_bytes + max(len(ids) - 2, 0), patches + len(own)
-    positions, patches = sum(len(ids) for ids, _, _ in corpus), int(lengths.sum())
+        patches_D[d] = len(own)
+    text_D, sources = np.maximum(sizes_D - 2, 0), {}
+    for source in sorted({source for _, _, source in measured}):
+        own_D = np.array([name == source for _, _, name in measured])
+        text, patches = int(text_D[own_D].sum()), int(patches_D[own_D].sum())
+        sources[source] = Source(text, patches, text / patches, weights.get(source, 1.0))
     return Calibration(
         patching=patching,
         threshold=patching.threshold,
         target=patching.target,
-        achieved=positions / patches,
-        documents=len(corpus),
-        positions=positions,
-        patches=patches,
+        achieved=float(weight_D @ sizes_D / (weight_D @ patches_D)),
+        text_bytes_per_patch=float(weight_D @ text_D / (weight_D @ patches_D)),
+        documents=len(measured),
+        positions=int(sizes_D.sum()),
+        patches=int(patches_D.sum()),
         patch_lengths=tuple(lengths.tolist()),
-        bytes_per_patch={source: b / n for source, (b, n) in sorted(by_source.items())},
+        sources=sources,
+        corpus=corpus,
+        entropy_model=entropy_model,
+        weights=dict(weights),
     )
+
+
+def record(calibration: Calibration):
+    """The calibration as JSON types, to be written to a file."""
+    plain = json.loads(json.dumps(dataclasses.asdict(calibration)))
+    return {"format": FORMAT, "fingerprint": fingerprint(plain), "calibration": plain}
+
+
+def load(path, *, corpus, entropy_model) -> Calibration:
+    """The calibration kept in a file. Raises ConfigError if it is damaged or was made for other data.
+
+    `corpus`, `entropy_model`: fingerprints of the store that it shall be used with; the second only counts for
+    rules that need entropies.
+    """
+    mend = "prepare the study again"
+    try:
+        saved = json.loads(Path(path).read_text())
+        known, plain, mark = saved["format"] == FORMAT, saved["calibration"], saved["fingerprint"]
+    except OSError as error:
+        raise ConfigError(f"calibration {path}: cannot be read: {error.strerror}; {mend}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"calibration {path}: is not a calibration of this program; delete it and {mend}") from None
+    if not known:
+        raise ConfigError(f"calibration {path}: format {saved['format']}, known is {FORMAT}; delete it and {mend}")
+    if fingerprint(plain) != mark:
+        raise ConfigError(f"calibration {path}: changed since it was written; delete it and {mend}")
+    found = build(Calibration, plain)
+    if found.corpus != corpus:
+        raise ConfigError(f"calibration {path}: of corpus {found.corpus}, the store holds {corpus}; {mend}")
+    if found.patching.needs_entropies and found.entropy_model != entropy_model:
+        raise ConfigError(
+            f"calibration {path}: of entropies {found.entropy_model}, the store holds {entropy_model or 'none'}; {mend}"
+        )
+    return found
 
 
 def _take(documents, sample):
@@ -79,15 +145,14 @@ def _take(documents, sample):
     return taken
 
 
-def _solve(corpus, patching):
-    """The float16 threshold whose mean patch size is nearest to the target; of equals, the lowest."""
-    positions = sum(len(ids) for ids, _, _ in corpus)
-    means = {}
+def _solve(measured, weight_D, sizes_D, patching):
+    """The float16 threshold whose weighted mean patch size is nearest to the target; of equals, the lowest."""
+    positions, means = weight_D @ sizes_D, {}
 
     def mean(rank):
         if rank not in means:
             at = dataclasses.replace(patching, threshold=_float16(rank))
-            means[rank] = positions / sum(int(starts(ids, e, at).sum()) for ids, e, _ in corpus)
+            means[rank] = positions / (weight_D @ [np.count_nonzero(starts(ids, e, at)) for ids, e, _ in measured])
         return means[rank]
 
     # The mean grows with the threshold. Below `low` every position that can start does; above `high` none.

@@ -66,10 +66,11 @@ def lengths_to_patch_and_read(lengths_BxP, positions):
 
 def force_starts(starts_L, segment_L):
     """Start flags of a row of spans: the rule's, and the first two positions of every segment; none in padding."""
-    fresh = np.diff(segment_L, prepend=0) != 0
-    second = np.zeros_like(fresh)
-    second[1:] = fresh[:-1]
-    return (starts_L | fresh | second) & (segment_L > 0)
+    fresh = np.empty(len(segment_L), bool)
+    fresh[0], fresh[1:] = True, segment_L[1:] != segment_L[:-1]
+    forced = starts_L | fresh
+    forced[1:] |= fresh[:-1]
+    return forced & (segment_L > 0)
 
 
 def row_layout(starts_L, segment_L, slots):
@@ -80,16 +81,17 @@ def row_layout(starts_L, segment_L, slots):
     The last position of a span reads its own patch, which is complete. Raises PatchOverflow.
     """
     starts_L = force_starts(starts_L, segment_L)
-    patches = int(starts_L.sum())
+    patches, used = np.count_nonzero(starts_L), np.count_nonzero(segment_L)
     if patches > slots:
         raise PatchOverflow(f"row of {patches} patches: the budget is {slots}; raise it, or rebuild the row index")
-    patch_L = patch_numbers(starts_L)
-    real = segment_L > 0
-    following = np.append(np.where(real, patch_L, patches)[1:], patches)  # what ends a row counts as a fresh patch
-    read_L = np.where(real, following - 1, slots - 1).astype(np.int32)
+    patch_L = np.full(len(segment_L), slots, np.int32)
+    patch_L[:used] = patch_numbers(starts_L[:used])
+    read_L = np.full(len(segment_L), slots - 1, np.int32)
+    following = np.append(patch_L[1:used], patches)[:used]  # what ends a row counts as a fresh patch
+    read_L[:used] = following - 1
     patch_segment_P = np.zeros(slots, np.int32)
     patch_segment_P[:patches] = segment_L[starts_L]
-    return np.where(real, patch_L, slots).astype(np.int32), read_L, patch_segment_P
+    return patch_L, read_L, patch_segment_P
 
 
 def document_segments(ids_BxL):

@@ -26,6 +26,10 @@ class FamilyFacts:
     patching: Patching | None  # with its threshold
     measured: bool
     row_patches: int = 0  # patch slots per row; 0: no patches
+    calibration: str = ""  # record of the calibration, within the store; "": nothing was calibrated
+    sources: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    # by source: `share` of the text bytes read, `readings` of it per `pass_bytes` text bytes; {}: not measured
+    pass_bytes: float = 0.0  # text bytes of the index, all rows once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +151,11 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
         "parameters": analytic.parameters(model),
         "mismatch": bought.mismatch,
     }
+    if fact.sources:
+        cost["sources"] = {
+            source: {"share": one["share"], "epochs": one["readings"] * bought.bytes / fact.pass_bytes}
+            for source, one in fact.sources.items()
+        }
     run = Run(
         name=name,
         family=family,
@@ -168,6 +177,7 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
         ),
         mesh=study.mesh,
         data_seed=study.data.seed + seed,
+        calibration=f"../../store/{fact.calibration}" if fact.calibration else "",
         budget=budget,
     )
     return PlannedRun(name, run, cost, fact)

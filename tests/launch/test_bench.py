@@ -5,8 +5,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
-from launch.suites import shapes, train_step
+from blt_jax.config import ConfigError
+from blt_jax.data.store import write_entropies
+from launch.suites import packing, shapes, train_step
+from tests.data.corpus import made
 
 
 def bench(*options):
@@ -20,6 +24,17 @@ def test_patching_quick(tmp_path):
     steps, facts = found["patching"]["tables"].values()
     assert all(row["MB_per_s_and_core"] > 0 for row in steps) and found["machine"]["cores"] >= 1
     assert abs(facts[0]["positions_per_patch"] / shapes.MEAN_PATCH - 1) < 0.02
+
+
+def test_packing_of_a_store(tmp_path):
+    store = made(tmp_path)
+    rng = np.random.default_rng(0)
+    write_entropies(tmp_path, "train", (rng.exponential(1.0, n + 2) for n in store.sizes), "random")
+    ((row,),) = packing.measure(quick=True, store=tmp_path)["tables"].values()
+    assert row["patches"] == "entropy, 4.5" and row["index_MB/s"] > 0 and 0 <= row["byte_waste_%"] < 100
+    assert abs(row["threshold"] - np.log(4.5)) < 0.1  # P(Exp(1) > log 4.5) = 1 / 4.5
+    with pytest.raises(ConfigError, match="--suite=packing needs --store=STUDY/store"):
+        packing.measure()
 
 
 def test_unknown_suite_is_one_line():

@@ -4,9 +4,17 @@ import dataclasses
 import json
 from pathlib import Path
 
-from blt_jax.config import Data, EntropyModel, Family, Lm, Size, Stack, Study, Tokenizer
+import numpy as np
+import pytest
+
+from blt_jax.config import ConfigError, Data, EntropyModel, Family, Lm, Patching, Size, Stack, Study, Tokenizer
+from blt_jax.data.store import Store, write_entropies
+from blt_jax.patching import calibrate
+from blt_jax.record import build
 from blt_jax.scaling import grid
-from launch import prepare
+from experiments import quickstart
+from launch import plan, prepare
+from tests.data.corpus import made
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK = Stack(1, 16, 2)
@@ -41,3 +49,65 @@ def test_families_have_tokenizers_of_their_own(tmp_path):
 
     one = dataclasses.replace(study, families={"shared": study.families["shared"]})
     assert prepare.tokenizers(one, stores, tmp_path)[1]["vocab"] == 300
+
+
+def scored(folder, corpus=0, entropy_model="e0"):
+    """A store with random entropies."""
+    bare, rng = made(folder, seed=corpus), np.random.default_rng(0)
+    write_entropies(folder, "train", (rng.exponential(1.0, n + 2) for n in bare.sizes), entropy_model)
+    return Store(folder, "train")
+
+
+def test_calibrated_anew_only_where_something_changed(tmp_path, capsys):
+    path, patching = tmp_path / "calibration" / "blt.json", Patching(target=4.5)
+
+    def made_anew(store, patching=patching, weights=None):
+        before = path.read_bytes() if path.exists() else b""
+        capsys.readouterr()
+        found = prepare.calibrated("blt", patching, store, path, weights)
+        assert calibrate.load(path, corpus=store.fingerprint, entropy_model=store.entropy_fingerprint) == found
+        return path.read_bytes() != before, capsys.readouterr().out.strip()
+
+    store = scored(tmp_path)
+    assert made_anew(store) == (True, "") and made_anew(store) == (False, "")
+    again, told = made_anew(scored(tmp_path, entropy_model="e1"))
+    assert again and "blt: calibrated anew: " in told and told.endswith("of entropies e0, the store holds e1")
+    other = scored(tmp_path, corpus=5, entropy_model="e1")
+    again, told = made_anew(other)
+    assert again and f"of corpus {store.fingerprint}, the store holds {other.fingerprint}" in told
+    for change in ({"weights": {"word2": 2.0}}, {"patching": Patching(target=6.0), "weights": {"word2": 2.0}}):
+        again, told = made_anew(other, **change)
+        assert again and told.endswith("its patching or the weights of the sources changed")
+        assert made_anew(other, **change) == (False, "")
+
+
+def test_mixture_in_facts_and_plans(tmp_path, capsys):
+    small = build(Family, quickstart.family("blt").to_dict())
+    study = Study(
+        name="mixture",
+        families={"blt": small},
+        budgets=(1e10, 4e10),
+        entropy_model=EntropyModel(Size(Lm(STACK), 1e-2)),
+        data=Data(row_bytes=512, weights="word2=3,word12=0"),
+    )
+    store = scored(tmp_path)
+    stores = {"train": store, "validation": store}
+    facts = prepare.facts(study, stores, tmp_path, {})
+    planned = grid.plan(study, facts)
+    assert planned[0].run.calibration == "../../store/calibration/blt.json"
+    whole = {s: int(store.sizes[store.source_of == i].sum()) for i, s in enumerate(store.source_names)}
+    read = {s: w * whole[s] for s, w in {"word2": 3, "word5": 1, "odd": 1, "word12": 0}.items()}
+    for one in planned:
+        for source, told in one.cost["sources"].items():
+            assert told["share"] == pytest.approx(read[source] / sum(read.values()))
+            assert told["epochs"] == pytest.approx(one.cost["bytes"] * told["share"] / whole[source])
+    plan.show_sources(planned)
+    printed = capsys.readouterr().out
+    assert "word2" in printed and f"{read['word2'] / sum(read.values()):.2%}" in printed
+    loaded = calibrate.load(
+        tmp_path / "calibration" / "blt.json", corpus=store.fingerprint, entropy_model=store.entropy_fingerprint
+    )
+    assert loaded.weights == {"word2": 3.0, "word12": 0.0} and set(loaded.sources) == {"word2", "word5", "odd"}
+    unknown = dataclasses.replace(study, data=dataclasses.replace(study.data, weights="word1=2"))
+    with pytest.raises(ConfigError, match="no documents of source 'word1'; did you mean 'word12'"):
+        prepare.facts(unknown, stores, tmp_path, {})

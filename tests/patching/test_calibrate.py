@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError, Patching
-from blt_jax.patching.calibrate import LONGEST, Calibration, calibrate
+from blt_jax.patching.calibrate import LONGEST, Calibration, calibrate, load, record
 from blt_jax.patching.layout import starts_to_lengths
 from blt_jax.patching.rules import starts
 from blt_jax.record import build
@@ -53,9 +53,9 @@ def test_result_adds_up_and_is_json():
     found = calibrate(documents, Patching(target=4.5, max_length=8))
     assert sum(found.patch_lengths) == found.patches
     assert sum(k * n for k, n in enumerate(found.patch_lengths)) == found.positions == sum(len(d[0]) for d in documents)
-    assert not any(found.patch_lengths[9:]) and set(found.bytes_per_patch) == {"source0", "source1"}
+    assert not any(found.patch_lengths[9:]) and set(found.sources) == {"source0", "source1"}
     assert found.documents == 10 and abs(found.achieved - 4.5) < 0.02
-    assert build(Calibration, json.loads(json.dumps(dataclasses.asdict(found)))) == found
+    assert build(Calibration, json.loads(json.dumps(record(found)))["calibration"]) == found
 
 
 def test_longest_patches_are_counted_together():
@@ -96,3 +96,80 @@ def test_sample_is_the_first_documents():
 def test_what_cannot_be_calibrated(documents, patching, message):
     with pytest.raises(ConfigError, match=message):
         calibrate(documents, patching)
+
+
+# ---------------------------------------------------------------- weights, and the record
+
+
+def test_a_target_is_the_mean_of_what_is_read():
+    documents = corpus()
+    weights = {"source0": 3.0, "source1": 0.5}
+    found = calibrate(documents, Patching(target=4.5), weights=weights)
+    positions = {s: sum(len(ids) for ids, _, name in documents if name == s) for s in weights}
+    patches = {
+        s: sum(int(starts(ids, e, found.patching).sum()) for ids, e, name in documents if name == s) for s in weights
+    }
+    weighted = lambda counts: sum(w * counts[s] for s, w in weights.items())  # noqa: E731
+    assert found.achieved == pytest.approx(weighted(positions) / weighted(patches))
+    assert abs(found.achieved - 4.5) < 0.03 < abs(sum(positions.values()) / found.patches - 4.5)
+    assert {s: (one.patches, one.weight) for s, one in found.sources.items()} == {
+        s: (patches[s], weights[s]) for s in weights
+    }
+    text = {s: one.text_bytes for s, one in found.sources.items()}
+    assert found.text_bytes_per_patch == pytest.approx(weighted(text) / weighted(patches))
+
+
+def test_a_source_of_weight_0_is_left_out():
+    documents = corpus()
+    found = calibrate(documents, Patching(target=4.5), weights={"source1": 0.0})
+    alone = calibrate([one for one in documents if one[2] == "source0"], Patching(target=4.5))
+    assert set(found.sources) == {"source0"} and found.threshold == alone.threshold
+
+
+MARKS = {"corpus": "c0", "entropy_model": "e0"}
+
+
+def kept(folder, change=lambda saved: None, rule="entropy"):
+    found = calibrate(
+        corpus(), Patching(rule=rule, target=4.5 * (rule == "entropy")), weights={"source1": 2.0}, **MARKS
+    )
+    saved = record(found)
+    change(saved)
+    (folder / "blt.json").write_text(json.dumps(saved))
+    return found
+
+
+def test_what_is_kept_is_read_back(tmp_path):
+    assert kept(tmp_path) == load(tmp_path / "blt.json", **MARKS)
+
+
+def test_without_entropies_their_model_does_not_matter(tmp_path):
+    found = kept(tmp_path, rule="space")
+    assert load(tmp_path / "blt.json", corpus="c0", entropy_model="another") == found
+    with pytest.raises(ConfigError, match="of corpus c0, the store holds c1"):
+        load(tmp_path / "blt.json", corpus="c1", entropy_model="e0")
+
+
+@pytest.mark.parametrize(
+    "change, marks, message",
+    [
+        (lambda saved: None, {"corpus": "c1"}, "blt.json: of corpus c0, the store holds c1; prepare the study again"),
+        (lambda saved: None, {"entropy_model": "e1"}, "of entropies e0, the store holds e1; prepare"),
+        (lambda saved: None, {"entropy_model": ""}, "of entropies e0, the store holds none; prepare"),
+        (lambda saved: saved["calibration"].update(threshold=1.0), {}, "changed since it was written; delete it"),
+        (lambda saved: saved.update(format=9), {}, "format 9, known is 1"),
+        (lambda saved: saved.pop("calibration"), {}, "is not a calibration of this program"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, change, marks, message):
+    kept(tmp_path, change)
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path / "blt.json", **MARKS | marks)
+
+
+def test_a_file_that_is_none(tmp_path):
+    with pytest.raises(ConfigError, match="blt.json: cannot be read: No such file"):
+        load(tmp_path / "blt.json", **MARKS)
+    (tmp_path / "blt.json").write_text('{"format": 1')
+    with pytest.raises(ConfigError, match="is not a calibration"):
+        load(tmp_path / "blt.json", **MARKS)
