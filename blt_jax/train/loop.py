@@ -12,7 +12,7 @@ from blt_jax.data.store import Store, write_json
 from blt_jax.eval import bpb
 from blt_jax.parallel import processes, rules
 from blt_jax.parallel.mesh import make_mesh
-from blt_jax.record import differences, to_dict
+from blt_jax.record import build, differences, to_dict
 from blt_jax.train import guard, optimizer
 from blt_jax.train.checkpoint import Checkpoints
 from blt_jax.train.meter import Meter, process_memory
@@ -56,7 +56,8 @@ def _claim(run, folder):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.json"
     if path.exists() and (folder / "checkpoints").exists():
-        changed = differences(json.loads(path.read_text()), to_dict(run))
+        before = to_dict(build(Run, json.loads(path.read_text())))  # with what was not recorded yet at its default
+        changed = differences(before, to_dict(run))
         changed = [line for line in changed if not line.startswith(FREE)]
         if changed:
             more = f" and {len(changed) - 2} more" if len(changed) > 2 else ""
@@ -74,7 +75,10 @@ class _Training:
         self.step_fn = make_step(run, self.mesh)
         self.schedule = optimizer.schedule(run.optimizer, run.train.steps)
         self.header = pack.load_header(folder / run.index)
-        store = Store(folder / run.store, "train")
+        self.store = store = Store(folder / run.store, "train")
+        self.drift = None  # judges the realised bytes per patch by the calibration, if the run names one
+        if run.calibration:
+            self.drift = pipeline.patch_drift(folder / run.index, store, folder / run.calibration)
         part, parts = processes.share(self.mesh, run.train.rows)
         self.rows = pipeline.train_batches(folder / run.index, store, run.train.rows, run.data_seed, part, parts)
 
@@ -153,6 +157,9 @@ class _Training:
             )
         if not values["good"]:
             self.say(f"skipped: {told}")
+        drifted = self.drift and self.drift.count(int(values["text_bytes"]), int(values["patches"]))
+        if drifted:
+            self.say(f"step {step}: {drifted}")
         if step % run.train.log_every == 0 or step == run.train.steps:
             record = self.meter.record(step, values)
             if self.leads:
@@ -193,6 +200,9 @@ class _Training:
             "train_bpb": self.metrics.last["bpb"],
             "validation": bpb.summary(documents),
             "row_positions": self.header["row_positions"],
+            "sources": pipeline.sources_read(
+                folder / run.index, self.store, run.train.rows, run.data_seed, run.train.steps
+            ),
             "timing": {
                 "seconds": round(meter.seconds + time.monotonic() - began, 3),
                 "bytes_per_second": round(meter.text_bytes / max(meter.seconds, 1e-9), 1),

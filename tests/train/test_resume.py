@@ -10,7 +10,7 @@ from blt_jax.config import Blt, ConfigError, Lm, Optimizer, Patching, Profile, R
 from blt_jax.data import bpe, pack
 from blt_jax.data.sources import Document
 from blt_jax.data.store import Store, write_store
-from blt_jax.patching import rules
+from blt_jax.patching import calibrate, drift, rules
 from blt_jax.train import guard
 from blt_jax.train.loop import Diverged, train
 from blt_jax.train.preemption import Undisturbed
@@ -154,3 +154,22 @@ def test_a_profile_of_some_steps(study, capsys):
     assert "profile of steps 3 to 4" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="profile.steps = '4:3': must be FIRST:LAST"):
         Profile("4:3")
+
+
+def test_drift_from_the_calibration_is_told(study, capsys, monkeypatch):
+    monkeypatch.setattr(drift, "SURE", 2.0)  # a short window
+    store, header = Store(study / "store", "train"), pack.load_header(study / "store" / "rows" / "patches" / "train")
+    documents = ((store.ids(i), None, "made up") for i in range(len(store)))
+    found = calibrate.calibrate(documents, Patching(rule="space"), corpus=store.fingerprint)
+    path = study / "calibration.json"
+    path.write_text(json.dumps(calibrate.record(found)))
+    window = drift.watch(found, header).window
+    steps = int(1.2 * window * header["rows"] / header["patches"] / 2)  # of two rows each
+    assert steps < 200
+    one = dataclasses.replace(run("patches", train=dict(steps=steps)), calibration="../calibration.json")
+    train(one, study / "steady")
+    assert "drift" not in capsys.readouterr().out
+    wrong = dataclasses.replace(found, text_bytes_per_patch=found.text_bytes_per_patch * 1.2)
+    path.write_text(json.dumps(calibrate.record(wrong)))
+    train(one, study / "drifting")
+    assert "patches drift: " in capsys.readouterr().out
