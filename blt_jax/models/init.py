@@ -47,7 +47,9 @@ def _abstract(config):
 
 def shapes(config):
     """The tree of `init` as jax.ShapeDtypeStruct, without computing anything."""
-    return nn.meta.unbox(_abstract(config))
+    boxed = lambda x: isinstance(x, nn.meta.AxisMetadata)  # noqa: E731
+    # Not `unbox`, which would constrain what is abstract where a mesh is known.
+    return jax.tree.map(lambda x: x.value if boxed(x) else x, _abstract(config), is_leaf=boxed)
 
 
 def logical_axes(config):
