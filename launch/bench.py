@@ -5,7 +5,8 @@
 
 Suites: `train_step` (forward and backward against transformers' `blt`, on the same weights; needs
 `pip install -e '.[peer]'`), `parity_of_hardware` (achieved FLOP/s of a BLT against a token LM of the same executed
-FLOPs per byte), `patching` (entropies to row index), `data` (batches against what a training step eats).
+FLOPs per byte), `patching` (entropies to row index), `data` (batches against what a training step eats),
+`entropy` (entropies of a corpus against the bare forward of the entropy model).
 Each module of `launch/suites` says what it measures and how. `--quick` takes sizes that end in a minute or two.
 """
 
@@ -23,7 +24,7 @@ from rich.table import Table
 from blt_jax.config import ConfigError
 from launch import flags as launch_flags
 
-SUITES = ("train_step", "parity_of_hardware", "patching", "data")
+SUITES = ("train_step", "parity_of_hardware", "patching", "data", "entropy")
 
 
 def show(title, rows):

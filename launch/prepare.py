@@ -11,6 +11,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from blt_jax.config import ConfigError, EntropyModel, Run, Study, Tokenizer
@@ -156,7 +157,7 @@ def score(run_folder, stores, newline_reset=False, piece=WHOLE, rows=0, meter=No
     larger store, or one document if that is larger. Raises ConfigError for a folder without a finished byte LM.
     """
     model, mark = _entropy_model(run_folder, newline_reset)
-    entropy.shape(model, 1)  # refuses what it cannot use
+    entropy.shape(model, jax.local_devices())  # refuses what it cannot use
     params = None
     for split, one in stores.items():
         full = fingerprint(mark, one.fingerprint)

@@ -37,7 +37,9 @@ FIELD = flags.DEFINE_string("field", "text", "The field that holds the text.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the store.", required=True)
 ENTROPY = flags.DEFINE_string("entropy_model", "", "Run folder of an entropy model.")
 RESET = flags.DEFINE_boolean("newline_reset", False, "Restart the entropy model's context after each newline.")
-ROWS = flags.DEFINE_integer("rows", 0, "Rows that a device scores at a time; 0: about 128 Ki ids.", lower_bound=0)
+ROWS = flags.DEFINE_integer(
+    "rows", 0, "Rows that a device scores at a time; 0: 128 Ki ids, on CPU 16 Ki.", lower_bound=0
+)
 STAGE = flags.DEFINE_enum("stage", "all", ["all", "read", "sort", "merge", "entropies"], "What to do.")
 PIECES = flags.DEFINE_integer("pieces", 1, "Processes that share a stage.")
 PIECE = flags.DEFINE_integer("piece", 0, "Which of them this is, from 0.")

@@ -26,7 +26,7 @@ from blt_jax.parallel import rules
 from blt_jax.parallel.mesh import make_mesh
 
 NEWLINE = ord("\n") + BYTE_OFFSET
-BATCH = 128 << 10  # ids that a device takes at a time, about: enough to keep one busy
+BATCH = {"cpu": 16 << 10, "accelerator": 128 << 10}  # ids that a device takes at a time, about: enough to be busy
 AHEAD = 3  # batches that are made before they are asked for
 IN_FLIGHT = 2  # batches that the devices have
 
@@ -47,7 +47,7 @@ class Meter:
 
 
 def shape(config: Lm, devices, rows=0, length=0):
-    """(rows, length) of a batch for so many devices. `rows`: per device; 0: as many as make BATCH ids.
+    """(rows, length) of a batch on `devices`. `rows`: per device; 0: as many as make the BATCH of their platform.
 
     `length` 0: 16 times the ids that the model sees back, so that what long documents repeat is at most 1/15.
     Raises ConfigError for what cannot measure entropies: a BLT, a token LM, or a model without a window.
@@ -58,7 +58,8 @@ def shape(config: Lm, devices, rows=0, length=0):
     if not config.stack.window:
         raise ConfigError("the entropy model has no window: set entropy_model.size.model.stack.window")
     length = length or max(8192, round_up(16 * _reach(config), 128))
-    return (rows or max(1, BATCH // length)) * devices, length
+    batch = BATCH["cpu" if devices[0].platform == "cpu" else "accelerator"]
+    return (rows or max(1, batch // length)) * len(devices), length
 
 
 def _reach(config):
@@ -154,7 +155,7 @@ def score(
     """
     devices = jax.local_devices() if devices is None else devices
     meter = Meter() if meter is None else meter
-    rows, length = shape(config, len(devices), rows, length)
+    rows, length = shape(config, devices, rows, length)
     mesh = make_mesh(Mesh(), devices)
     compute = models.Compute(jnp.float32, attention=models.backend_of(devices[0].platform))
     params = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))

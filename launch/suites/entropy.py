@@ -1,0 +1,98 @@
+"""Does scoring a corpus keep the devices busy? Text bytes/s from store to entropies on disk, over the bare forward's.
+
+The corpus is Python's own standard library in a store; the entropy model has random weights, which the speed does not
+depend on. `pipeline` is stage `entropies` of `launch.preprocess`, all of it: rows made of documents, one transfer
+there and one back, files written. `forward` is the same compiled program on one ready batch of the same shape, timed
+just before and just after; its bytes are all ids of the batch. What the pipeline loses is told: `ids_per_byte` counts
+padding, repeated context, BOS and EOS, `waited` is the share of its time in which no batch was ready. FLOPs are those
+of the forward by the `exact` convention; `share_of_matmul` is over a large square matrix product in the same run.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from blt_jax import models
+from blt_jax.config import Data, Lm, Mesh, Run, Stack
+from blt_jax.data.store import write_json
+from blt_jax.eval import entropy
+from blt_jax.flops import analytic
+from blt_jax.parallel import rules
+from blt_jax.parallel.mesh import make_mesh
+from blt_jax.presets import preset
+from blt_jax.record import to_dict
+from blt_jax.train.checkpoint import Checkpoints
+from launch import prepare
+from launch.suites import shapes
+
+
+def untrained(folder, config):
+    """Makes `folder` the run folder of an entropy model with its initial weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", to_dict(Run("entropy", "entropy", "only", config, "", "", "")))
+    write_json(folder / "result.json", {"validation": {"bpb": 8.0}})
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(1, {"params": jax.jit(lambda key: models.init(key, config))(jax.random.key(0))}, {})
+    checkpoints.close()
+
+
+def measure(quick=False):
+    cpu = jax.default_backend() == "cpu"
+    config = Lm(Stack(2, 192, 3, window=128)) if cpu else preset("entropy-100m")
+    megabytes = (0.5 if quick else 4) if cpu else (4 if quick else 64)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        began = time.process_time()
+        limits = {"max_bytes": round(megabytes * 2**20), "validation_max_bytes": 1 << 16}
+        stores, _ = prepare.store(Data(**limits), folder / "store")
+        made = time.process_time() - began
+        untrained(folder / "model", config)
+        train = stores.pop("train")
+        prepare.score(folder / "model", stores)  # compiles
+        forward = _forward(config, prepare.load_params(folder / "model")[1])
+        meter, seconds = entropy.Meter(), [forward()]
+        began = time.perf_counter()
+        prepare.score(folder / "model", {"train": train}, meter=meter)
+        pipeline = time.perf_counter() - began
+        seconds.append(forward())
+        size = sum(one.text_bytes for one in (train, *stores.values()))
+    rows, length = entropy.shape(config, jax.local_devices())
+    bare = rows * length / np.mean(seconds)
+    per_byte = analytic.per_byte(config, patch_size=1, context_bytes=length, convention="exact").total
+    row = {
+        "parameters": analytic.parameters(config)["total"],
+        "rows": rows,
+        "row_ids": length,
+        "pipeline_bytes_per_s": train.text_bytes / pipeline,
+        "forward_bytes_per_s": bare,
+        "pipeline_over_forward": train.text_bytes / pipeline / bare,
+        "ids_per_byte": meter.ids / train.text_bytes,
+        "waited": meter.waited / pipeline,
+        "exact_GFLOP_per_s": per_byte * bare / 1e9,
+        "share_of_matmul": per_byte * bare / shapes.matmul_rate(np.float32),
+    }
+    store = {"read_sort_merge_MB_per_s_and_core": size / 1e6 / made}
+    return {"tables": {f"entropies of {train.text_bytes:,} bytes, float32": [row], "documents to store": [store]}}
+
+
+def _forward(config, params):
+    """A call that gives the mean seconds of a few forward passes over one ready batch."""
+    mesh = make_mesh(Mesh(), jax.local_devices())
+    rows, length = entropy.shape(config, jax.local_devices())
+    compute = models.Compute(np.dtype("float32"), attention=models.backend_of(jax.default_backend()))
+    ids = np.random.default_rng(0).integers(4, 260, (rows, length)).astype(np.int32)
+    batch = jax.device_put({"ids_BxL": ids, "segment_BxL": np.ones_like(ids)}, rules.batch_sharding(mesh))
+    params = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+    def seconds(repeats=8):
+        with rules.context(mesh):
+            jax.block_until_ready(entropy.entropies(params, batch, config, compute))
+            began = time.perf_counter()
+            for _ in range(repeats):
+                jax.block_until_ready(entropy.entropies(params, batch, config, compute))
+        return (time.perf_counter() - began) / repeats
+
+    return seconds
