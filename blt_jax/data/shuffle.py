@@ -94,7 +94,7 @@ def _blocks(files):
             blocks.append([])
             size = 0
         blocks[-1].append(file)
-        size += file.size
+        size += file.size or BLOCK  # of a size that is not known: by itself
     return blocks
 
 

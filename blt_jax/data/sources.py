@@ -48,7 +48,7 @@ class Document:
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """`path`: local, or a URL; `kind`: its reader; `source`: of documents that name none; `size`: bytes as stored."""
+    """`path`: local, or a URL; `kind`: its reader; `source`: of documents that name none; `size`: as stored, 0: unknown."""
 
     path: str
     kind: str
@@ -143,7 +143,9 @@ def _far(pattern, where):
         raise ConfigError(f"{where}: no driver for {protocol}:// here; pip install {package}") from error
     except Exception as error:  # each driver raises errors of its own
         raise ConfigError(f"{where}: cannot be listed: {_one_line(error)}") from error
-    return [(system.unstrip_protocol(p), facts["size"] or 0) for p, facts in found.items() if facts["type"] == "file"]
+    return [
+        (system.unstrip_protocol(p), facts.get("size") or 0) for p, facts in found.items() if facts["type"] == "file"
+    ]
 
 
 def _stem(path):

@@ -110,7 +110,7 @@ def merge_text(folder, split, parts, mark, notes=None):
 def _remove_others(folder, stem, files):
     """Removes files of `stem` that no manifest names: of an earlier store or model, or of a process that was killed."""
     kept = {name for name, _ in files}
-    for path in folder.glob(f"{stem}-*.array_record*"):
+    for path in (*folder.glob(f"{stem}-*.array_record"), *folder.glob("*.tmp")):
         if path.name not in kept:
             path.unlink(missing_ok=True)
 
