@@ -48,7 +48,7 @@ class Document:
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """`path`: local, or a URL; `kind`: its reader; `source`: of documents that name none; `size`: as stored, 0: unknown."""
+    """`path`: local, or a URL; `kind`: its reader; `source`: of documents that name none; `size`: bytes, 0: unknown."""
 
     path: str
     kind: str

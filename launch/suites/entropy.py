@@ -42,7 +42,7 @@ def untrained(folder, config):
 def measure(quick=False):
     cpu = jax.default_backend() == "cpu"
     config = Lm(Stack(2, 192, 3, window=128)) if cpu else preset("entropy-100m")
-    megabytes = (0.5 if quick else 4) if cpu else (4 if quick else 64)
+    megabytes = (0.3 if quick else 1.5) if cpu else (4 if quick else 64)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         began = time.process_time()
