@@ -76,6 +76,15 @@ def test_repeats_are_dropped_and_counted(tmp_path):
     assert len(skips) == 1 and skips[0].startswith("3 x exact repeat: ") and f"{path}:5" in skips[0]
 
 
+@pytest.mark.parametrize("first, second", [("a", "b"), ("b", "a")])
+def test_which_repeat_is_kept_does_not_depend_on_files(tmp_path, small, first, second):
+    for name, source in (("1", first), ("2", second)):
+        same = [json.dumps({"text": f"text {i}", "source": source}) for i in range(40)]
+        write(tmp_path / f"{name}.jsonl", same)
+    train, validation, _ = made(tmp_path / "out", Data(input=str(tmp_path / "*.jsonl")))
+    assert train.source_names == validation.source_names == ["a"]
+
+
 def test_validation_input_wins_over_training(tmp_path):
     data = Data(
         input=write(tmp_path / "train.jsonl", lines(50)),

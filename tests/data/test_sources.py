@@ -8,6 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from fsspec.implementations.memory import MemoryFileSystem
 
 from blt_jax.config import ConfigError, Data
 from blt_jax.data import sources
@@ -162,12 +163,22 @@ def test_urls_read_as_local_files_do(tmp_path):
     assert len(read("memory://texts/*")[0]) == 80
 
 
-def test_far_files_that_cannot_be_read():
+def test_far_files_that_cannot_be_read(monkeypatch):
     with fsspec.open("memory://broken/a.jsonl.gz", "wb") as file:
         file.write(gzip.compress("\n".join(lines(100)).encode())[:-20])
     with pytest.raises(ConfigError, match="cannot read memory:///broken/a.jsonl.gz: .") as error:
         read("memory://broken/*")
     assert "\n" not in str(error.value)
+
+    class Lost(Exception):
+        """What a driver may raise: nothing that Python knows."""
+
+    def lost(self, path, *a, **more):
+        raise Lost(f"no more {path}")
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", lost)
+    with pytest.raises(ConfigError, match="cannot read memory:///broken/a.jsonl.gz: no more /broken/a.jsonl.gz"):
+        read("memory://broken/*")
     with pytest.raises(ConfigError, match="data.input = 'memory://none/.*no such file"):
         read("memory://none/*.jsonl")
 

@@ -80,13 +80,15 @@ def test_what_shares_a_row_does_not_matter(params):
 
 
 def test_ranges_are_scored_by_themselves(params):
-    """To the bit: whether the others are scored before it or not at all."""
+    """In the same batches, and so to the bit, whether other ranges are scored before or not at all."""
     some, ranges = documents(40, 300, 7, 128, 60, 5), [(0, 2), (2, 3), (3, 6)]
-    every = score(params, some, rows=2, length=64, ranges=ranges)
+    meter, alone = entropy.Meter(), entropy.Meter()
+    every = score(params, some, rows=2, length=64, ranges=ranges, meter=meter)
     assert len(every) == 6
     for first, end in ranges:
-        for i, found in enumerate(score(params, some, rows=2, length=64, ranges=[(first, end)]), start=first):
-            assert np.array_equal(found, every[i])
+        one = score(params, some, rows=2, length=64, ranges=[(first, end)], meter=alone)
+        assert all(np.array_equal(found, every[i]) for i, found in enumerate(one, start=first))
+    assert meter.ids == alone.ids
 
 
 def test_rows_are_filled_well(params):
