@@ -32,11 +32,15 @@ BLOCK = 32 << 20  # bytes of input files, as stored, that are read as one part
 MEMORY = 256 << 20  # text bytes that are sorted in memory at a time
 PART = 256 << 20  # text bytes of a range of hashes, as long as 256 ranges are enough: files stay open by the range
 _CORPUS = ("input", "validation_input", "field", "source_field", "validation_fraction")  # what a store depends on
-_LIMITS = {"train": "max_bytes", "validation": "validation_max_bytes"}
+
+
+def _limits(data):
+    """Most text bytes of each split; 0: no limit."""
+    return {"train": data.max_bytes, "validation": data.validation_max_bytes}
 
 
 def _asked(data):
-    return {name: getattr(data, name) for name in (*_CORPUS, *_LIMITS.values())}
+    return {name: getattr(data, name) for name in _CORPUS} | {"max_bytes": _limits(data)}
 
 
 def prepared(data: Data, folder):
@@ -196,7 +200,7 @@ class _Corpus:
         self.mark = fingerprint(_asked(data), self._names, self.parts)
         self._first = min((facts["first"] for facts in self._facts if facts["first"]), default="")
         self._last = max(facts["last"] for facts in self._facts)
-        self.rooms = {split: getattr(data, limit) or float("inf") for split, limit in _LIMITS.items()}
+        self.rooms = {split: limit or float("inf") for split, limit in _limits(data).items()}
 
     def _spans(self, part):
         """(path of a run, first byte, end) of what the runs hold of range `part`."""
@@ -244,7 +248,7 @@ def sort(data: Data, folder, piece=WHOLE, tell=lambda done, of: None):
         tell(sum(sizes[:done]), sum(sizes))
         if all(_text_records(folder, split, corpus).facts(part) is not None for split in SPLITS):
             continue
-        if max(map(getattr, [data] * 2, _LIMITS.values())):
+        if any(_limits(data).values()):
             for before in range(skimmed, part):
                 for _ in corpus.chosen(before, rooms, Skips(), texts=False):
                     pass
