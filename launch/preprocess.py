@@ -65,6 +65,8 @@ def main(_):
             prepare.score(model, stores, RESET.value, piece, ROWS.value)
         if stage != "entropies":
             prepare.merge_entropies(model, stores, folder, RESET.value, piece)
+    if piece.of > 1:
+        print(f"stage {stage}, piece {piece.number} of {piece.of}: done")
     return 0
 
 

@@ -187,6 +187,9 @@ class _Corpus:
         self._facts = [records.facts(name) for name in self._names]
         missing = [k for k, facts in enumerate(self._facts) if facts is None]
         piece.need(missing, len(blocks), folder, "read")
+        for path, fences in self._runs():
+            if not path.exists() or path.stat().st_size != fences[-1]:
+                raise ConfigError(f"{path}: missing or damaged; delete {records.folder} and begin again")
         self.skips = Skips()
         for rank in (TRAIN, VALIDATION):
             own = Skips()  # a large training input must not hide a broken validation input
@@ -202,12 +205,16 @@ class _Corpus:
         self._last = max(facts["last"] for facts in self._facts)
         self.rooms = {split: limit or float("inf") for split, limit in _limits(data).items()}
 
+    def _runs(self):
+        """(path, offsets by first byte of the hash) of each run."""
+        for name, facts in zip(self._names, self._facts, strict=True):
+            for n, fences in enumerate(facts["runs"]):
+                yield self._folder / f"{name}-{n}", fences
+
     def _spans(self, part):
         """(path of a run, first byte, end) of what the runs hold of range `part`."""
         begin, end = (256 * n // self.parts for n in (part, part + 1))
-        for name, facts in zip(self._names, self._facts, strict=True):
-            for n, fences in enumerate(facts["runs"]):
-                yield self._folder / f"{name}-{n}", fences[begin], fences[end]
+        return [(path, fences[begin], fences[end]) for path, fences in self._runs()]
 
     def size(self, part):
         return sum(end - begin for _, begin, end in self._spans(part))

@@ -262,3 +262,13 @@ def test_a_folder_that_holds_another_corpus(tmp_path):
             stage(other, tmp_path / "out")
     assert texts(Store(tmp_path / "out", "train")) == before
     assert texts(made(tmp_path / "out", one)[0]) == before  # the same again is no mistake
+
+
+@pytest.mark.parametrize("accident", ["cut", "gone"])
+def test_damaged_runs_are_named(tmp_path, small, accident):
+    data = corpus(tmp_path / "in")
+    shuffle.read(data, tmp_path / "out")
+    run = next(path for path in (tmp_path / "out" / "reading").iterdir() if not path.suffix)
+    run.write_bytes(run.read_bytes()[:-1]) if accident == "cut" else run.unlink()
+    with pytest.raises(ConfigError, match=f"{run.name}: missing or damaged; delete .*reading and begin again"):
+        shuffle.sort(data, tmp_path / "out")
