@@ -2,12 +2,15 @@
 
 The corpus is Python's own standard library in a store; the entropy model has random weights, which the speed does not
 depend on. `pipeline` is stage `entropies` of `launch.preprocess`, all of it: rows made of documents, one transfer
-there and one back, files written. `forward` is the same compiled program on one ready batch of the same shape, timed
-just before and just after; its bytes are all ids of the batch. What the pipeline loses is told: `ids_per_byte` counts
-padding, repeated context, BOS and EOS, `waited` is the share of its time in which no batch was ready. FLOPs are those
-of the forward by the `exact` convention; `share_of_matmul` is over a large square matrix product in the same run.
+there and one back, files written. `forward` is the same compiled program on one ready batch of the same shape; its
+bytes are all ids of the batch. Both are timed in turn, ROUNDS times; `least` and `most` are the rounds' ratios.
+
+What the pipeline loses is told: `ids_per_byte` counts padding, repeated context, BOS and EOS, `waited` is the share of
+its time in which no batch was ready. FLOPs are those of the forward by the `exact` convention; `share_of_matmul` is
+over a large square matrix product in the same run.
 """
 
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +31,8 @@ from blt_jax.train.checkpoint import Checkpoints
 from launch import prepare
 from launch.suites import shapes
 
+ROUNDS = 3
+
 
 def untrained(folder, config):
     """Makes `folder` the run folder of an entropy model with its initial weights."""
@@ -42,7 +47,7 @@ def untrained(folder, config):
 def measure(quick=False):
     cpu = jax.default_backend() == "cpu"
     config = Lm(Stack(2, 192, 3, window=128)) if cpu else preset("entropy-100m")
-    megabytes = (0.3 if quick else 1.5) if cpu else (4 if quick else 64)
+    megabytes = (0.1 if quick else 0.5) if cpu else (4 if quick else 32)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         began = time.process_time()
@@ -54,23 +59,30 @@ def measure(quick=False):
         train = stores.pop("train")
         prepare.score(folder / "model", stores)  # compiles
         forward = _forward(config, prepare.load_params(folder / "model")[1])
-        meter, seconds = entropy.Meter(), [forward()]
-        began = time.perf_counter()
-        prepare.score(folder / "model", {"train": train}, meter=meter)
-        pipeline = time.perf_counter() - began
-        seconds.append(forward())
+        meter, forwards, pipelines = entropy.Meter(), [forward()], []
+        for _ in range(ROUNDS):
+            began = time.perf_counter()
+            prepare.score(folder / "model", {"train": train}, meter=meter)
+            pipelines.append(time.perf_counter() - began)
+            forwards.append(forward())
+            for parts in train.folder.glob("entropies-*.parts"):
+                shutil.rmtree(parts)  # for the next round, as if nothing were there
     rows, length = entropy.shape(config, jax.local_devices())
-    bare = rows * length / np.mean(seconds)
+    bare_R = rows * length / ((np.array(forwards[1:]) + forwards[:-1]) / 2)
+    whole_R = train.text_bytes / np.array(pipelines)
+    bare = rows * length / np.mean(forwards)
     per_byte = analytic.per_byte(config, patch_size=1, context_bytes=length, convention="exact").total
     row = {
         "parameters": analytic.parameters(config)["total"],
         "rows": rows,
         "row_ids": length,
-        "pipeline_bytes_per_s": train.text_bytes / pipeline,
+        "pipeline_bytes_per_s": train.text_bytes / np.mean(pipelines),
         "forward_bytes_per_s": bare,
-        "pipeline_over_forward": train.text_bytes / pipeline / bare,
-        "ids_per_byte": meter.ids / train.text_bytes,
-        "waited": meter.waited / pipeline,
+        "pipeline_over_forward": train.text_bytes / np.mean(pipelines) / bare,
+        "least": min(whole_R / bare_R),
+        "most": max(whole_R / bare_R),
+        "ids_per_byte": meter.ids / train.text_bytes / ROUNDS,
+        "waited": meter.waited / sum(pipelines),
         "exact_GFLOP_per_s": per_byte * bare / 1e9,
         "share_of_matmul": per_byte * bare / shapes.matmul_rate(np.float32),
     }
@@ -87,7 +99,7 @@ def _forward(config, params):
     batch = jax.device_put({"ids_BxL": ids, "segment_BxL": np.ones_like(ids)}, rules.batch_sharding(mesh))
     params = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
-    def seconds(repeats=8):
+    def seconds(repeats=4):
         with rules.context(mesh):
             jax.block_until_ready(entropy.entropies(params, batch, config, compute))
             began = time.perf_counter()
