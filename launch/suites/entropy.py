@@ -4,6 +4,7 @@ The corpus is Python's own standard library in a store; the entropy model has ra
 depend on. `pipeline` is stage `entropies` of `launch.preprocess`, all of it: rows made of documents, one transfer
 there and one back, files written. `forward` is the same compiled program on one ready batch of the same shape; its
 bytes are all ids of the batch. Both are timed in turn, ROUNDS times; `least` and `most` are the rounds' ratios.
+`by_cpu_time`, on CPU, is the ratio of CPU seconds instead: neighbours on the machine disturb it less.
 
 What the pipeline loses is told: `ids_per_byte` counts padding, repeated context, BOS and EOS, `waited` is the share of
 its time in which no batch was ready. FLOPs are those of the forward by the `exact` convention; `share_of_matmul` is
@@ -31,7 +32,7 @@ from blt_jax.train.checkpoint import Checkpoints
 from launch import prepare
 from launch.suites import shapes
 
-ROUNDS = 3
+ROUNDS, REPEATS = 3, 6  # turns; forward passes in each
 
 
 def untrained(folder, config):
@@ -59,30 +60,31 @@ def measure(quick=False):
         train = stores.pop("train")
         prepare.score(folder / "model", stores)  # compiles
         forward = _forward(config, prepare.load_params(folder / "model")[1])
-        meter, forwards, pipelines = entropy.Meter(), [forward()], []
+        meter, forwards, pipelines = entropy.Meter(), [_timed(forward)], []
         for _ in range(ROUNDS):
-            began = time.perf_counter()
-            prepare.score(folder / "model", {"train": train}, meter=meter)
-            pipelines.append(time.perf_counter() - began)
-            forwards.append(forward())
+            pipelines.append(_timed(lambda: prepare.score(folder / "model", {"train": train}, meter=meter)))
+            forwards.append(_timed(forward))
             for parts in train.folder.glob("entropies-*.parts"):
                 shutil.rmtree(parts)  # for the next round, as if nothing were there
     rows, length = entropy.shape(config, jax.local_devices())
-    bare_R = rows * length / ((np.array(forwards[1:]) + forwards[:-1]) / 2)
-    whole_R = train.text_bytes / np.array(pipelines)
-    bare = rows * length / np.mean(forwards)
+    forward_Rx2 = REPEATS * rows * length / np.array(forwards)
+    pipeline_Rx2 = train.text_bytes / np.array(pipelines)
+    rounds_R = pipeline_Rx2[:, 0] / ((forward_Rx2[1:, 0] + forward_Rx2[:-1, 0]) / 2)
+    bare, by_cpu_time = (REPEATS * rows * length / np.mean(forwards, axis=0)).tolist()
+    whole, whole_by_cpu_time = (train.text_bytes / np.mean(pipelines, axis=0)).tolist()
     per_byte = analytic.per_byte(config, patch_size=1, context_bytes=length, convention="exact").total
     row = {
         "parameters": analytic.parameters(config)["total"],
         "rows": rows,
         "row_ids": length,
-        "pipeline_bytes_per_s": train.text_bytes / np.mean(pipelines),
+        "pipeline_bytes_per_s": whole,
         "forward_bytes_per_s": bare,
-        "pipeline_over_forward": train.text_bytes / np.mean(pipelines) / bare,
-        "least": min(whole_R / bare_R),
-        "most": max(whole_R / bare_R),
+        "pipeline_over_forward": whole / bare,
+        "least": float(min(rounds_R)),
+        "most": float(max(rounds_R)),
+        "by_cpu_time": whole_by_cpu_time / by_cpu_time if cpu else None,
         "ids_per_byte": meter.ids / train.text_bytes / ROUNDS,
-        "waited": meter.waited / sum(pipelines),
+        "waited": meter.waited / float(np.sum(pipelines, axis=0)[0]),
         "exact_GFLOP_per_s": per_byte * bare / 1e9,
         "share_of_matmul": per_byte * bare / shapes.matmul_rate(np.float32),
     }
@@ -90,8 +92,15 @@ def measure(quick=False):
     return {"tables": {f"entropies of {train.text_bytes:,} bytes, float32": [row], "documents to store": [store]}}
 
 
+def _timed(call):
+    """(wall, CPU) seconds of a call."""
+    began = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - began[0], time.process_time() - began[1]
+
+
 def _forward(config, params):
-    """A call that gives the mean seconds of a few forward passes over one ready batch."""
+    """A call that makes REPEATS forward passes over one ready batch, one queued behind the other."""
     mesh = make_mesh(Mesh(), jax.local_devices())
     rows, length = entropy.shape(config, jax.local_devices())
     compute = models.Compute(np.dtype("float32"), attention=models.backend_of(jax.default_backend()))
@@ -99,12 +108,9 @@ def _forward(config, params):
     batch = jax.device_put({"ids_BxL": ids, "segment_BxL": np.ones_like(ids)}, rules.batch_sharding(mesh))
     params = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
-    def seconds(repeats=4):
+    def passes():
         with rules.context(mesh):
-            jax.block_until_ready(entropy.entropies(params, batch, config, compute))
-            began = time.perf_counter()
-            for _ in range(repeats):
-                jax.block_until_ready(entropy.entropies(params, batch, config, compute))
-        return (time.perf_counter() - began) / repeats
+            jax.block_until_ready([entropy.entropies(params, batch, config, compute) for _ in range(REPEATS)])
 
-    return seconds
+    passes()  # compiles
+    return passes
