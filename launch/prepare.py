@@ -6,22 +6,27 @@ was killed goes on where it was.
 
 import dataclasses
 import functools
+import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from blt_jax.config import ConfigError, EntropyModel, Run, Study, Tokenizer
-from blt_jax.data import bpe, pack, sources
-from blt_jax.data.store import Store, write_entropies, write_json, write_store
+from blt_jax.data import bpe, pack, shuffle
+from blt_jax.data.parts import WHOLE, write_json
+from blt_jax.data.shuffle import SPLITS
+from blt_jax.data.store import EntropyParts, Store
 from blt_jax.eval import entropy
 from blt_jax.flops import analytic
 from blt_jax.patching import calibrate, rules
-from blt_jax.record import fingerprint, to_dict
+from blt_jax.record import build, fingerprint, to_dict
 from blt_jax.scaling.grid import FamilyFacts, tokenizer_file
 from blt_jax.train.checkpoint import load_params
+from launch import progress
 
-SPLITS = ("train", "validation")
 ENTROPY_RUN = "entropy_model"
 
 
@@ -29,19 +34,29 @@ def say(text):
     print(text, flush=True)
 
 
+def read(data, folder, piece=WHOLE):
+    """Stage 1 of a store: `piece`'s share of the input files (`data/shuffle.py`)."""
+    with progress.Bytes("read") as tell:
+        shuffle.read(data, folder, piece, tell)
+
+
+def sort(data, folder, piece=WHOLE):
+    """Stage 2 of a store: `piece`'s share of the hashes."""
+    with progress.Bytes("sort") as tell:
+        shuffle.sort(data, folder, piece, tell)
+
+
 def store(data, folder):
     """Documents of both splits in `folder`. Returns {split: Store} and the notes on what was skipped."""
-    folder = Path(folder)
-    mark = fingerprint(data)
-    manifest = folder / "prepared.json"
-    if not manifest.exists() or json.loads(manifest.read_text())["data"] != mark:
-        folder.mkdir(parents=True, exist_ok=True)
-        train, validation, skips = sources.splits(data)
-        for split, documents in zip(SPLITS, (train, validation), strict=True):
-            write_store(documents, folder, split)
-        write_json(manifest, {"data": mark, "skips": skips.lines()})
+    read(data, folder)
+    sort(data, folder)
+    return merge(data, folder)
+
+
+def merge(data, folder, piece=WHOLE):
+    """Stage 3 of a store, what is left of `store`. `piece.of`: in what to name a piece whose parts are missing."""
+    skipped = shuffle.merge(data, folder, piece)
     stores = {split: Store(folder, split) for split in SPLITS}
-    skipped = json.loads(manifest.read_text())["skips"]
     for split, one in stores.items():
         say(f"{split}: {len(one):,} documents, {one.text_bytes:,} text bytes")
     for line in skipped:
@@ -131,31 +146,68 @@ def entropy_run(entropy_model: EntropyModel, study: Study, header):
     )
 
 
-class _Ids:
-    """A store as a sequence of id arrays."""
-
-    def __init__(self, one):
-        self.store = one
-
-    def __len__(self):
-        return len(self.store)
-
-    def __getitem__(self, i):
-        return self.store.ids(i)
-
-
 def entropies(run_folder, stores, folder, newline_reset=False):
     """Writes the entropies of both splits beside their bytes, by the model of `run_folder`."""
-    run, params = load_params(run_folder)
-    result = json.loads((Path(run_folder) / "result.json").read_text())
-    mark = fingerprint(run.model, result["validation"], newline_reset)
+    score(run_folder, stores, newline_reset)
+    return merge_entropies(run_folder, stores, folder, newline_reset)
+
+
+def score(run_folder, stores, newline_reset=False, piece=WHOLE, rows=0, meter=None):
+    """Makes `piece`'s share of the parts of both splits' entropies; `rows`, `meter`: see `eval.entropy.score`.
+
+    A process that is killed repeats the part it was at, and the one it was writing: each 16 MiB of ids, 1/256 of a
+    larger store, or one document if that is larger. Raises ConfigError for a folder without a finished byte LM.
+    """
+    model, mark = _entropy_model(run_folder, newline_reset)
+    entropy.shape(model, jax.local_devices())  # refuses what it cannot use
+    params = None
     for split, one in stores.items():
         full = fingerprint(mark, one.fingerprint)
+        if one.entropy_fingerprint == full:
+            continue
+        parts = EntropyParts(one, full)
+        missing = sorted(set(parts.missing()) & set(piece.share(len(parts.ranges))))
+        if not missing:
+            continue
+        params = load_params(run_folder)[1] if params is None else params
+        ranges = [parts.ranges[part] for part in missing]
+        say(f"entropies of {sum(int(one.sizes[a:b].sum()) for a, b in ranges):,} bytes ({split})")
+        how = dict(ranges=ranges, rows=rows, newline_reset=newline_reset, meter=meter)
+        with progress.Bytes(f"entropies ({split})") as tell, ThreadPoolExecutor(1) as writer:
+            scored, written = entropy.score(params, model, one.sizes + 2, one.ids, tell=tell, **how), None
+            for part, (first, end) in zip(missing, ranges, strict=True):
+                values = list(itertools.islice(scored, end - first))
+                if written is not None:
+                    written.result()
+                written = writer.submit(parts.write, part, values)  # while the next part is computed
+            written.result()
+
+
+def merge_entropies(run_folder, stores, folder, newline_reset=False, piece=WHOLE):
+    """Puts the entropies that `score` made in their place. Returns {split: Store}.
+
+    Raises ConfigError: a part is missing.
+    """
+    mark = _entropy_model(run_folder, newline_reset)[1]
+    for one in stores.values():
+        full = fingerprint(mark, one.fingerprint)
         if one.entropy_fingerprint != full:
-            say(f"entropies of {one.text_bytes:,} bytes ({split})")
-            scored = entropy.score(params, run.model, _Ids(one), newline_reset=newline_reset)
-            write_entropies(folder, split, scored, full)
+            parts = EntropyParts(one, full)
+            piece.need(parts.missing(), len(parts.ranges), one.folder, "entropies")
+            parts.merge()
     return {split: Store(folder, split) for split in stores}
+
+
+def _entropy_model(run_folder, newline_reset):
+    """(model config, fingerprint of what the model of a finished run says)."""
+    found = []
+    for name in ("config.json", "result.json"):
+        try:
+            found.append(json.loads((Path(run_folder) / name).read_text()))
+        except (OSError, json.JSONDecodeError):
+            raise ConfigError(f"{run_folder}: no entropy model that has finished training ({name})") from None
+    model = build(Run, found[0]).model
+    return model, fingerprint(model, found[1]["validation"], newline_reset)
 
 
 def calibrated(family, patching, one, path, weights=None) -> calibrate.Calibration:

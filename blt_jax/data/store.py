@@ -1,20 +1,19 @@
 """The documents of a split on disk, with random access to every piece, and their entropies beside them.
 
     STORE/SPLIT/index.json                  manifest, written last: a folder without it is no store
-    STORE/SPLIT/text-00000.array_record     documents as pieces of at most PIECE bytes
+    STORE/SPLIT/text-00000.array_record     documents as records of at most RECORD bytes, one file per part
     STORE/SPLIT/sizes.npy source_of.npy     text bytes and source number of each document
-    STORE/SPLIT/entropies.json, entropies-00000.array_record    one float16 per id, likewise in pieces
+    STORE/SPLIT/entropies.json, entropies-MODEL-00000.array_record    one float16 per id, likewise
 
 A document of N - 2 bytes has N ids: BOS, bytes + 4, EOS. `entropies(i)[k]` is the entropy (nats) of the
-next id after ids 0..k. Files are ArrayRecord with one record per group, so a span costs the pieces it touches.
+next id after ids 0..k. Files are ArrayRecord with one record per group, so a span costs the records it touches.
+Both are written in parts (`parts.py`), and merged: until then readers see what was there before.
 """
 
-import contextlib
-import errno
 import hashlib
 import itertools
 import json
-import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,108 +21,180 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from blt_jax.config import ConfigError
 from blt_jax.data import vocab
+from blt_jax.data.parts import Records, replacing, write_json, writing
 
-FORMAT = 1
-PIECE = 64 << 10  # bytes per record, of text and of entropies alike
-SHARD = 256 << 20  # bytes per file, before compression
+FORMAT = 2
+RECORD = 64 << 10  # bytes per record, of text and of entropies alike
+PART = 256 << 20  # text bytes of a part where `write_text_parts` cuts them
 ENTROPY = np.dtype("<f2")
+ENTROPY_PART = 16 << 20  # ids of a part of entropies, as long as 256 parts are enough
+DIGEST = 16  # bytes of a text's hash in the fingerprint
 
 
-@contextlib.contextmanager
-def writing(path):
-    """Turns a full disk or a folder that cannot be written into one clear line; other errors pass."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # ArrayRecord reports the system's words in a RuntimeError
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
-            raise ConfigError(f"{path}: the disk is full; free some space and run the same command again") from error
-        if isinstance(error, OSError):
-            raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
-        raise
+def _write_records(path, items):
+    """Writes each of `items` (bytes) as records of at most RECORD bytes. Returns their number; no file for none."""
+    records = 0
+    if items:
+        with replacing(path) as temporary:
+            writer = ArrayRecordWriter(str(temporary), "group_size:1")
+            try:
+                for data in items:
+                    for begin in range(0, len(data), RECORD):
+                        writer.write(data[begin : begin + RECORD])
+                        records += 1
+            finally:
+                writer.close()
+    return records
 
 
-def write_json(path, value):
-    """Atomic: the file is there whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1))
-    os.replace(temporary, path)
+def _file(stem, part):
+    return f"{stem}-{part:05d}.array_record"
 
 
-class _Pieces:
-    """Writes records to numbered shards."""
-
-    def __init__(self, folder, stem):
-        self._folder, self._stem = folder, stem
-        self._writer, self._room, self.records = None, 0, []
-
-    def write(self, data):
-        """Appends `data` as pieces of PIECE bytes."""
-        for begin in range(0, len(data), PIECE):
-            if self._room <= 0:
-                self.close()
-                self._writer = ArrayRecordWriter(
-                    str(self._folder / _shard(self._stem, len(self.records))), "group_size:1"
-                )
-                self._room = SHARD
-                self.records.append(0)
-            self._writer.write(bytes(data[begin : begin + PIECE]))
-            self._room -= PIECE
-            self.records[-1] += 1
-
-    def close(self):
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+# ---------------------------------------------------------------- text
 
 
-def _shard(stem, number):
-    return f"{stem}-{number:05d}.array_record"
+def write_text(documents, folder, split, part, mark, **facts):
+    """Writes a list of documents (`.text` bytes, `.source` str) as part number `part` of `folder`/`split`.
+
+    `mark`: what tells this store from others in the making; `facts`: JSON to keep with the part until it is merged.
+    Raises ConfigError for a disk that takes no more.
+    """
+    folder, numbers = Path(folder) / split, {}
+    with writing(folder):
+        (folder / "text.parts").mkdir(parents=True, exist_ok=True)
+        records = _write_records(folder / _file("text", part), [document.text for document in documents])
+        digests = b"".join(hashlib.blake2b(document.text, digest_size=DIGEST).digest() for document in documents)
+        source_of = [numbers.setdefault(document.source, len(numbers)) for document in documents]
+        Records(folder / "text.parts", mark).save(
+            part,
+            {"documents": len(documents), "records": records, "sources": list(numbers), **facts},
+            sizes=np.array([len(document.text) for document in documents], np.int64),
+            source_of=np.array(source_of, np.int32),
+            digests=np.frombuffer(digests, np.uint8).reshape(-1, DIGEST),
+        )
 
 
-def _clear(folder, *stems):
-    """Removes what `stems` left in an earlier attempt, manifests first."""
-    for stem in stems:
-        (folder / f"{stem}.json").unlink(missing_ok=True)
-        for path in folder.glob(f"{stem}-*.array_record"):
-            path.unlink()
+def merge_text(folder, split, parts, mark, notes=None):
+    """Makes the store of `parts` written parts, in their order. `notes`: JSON facts kept in its manifest."""
+    folder = Path(folder) / split
+    records, numbers, sizes, source_of, files = Records(folder / "text.parts", mark), {}, [], [], []
+    state = hashlib.blake2b(digest_size=8)
+    for part in range(parts):
+        facts, arrays = records.facts(part), records.arrays(part)
+        merged = np.array([numbers.setdefault(name, len(numbers)) for name in facts["sources"]], np.int32)
+        names = [name.encode("utf-8", "surrogatepass") + b"\0" for name in facts["sources"]]
+        for digest, source in zip(arrays["digests"], arrays["source_of"], strict=True):
+            state.update(digest.tobytes())
+            state.update(names[source])
+        sizes.append(arrays["sizes"])
+        source_of.append(merged[arrays["source_of"]])
+        if facts["records"]:
+            files.append([_file("text", part), facts["records"]])
+    for name, arrays in (("sizes", sizes), ("source_of", source_of)):
+        with replacing(folder / f"{name}.npy") as temporary, open(temporary, "wb") as file:
+            np.save(file, np.concatenate(arrays))
+    manifest = {
+        "format": FORMAT,
+        "documents": sum(map(len, sizes)),
+        "text_bytes": int(sum(a.sum() for a in sizes)),
+        "sources": list(numbers),
+        "files": files,
+        "fingerprint": state.hexdigest(),
+        "notes": notes or {},
+    }
+    write_json(folder / "index.json", manifest)
+    _remove_others(folder, "text", files)
+
+
+def _remove_others(folder, stem, files):
+    """Removes files of `stem` that no manifest names: of an earlier store or model, or of a process that was killed."""
+    kept = {name for name, _ in files}
+    for path in (*folder.glob(f"{stem}-*.array_record"), *folder.glob("*.tmp")):
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
 
 
 def write_store(documents, folder, split, notes=None):
-    """Writes `documents` (`.text` bytes, `.source` str), in the order they come, as `folder`/`split`.
+    """Writes `documents`, in the order they come, as `folder`/`split`; replaces what is there, entropies included.
 
-    Replaces what is there, entropies included. `notes`: JSON facts kept in the manifest.
     Raises ConfigError for no documents or a disk that takes no more.
     """
-    folder = Path(folder) / split
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        _clear(folder, "index", "entropies", "text")
-        pieces, sources, sizes, source_of = _Pieces(folder, "text"), {}, [], []
-        state = hashlib.blake2b(digest_size=8)
-        try:
-            for document in documents:
-                pieces.write(document.text)
-                sizes.append(len(document.text))
-                source_of.append(sources.setdefault(document.source, len(sources)))
-                state.update(hashlib.blake2b(document.text, digest_size=16).digest())
-                state.update(document.source.encode("utf-8", "surrogatepass") + b"\0")
-        finally:
-            pieces.close()
-        if not sizes:
-            raise ConfigError(f"{folder}: no documents to store")
-        np.save(folder / "sizes.npy", np.array(sizes, np.int64))
-        np.save(folder / "source_of.npy", np.array(source_of, np.int32))
-        manifest = {
-            "format": FORMAT,
-            "documents": len(sizes),
-            "text_bytes": sum(sizes),
-            "sources": list(sources),
-            "records": pieces.records,
-            "fingerprint": state.hexdigest(),
-            "notes": notes or {},
-        }
-        write_json(folder / "index.json", manifest)
+    where, part, documents = Path(folder) / split, 0, iter(documents)
+    for manifest in ("index.json", "entropies.json"):
+        with writing(where):
+            (where / manifest).unlink(missing_ok=True)
+    while some := list(_up_to(PART, documents)):
+        write_text(some, folder, split, part, "")
+        part += 1
+    if not part:
+        raise ConfigError(f"{where}: no documents to store")
+    with writing(where):
+        merge_text(folder, split, part, "", notes)
+        shutil.rmtree(where / "text.parts")
+
+
+def _up_to(size, documents):
+    """The next documents of an iterator, until they have `size` bytes."""
+    for document in documents:
+        yield document
+        size -= len(document.text)
+        if size <= 0:
+            return
+
+
+# ---------------------------------------------------------------- entropies
+
+
+class EntropyParts:
+    """The entropies of a Store in the making: `ranges[k]` is the (first, end) of the documents of part k.
+
+    The parts depend on the store alone: ENTROPY_PART ids or 1/256 of all, and always whole documents. `fingerprint`:
+    of what makes the entropies; those of another model stay in use until `merge`.
+    """
+
+    def __init__(self, store, fingerprint):
+        self._store, self.fingerprint = store, fingerprint
+        self._stem = f"entropies-{hashlib.blake2b(fingerprint.encode(), digest_size=4).hexdigest()}"
+        self._folder = store.folder / f"{self._stem}.parts"
+        self._records = Records(self._folder, [fingerprint, store.fingerprint])
+        ends = np.cumsum(store.sizes + 2)
+        edges = np.arange(1, ends[-1], max(ENTROPY_PART, -(-ends[-1] // 256)))[1:]
+        cuts = sorted({0, *np.searchsorted(ends, edges).tolist(), len(store)})
+        self.ranges = list(itertools.pairwise(cuts))
+
+    def missing(self):
+        """Numbers of the parts that are not there yet."""
+        return [part for part in range(len(self.ranges)) if self._records.facts(part) is None]
+
+    def write(self, part, values):
+        """Writes a list of float arrays [N], one per document of part `part`, as float16.
+
+        Raises ConfigError if their number or a length differs from the store's documents.
+        """
+        first, end = self.ranges[part]
+        for i, (size, one) in enumerate(itertools.zip_longest(self._store.sizes[first:end], values), start=first):
+            if size is None or one is None or np.shape(one) != (size + 2,):
+                raise ConfigError(
+                    f"{self._store.folder}: entropies of document {i}: {'none' if one is None else np.shape(one)}, "
+                    f"but the store has {end} documents up to here and this one {0 if size is None else size + 2} ids"
+                )
+        with writing(self._store.folder):
+            self._folder.mkdir(exist_ok=True)
+            data = [np.ascontiguousarray(one, ENTROPY).tobytes() for one in values]
+            records = _write_records(self._store.folder / _file(self._stem, part), data)
+            self._records.save(part, {"records": records})
+
+    def merge(self):
+        """Puts the parts, which must all be there, in the place of the store's entropies."""
+        folder = self._store.folder
+        files = [[_file(self._stem, part), self._records.facts(part)["records"]] for part in range(len(self.ranges))]
+        found = {"fingerprint": self.fingerprint, "store_fingerprint": self._store.fingerprint, "files": files}
+        with writing(folder):
+            write_json(folder / "entropies.json", found)
+            _remove_others(folder, "entropies", files)
+            for parts in folder.glob("entropies-*.parts"):
+                shutil.rmtree(parts, ignore_errors=True)
 
 
 def write_entropies(folder, split, entropies, fingerprint):
@@ -131,40 +202,25 @@ def write_entropies(folder, split, entropies, fingerprint):
 
     Raises ConfigError if their number or a length differs from the store's documents.
     """
-    store = Store(folder, split)
-    with writing(store.folder):
-        _clear(store.folder, "entropies")
-        pieces = _Pieces(store.folder, "entropies")
-        try:
-            for i, (size, values) in enumerate(itertools.zip_longest(store.sizes, entropies)):
-                if size is None or values is None or np.shape(values) != (size + 2,):
-                    raise ConfigError(
-                        f"{store.folder}: entropies of document {i}: {'none' if values is None else np.shape(values)}, "
-                        f"but the store has {len(store)} documents and this one {0 if size is None else size + 2} ids"
-                    )
-                pieces.write(np.ascontiguousarray(values, ENTROPY).tobytes())
-        finally:
-            pieces.close()
-        manifest = {
-            "fingerprint": fingerprint,
-            "store_fingerprint": store.fingerprint,
-            "records": pieces.records,
-        }
-        write_json(store.folder / "entropies.json", manifest)
+    parts, entropies = EntropyParts(Store(folder, split), fingerprint), iter(entropies)
+    for part, (first, end) in enumerate(parts.ranges):
+        last = part == len(parts.ranges) - 1
+        parts.write(part, list(itertools.islice(entropies, None if last else end - first)))
+    parts.merge()
 
 
 class _Reader:
-    """Pieces of many documents as one file: item i is `counts[i]` values of `dtype`."""
+    """Records of many documents as one file: item i is `counts[i]` values of `dtype`. `files`: (name, records)."""
 
-    def __init__(self, folder, stem, records, counts, dtype):
-        self._paths = [folder / _shard(stem, n) for n in range(len(records))]
+    def __init__(self, folder, files, counts, dtype):
+        self._paths, records = [folder / name for name, _ in files], [count for _, count in files]
         for path in self._paths:
             if not path.exists():
                 raise ConfigError(
                     f"{path}: missing, though the manifest names it; delete {folder} and prepare it again"
                 )
-        self._dtype, self._per_piece = np.dtype(dtype), PIECE // np.dtype(dtype).itemsize
-        self._first_record = np.concatenate([[0], np.cumsum(-(-counts // self._per_piece))])  # of each item
+        self._dtype, self._per_record = np.dtype(dtype), RECORD // np.dtype(dtype).itemsize
+        self._first_record = np.concatenate([[0], np.cumsum(-(-counts // self._per_record))])  # of each item
         self._first_of_shard = np.concatenate([[0], np.cumsum(records)])
         self._readers = [None] * len(records)
 
@@ -184,9 +240,9 @@ class _Reader:
 
     def read(self, item, begin, end):
         """Values begin..end of an item, as a read-only array."""
-        first, last = begin // self._per_piece, -(-end // self._per_piece)
+        first, last = begin // self._per_record, -(-end // self._per_record)
         data = b"".join(self._record(self._first_record[item] + p) for p in range(first, last))
-        skip = begin - first * self._per_piece
+        skip = begin - first * self._per_record
         return np.frombuffer(data, self._dtype)[skip : skip + end - begin]
 
 
@@ -209,14 +265,14 @@ class Store:
         self.fingerprint, self.notes = manifest["fingerprint"], manifest["notes"]
         self.text_bytes, self.source_names = manifest["text_bytes"], manifest["sources"]
         self.sizes, self.source_of = self._array("sizes.npy"), self._array("source_of.npy")
-        self._text = _Reader(self.folder, "text", manifest["records"], self.sizes, np.uint8)
+        self._text = _Reader(self.folder, manifest["files"], self.sizes, np.uint8)
         self.entropy_fingerprint, self._entropies = "", None
         path = self.folder / "entropies.json"
         if path.exists():
             found = json.loads(path.read_text())
             if found["store_fingerprint"] == self.fingerprint:
                 self.entropy_fingerprint = found["fingerprint"]
-                self._entropies = _Reader(self.folder, "entropies", found["records"], self.sizes + 2, ENTROPY)
+                self._entropies = _Reader(self.folder, found["files"], self.sizes + 2, ENTROPY)
 
     def _array(self, name):
         try:

@@ -31,7 +31,7 @@ def measure(quick=False):
     else:
         cases = [(name, preset(f"blt-{name}"), 128_000, 8192, 2) for name in (("400m",) if quick else ("400m", "1b"))]
         compute = dataclasses.replace(PLAIN, dtype=jax.numpy.bfloat16, attention=backend_of(platform), remat="full")
-    rows, reach = [], _matmul(compute.dtype)
+    rows, reach = [], shapes.matmul_rate(compute.dtype)
     for name, blt, vocab, length, count in cases:
         blt = dataclasses.replace(blt, hash_rows=min(blt.hash_rows, 50_000))  # lookups are no FLOPs
         tokens = round(length / TOKEN_BYTES)
@@ -59,13 +59,6 @@ def measure(quick=False):
                 }
             )
     return {"tables": {f"training step, executed FLOPs, {np.dtype(compute.dtype).name}": rows}}
-
-
-def _matmul(dtype, size=2048):
-    """FLOP/s of a size^3 matrix product."""
-    square = jax.numpy.ones((size, size), dtype)
-    product = jax.jit(lambda x: x @ x)
-    return 2 * size**3 / shapes.fastest(lambda: product(square), 5)
 
 
 def _gradient(config, compute):

@@ -53,3 +53,10 @@ def fastest(call, repeats):
         jax.block_until_ready(call())
         seconds.append(time.perf_counter() - begin)
     return min(seconds)
+
+
+def matmul_rate(dtype, size=2048):
+    """FLOP/s of a size^3 matrix product: what the device gives at best."""
+    square = jax.numpy.ones((size, size), dtype)
+    product = jax.jit(lambda x: x @ x)
+    return 2 * size**3 / fastest(lambda: product(square), 5)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError, Data, Patching
-from blt_jax.data import pack, sources
+from blt_jax.data import pack, shuffle
 from blt_jax.data.pipeline import RowSource, span_table
-from blt_jax.data.store import Store, write_store
+from blt_jax.data.store import Store
 from blt_jax.patching.layout import starts_to_lengths
 from blt_jax.patching.rules import starts
 from tests.data.corpus import made, space_starts
@@ -145,8 +145,8 @@ def real_text(tmp_path_factory):
     if not TEXT.exists():
         pytest.skip("shared/data/text is not beside the checkout")
     folder = tmp_path_factory.mktemp("real")
-    train, _, _ = sources.splits(Data(input=str(TEXT / "*.train.jsonl.gz"), max_bytes=10_000_000))
-    write_store(train, folder, "train")
+    for stage in (shuffle.read, shuffle.sort, shuffle.merge):
+        stage(Data(input=str(TEXT / "*.train.jsonl.gz"), max_bytes=10_000_000), folder)
     return Store(folder, "train")
 
 

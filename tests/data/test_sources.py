@@ -1,12 +1,14 @@
-"""Reading documents: every format, every way an input can be bad, and the split by hash."""
+"""Reading documents: every format, from near and far, and every way an input can be bad."""
 
 import gzip
 import json
 
+import fsspec
 import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from fsspec.implementations.memory import MemoryFileSystem
 
 from blt_jax.config import ConfigError, Data
 from blt_jax.data import sources
@@ -22,12 +24,8 @@ def write(path, rows):
 
 
 def read(pattern, **data):
-    skips = sources.Skips()
-    return list(sources.documents(Data(**data), str(pattern), skips)), skips
-
-
-def texts(split):
-    return [d.text for d in split]
+    data, skips = Data(input=str(pattern), **data), sources.Skips(early=True)
+    return [document for file in sources.files(data) for document in sources.documents(file, data, skips)], skips
 
 
 # ---------------------------------------------------------------- formats
@@ -103,26 +101,10 @@ def test_only_the_first_few_are_named():
     assert skips.lines() == ["7 x not JSON: f:0, f:1, f:2, f:3, f:4, ..."]
 
 
-def test_more_than_one_percent_stops(tmp_path):
-    path = write(tmp_path / "a.jsonl", [*lines(150), "{broken", "{worse"])
-    with pytest.raises(ConfigError, match=r"2 of 152 documents cannot be used \(1.3%.*a.jsonl:151, .*a.jsonl:152"):
-        sources.splits(Data(input=path))
-
-
-def test_a_broken_validation_input_does_not_hide_behind_training(tmp_path):
-    train = write(tmp_path / "train.jsonl", lines(1000))
-    broken = write(tmp_path / "validation.jsonl", [*lines(8, first=2000), "{broken"])
-    with pytest.raises(ConfigError, match=r"1 of 9 documents cannot be used .*validation.jsonl:9"):
-        sources.splits(Data(input=train, validation_input=broken))
-    both = Data(input=train, validation_input=write(tmp_path / "good.jsonl", [*lines(8, first=2000), '{"text": ""}']))
-    skips = sources.splits(both)[2]
-    assert skips.seen == 1009 and skips.lines() == [f"1 x empty text: {tmp_path / 'good.jsonl'}:9"]
-
-
 def test_a_wrong_field_stops_early(tmp_path):
     path = write(tmp_path / "a.jsonl", lines(500))
     with pytest.raises(ConfigError, match="100 of 100 .*no text in field 'txt'.*set data.field") as error:
-        sources.splits(Data(input=path, field="txt"))
+        read(path, field="txt")
     assert "\n" not in str(error.value)
     table = pyarrow.Table.from_pylist([{"text": "a"}])
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
@@ -151,78 +133,66 @@ def test_inputs_that_are_not_there(tmp_path):
     with pytest.raises(ConfigError, match="data.input = .*no such file"):
         read(tmp_path / "*.jsonl")
     with pytest.raises(ConfigError, match="data.validation_input = .*no such file"):
-        read("none.txt", validation_input="none.txt")
+        read("stdlib", validation_input="none.txt")
     (tmp_path / "a.csv").write_text("x")
     with pytest.raises(ConfigError, match="a.csv: unknown kind of file; known are .jsonl"):
         read(tmp_path / "a.csv")
-    write(tmp_path / "empty.jsonl", [])
-    with pytest.raises(ConfigError, match="no documents for train among 0 read"):
-        sources.splits(Data(input=str(tmp_path / "empty.jsonl")))
-    write(tmp_path / "one.jsonl", lines(1))
-    with pytest.raises(ConfigError, match="no documents for train among 1 read"):
-        sources.splits(Data(input=str(tmp_path / "one.jsonl")))
 
 
-# ---------------------------------------------------------------- splits
+# ---------------------------------------------------------------- far away
 
 
-def test_split_does_not_depend_on_files(tmp_path):
-    rows = lines(300)
-    one = Data(input=write(tmp_path / "all.jsonl", rows), validation_fraction=0.1)
-    (tmp_path / "parts").mkdir()
-    for i in range(3):
-        write(tmp_path / "parts" / f"{i}.jsonl", rows[::-1][i::3])
-    many = Data(input=str(tmp_path / "parts" / "*.jsonl"), validation_fraction=0.1)
-    train, validation, _ = sources.splits(one)
-    train_2, validation_2, _ = sources.splits(many)
-    assert texts(train) == texts(train_2) and texts(validation) == texts(validation_2)
-    assert 15 <= validation.documents <= 50 and train.documents + validation.documents == 300
-    assert not set(texts(train)) & set(texts(validation))
+def test_urls_read_as_local_files_do(tmp_path):
+    raw = "\n".join(lines(20)).encode()
+    want = None
+    for ending, data in (("jsonl", raw), ("jsonl.gz", gzip.compress(raw)), ("jsonl.zst", zstandard.compress(raw))):
+        (tmp_path / f"a.{ending}").write_bytes(data)
+        with fsspec.open(f"memory://texts/a.{ending}", "wb") as file:
+            file.write(data)
+    table = pyarrow.Table.from_pylist([json.loads(line) for line in lines(20)])
+    with fsspec.open("memory://texts/a.parquet", "wb") as file:
+        pyarrow.parquet.write_table(table, file)
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    for ending in ("jsonl", "jsonl.gz", "jsonl.zst", "parquet"):
+        near, _ = read(tmp_path / f"a.{ending}")
+        want = want or [(d.text, d.source) for d in near]
+        for url in (f"memory://texts/a.{ending}", f"memory://te*/?.{ending}", f"file://{tmp_path}/a.{ending}"):
+            found, _ = read(url)
+            assert [(d.text, d.source) for d in found] == want and len(want) == 20, url
+    assert read("memory://texts/a.jsonl")[0][4].name == "memory:///texts/a.jsonl:5"
+    assert len(read("memory://texts/*")[0]) == 80
 
 
-def test_repeats_are_dropped_and_counted(tmp_path):
-    path = write(tmp_path / "a.jsonl", [*lines(50), *lines(3, first=10)])
-    train, validation, skips = sources.splits(Data(input=path))
-    assert train.documents + validation.documents == 50
-    assert skips.counts == {"exact repeat": 3}
+def test_far_files_that_cannot_be_read(monkeypatch):
+    with fsspec.open("memory://broken/a.jsonl.gz", "wb") as file:
+        file.write(gzip.compress("\n".join(lines(100)).encode())[:-20])
+    with pytest.raises(ConfigError, match="cannot read memory:///broken/a.jsonl.gz: .") as error:
+        read("memory://broken/*")
+    assert "\n" not in str(error.value)
+
+    class Lost(Exception):
+        """What a driver may raise: nothing that Python knows."""
+
+    def lost(self, path, *a, **more):
+        raise Lost(f"no more {path}")
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", lost)
+    with pytest.raises(ConfigError, match="cannot read memory:///broken/a.jsonl.gz: no more /broken/a.jsonl.gz"):
+        read("memory://broken/*")
+    with pytest.raises(ConfigError, match="data.input = 'memory://none/.*no such file"):
+        read("memory://none/*.jsonl")
 
 
-def test_validation_input_wins_over_training(tmp_path):
-    data = Data(
-        input=write(tmp_path / "train.jsonl", lines(50)),
-        validation_input=write(tmp_path / "validation.jsonl", lines(10, first=45)),
-    )
-    train, validation, skips = sources.splits(data)
-    assert train.documents == 45 and validation.documents == 10 and skips.counts == {"exact repeat": 5}
-    assert not set(texts(train)) & set(texts(validation))
+@pytest.mark.parametrize("protocol, package", [("gs", "gcsfs"), ("s3", "s3fs"), ("http", r"'fsspec\[http\]'")])
+def test_a_missing_driver_is_named_with_its_package(monkeypatch, protocol, package):
+    def absent(_):
+        raise ImportError("not here")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", absent)  # whether this machine has it or not
+    with pytest.raises(ConfigError, match=f"no driver for {protocol}:// here; pip install {package}$"):
+        read(f"{protocol}://bucket/*.jsonl")
 
 
-def test_max_bytes_takes_whole_documents_in_hash_order(tmp_path):
-    rows = [json.dumps({"text": "x" * (1 + 37 * i % 101) + str(i)}) for i in range(200)]
-    path = write(tmp_path / "a.jsonl", rows)
-    everything = texts(sources.splits(Data(input=path))[0])
-    train, validation, _ = sources.splits(Data(input=path, max_bytes=1000, validation_max_bytes=90))
-    room, want = 1000, []
-    for text in everything:
-        if len(text) <= room:
-            room -= len(text)
-            want.append(text)
-    assert texts(train) == want and 950 < train.text_bytes <= 1000 and validation.text_bytes <= 90
-
-
-def test_small_corpora_still_get_both_splits(tmp_path):
-    path = write(tmp_path / "a.jsonl", lines(3))
-    train, validation, _ = sources.splits(Data(input=path, validation_fraction=1e-9))
-    assert (train.documents, validation.documents) == (2, 1)
-    train, validation, _ = sources.splits(Data(input=path, validation_fraction=1 - 1e-9))
-    assert (train.documents, validation.documents) == (1, 2)
-
-
-def test_sorting_in_files_is_the_same(tmp_path, monkeypatch):
-    rows = [*lines(200), *lines(5), r'{"text": "\ud800", "source": "\udcff"}']
-    data = Data(input=write(tmp_path / "a.jsonl", rows))
-    want = [list(split) for split in sources.splits(data)[:2]]
-    monkeypatch.setattr(sources, "MEMORY", 10_000)
-    train, validation, skips = sources.splits(data, scratch=tmp_path)
-    assert len(list(tmp_path.glob("sort-*/*"))) > 5
-    assert [list(train), list(validation)] == want and skips.counts == {"exact repeat": 5}
+def test_an_unknown_protocol_is_one_line():
+    with pytest.raises(ConfigError, match="data.input = 'gopher://a/b.txt': cannot be listed: .*gopher"):
+        read("gopher://a/b.txt")

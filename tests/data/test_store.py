@@ -1,5 +1,6 @@
 """The document store: what went in comes out, at random, and half-written is not written."""
 
+import contextlib
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,12 @@ import pytest
 from blt_jax.config import ConfigError
 from blt_jax.data import store as module
 from blt_jax.data import vocab
+from blt_jax.data.parts import replacing
 from blt_jax.data.sources import Document
-from blt_jax.data.store import PIECE, Store, write_entropies, write_store
+from blt_jax.data.store import RECORD, Store, write_entropies, write_store
 
-LARGE = np.random.default_rng(0).integers(0, 256, 3 * PIECE + 5, np.uint8).tobytes()
-TEXTS = [b"a", LARGE, b"\x00\xff\xfe", b"x" * PIECE, b"y" * (PIECE - 1), "é".encode()]
+LARGE = np.random.default_rng(0).integers(0, 256, 3 * RECORD + 5, np.uint8).tobytes()
+TEXTS = [b"a", LARGE, b"\x00\xff\xfe", b"x" * RECORD, b"y" * (RECORD - 1), "é".encode()]
 
 
 def new_store(folder, texts=TEXTS):
@@ -36,7 +38,7 @@ def test_ids_at_random(tmp_path):
     for i, text in enumerate(TEXTS):
         whole = vocab.encode(text)
         assert np.array_equal(store.ids(i), whole) and store.ids(i).dtype == np.int32
-        edges = [0, 1, 2, len(whole) - 2, len(whole) - 1, len(whole), PIECE, PIECE + 1, PIECE + 2]
+        edges = [0, 1, 2, len(whole) - 2, len(whole) - 1, len(whole), RECORD, RECORD + 1, RECORD + 2]
         for begin, end in [(a, b) for a in edges for b in edges] + rng.integers(0, len(whole) + 1, (20, 2)).tolist():
             if begin <= end and begin <= len(whole):
                 assert np.array_equal(store.ids(i, begin, end), whole[begin:end]), (i, begin, end)
@@ -45,7 +47,7 @@ def test_ids_at_random(tmp_path):
 def test_a_span_reads_only_its_pieces(tmp_path, monkeypatch):
     store, read = new_store(tmp_path), []
     monkeypatch.setattr(store._text, "_record", lambda n, real=store._text._record: read.append(n) or real(n))
-    store.ids(1, 2 * PIECE + 10, 2 * PIECE + 20)
+    store.ids(1, 2 * RECORD + 10, 2 * RECORD + 20)
     assert len(read) == 1
 
 
@@ -69,13 +71,13 @@ def test_one_large_document(tmp_path):
         assert np.array_equal(store.ids(0, begin, begin + 4096), whole[begin : begin + 4096])
 
 
-def test_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SHARD", 2 * PIECE)
+def test_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PART", 2 * RECORD)
     store = new_store(tmp_path)
-    assert len(list(store.folder.glob("text-*"))) == 5
+    assert len(list(store.folder.glob("text-*"))) == 3
     assert [store.text(i) for i in range(6)] == TEXTS
     monkeypatch.undo()
-    assert len(list(new_store(tmp_path, [b"only"]).folder.glob("text-*"))) == 1  # no shard of the old one stays
+    assert len(list(new_store(tmp_path, [b"only"]).folder.glob("text-*"))) == 1  # no file of the old one stays
 
 
 def test_fingerprint_follows_texts_order_and_sources(tmp_path):
@@ -149,7 +151,8 @@ def test_damage_is_named(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full to stand for a full disk")
 def test_full_disk_is_one_clear_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_shard", lambda stem, number: "/dev/full")
+    full = contextlib.nullcontext("/dev/full")
+    monkeypatch.setattr(module, "replacing", lambda path: full if path.suffix == ".array_record" else replacing(path))
     with pytest.raises(ConfigError, match="train: the disk is full; free some space"):
         new_store(tmp_path)
     with pytest.raises(ConfigError, match="no store here"):
