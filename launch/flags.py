@@ -32,7 +32,7 @@ def define_config():
 def run(main):
     """Parses the flags, calls `main(argv)` and exits with what it returns.
 
-    A mistake in the command line, a `ConfigError`, a `LeaseHeld` or a full disk is one line `error: ...` on
+    A mistake in the command line, a `ConfigError`, a `LeaseHeld`, a full or read-only disk is one line `error: ...` on
     stderr and exit code 2; a KeyboardInterrupt is exit code 130. Any other exception keeps its traceback.
     """
 
@@ -61,11 +61,13 @@ def explain(error):
     """The line for an exception that is a person's to mend; None for one that is ours."""
     if isinstance(error, ConfigError | LeaseHeld):
         return str(error)
-    full = _full_disk(error)
-    if full is None:
+    storage = _storage(error)
+    if storage is None:
         return None
-    where = f" ({full.filename})" if full.filename else ""
-    return f"no space left on device{where}: free some, then run the same command again"
+    where = f" ({storage.filename})" if storage.filename else ""
+    if storage.errno in _FULL:
+        return f"no space left on device{where}: free some, then run the same command again"
+    return f"{storage.strerror.lower()}{where}: mend it, or choose another folder, then run the same command again"
 
 
 def _fail(message):
@@ -73,10 +75,13 @@ def _fail(message):
     sys.exit(USAGE_EXIT_CODE)
 
 
-def _full_disk(error):
-    """The ENOSPC that caused an exception (libraries wrap it), or None."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _storage(error):
+    """The full disk or forbidden write that caused an exception (libraries wrap it), or None."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (*_FULL, errno.EROFS, errno.EACCES):
             return error
         error = error.__cause__ or error.__context__
     return None

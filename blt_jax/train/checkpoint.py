@@ -6,13 +6,14 @@ what comes back must have the same sum, for a storage that lost a piece may read
 
 import contextlib
 import json
+import logging
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
+from absl import logging as absl_logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
 from blt_jax.config import ConfigError, Run
@@ -97,6 +98,8 @@ class Checkpoints:
             why = _storage_trouble(error)
             if not why:
                 raise
+            # Every other writer of this save fails likewise, and asyncio would print a page for each at the end.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             raise ConfigError(
                 f"{self.folder}: cannot save, {why}; what was saved before is intact: mend it, then run again"
             ) from error
@@ -165,7 +168,7 @@ def _storage_trouble(error):
 
 def load_params(run_folder):
     """(Run, parameter tree as float32 NumPy) of a run's newest checkpoint. Raises ConfigError where there is none."""
-    logging.set_verbosity(logging.WARNING)  # orbax tells every restore at INFO
+    absl_logging.set_verbosity(absl_logging.WARNING)  # orbax tells every restore at INFO
     folder = Path(run_folder)
     try:
         run = build(Run, json.loads((folder / "config.json").read_text()))

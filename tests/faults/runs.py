@@ -81,6 +81,12 @@ def finish(folder, family, name, *more, **how):
     return start(folder, family, name, *more, **how).wait()
 
 
+def newest(folder):
+    """Step of a run's newest checkpoint, 0 where there is none."""
+    saved = folder / "checkpoints"
+    return max((int(p.name) for p in saved.glob("*") if p.name.isdigit()), default=0)
+
+
 def outcome(folder):
     """All of a finished run that no clock measured: metrics lines, result, validation by document."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

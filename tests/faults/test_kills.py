@@ -41,17 +41,12 @@ def until(moment, process, folder, before, rng):
     time.sleep(rng.uniform(0, {"save": 0.02, "step": 0.2, "evaluation": 2}[moment]))
 
 
-def newest(folder):
-    saved = folder / "checkpoints"
-    return max((int(p.name) for p in saved.glob("*") if p.name.isdigit()), default=0)
-
-
 def kills(study, family, moments, rng):
     """Kills runs at `moments`, and lets them end. Returns (what they died of and where, runs that ended)."""
     whole, told, ended, moments = undisturbed(study, family), [], 0, list(moments)
     while True:
         name = f"{family}-{ended}"
-        before = newest(study / name)
+        before = runs.newest(study / name)
         process = runs.start(study, family, name)
         if moments:
             until(moments[0], process, study / name, before, rng)
@@ -60,7 +55,7 @@ def kills(study, family, moments, rng):
             code = process.wait(120)
             if code:
                 assert code in CODES[sent], f"{name}: {code}, see {study / name}.log"
-                told.append((moments.pop(0), sent, code, before, newest(study / name)))
+                told.append((moments.pop(0), sent, code, before, runs.newest(study / name)))
                 continue
         if process.wait(300) == 0:
             assert runs.outcome(study / name) == whole, f"{name} differs after {told}"
