@@ -81,7 +81,13 @@ def empty(folder):
     folder.mkdir()
 
 
-DAMAGES = (truncate, zeros, flip, missing, no_host, no_manifest, empty)
+def another(folder):
+    """Whole and readable, but not what was saved."""
+    shutil.rmtree(folder / "state")
+    shutil.copytree(folder.with_name("1") / "state", folder / "state")
+
+
+DAMAGES = (truncate, zeros, flip, missing, no_host, no_manifest, empty, another)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: d.__name__)
