@@ -7,7 +7,6 @@ import sys
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 import blt_jax
@@ -16,6 +15,7 @@ from blt_jax.config import Blt, ConfigError, Lm, Patching, Run, Stack
 from blt_jax.data import bpe, vocab
 from blt_jax.interop import hf
 from blt_jax.record import to_dict
+from blt_jax.train.checkpoint import Checkpoints
 from tests.interop.test_round_trip import random_params
 
 LOCAL = Stack(1, 16, 2, ffn=24, window=8)
@@ -30,9 +30,9 @@ def save_run(folder, config, patching=None, tokenizer="", positions=64):
     (folder / "rows" / "header.json").write_text(json.dumps({"format": 1, "row_positions": positions}))
     (folder / "config.json").write_text(json.dumps(to_dict(run)))
     params = random_params(config)
-    manager = ocp.CheckpointManager((folder / "checkpoints").absolute())
-    manager.save(1, args=ocp.args.Composite(state=ocp.args.StandardSave({"params": params})))
-    manager.close()
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(1, {"params": params}, {})
+    checkpoints.close()
     return params
 
 
