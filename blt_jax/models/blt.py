@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from blt_jax.config import Blt
-from blt_jax.nn.block import Block, Layers, Linear, init_normal, scan_layers, tied_head, untied_head
+from blt_jax.nn.block import RESIDUAL, Block, Layers, Linear, init_normal, scan_layers, tied_head, untied_head
 from blt_jax.nn.compute import Compute
 from blt_jax.nn.cross_attention import ByteReadsPatch, PatchReadsBytes, Segments, spread
 from blt_jax.nn.hash_embedding import HashEmbedding
+from blt_jax.nn.layout import constrain
 from blt_jax.nn.norm import RMSNorm
 
 
@@ -40,12 +41,13 @@ class Encoder(nn.Module):
                 c.hash_short,
                 c.hash_order,
                 c.hash_scope,
-                dtype,
+                self.compute,
                 name="hash",
             )
             embedded += hashed(ids_BxL, segment_BxL)
             if c.hash_norm:
                 embedded /= c.hash_tables + 1
+        embedded = constrain(embedded, *RESIDUAL)
 
         pool = lambda x_BxLxE: Segments(patch_BxL, patches).max(x_BxLxE)  # noqa: E731
         query = Linear((c.slots * stack.width,), ("embed", "slots"), dtype=dtype, name="query")
@@ -95,6 +97,7 @@ class Decoder(nn.Module):
         features = stack.width * (c.slots if c.decoder_cross != "none" else 1)
         project = Linear((features,), ("embed", "slots"), dtype=dtype, name="from_latent")
         slots = project(latent_BxPxD).reshape(*latent_BxPxD.shape[:2], -1, stack.width)
+        slots = constrain(slots, "batch", "length", "slots_read", "residual")
         if c.decoder_cross == "all":
             layers = scan_layers(_CrossBlock, stack.layers, self.compute.remat)
             h_BxLxE, _ = layers(c, self.compute, name="layers")(h_BxLxE, slots, read_BxL, segment_BxL)
@@ -135,6 +138,7 @@ class BltModel(nn.Module):
         x_BxPxD = patch_BxPxKE
         if self.config.slots_width != self.config.latent.width:
             x_BxPxD = self.to_latent(patch_BxPxKE)
+        x_BxPxD = constrain(x_BxPxD, *RESIDUAL)
         latent_BxPxD = self.latent(x_BxPxD, batch["patch_segment_BxP"])
         return {
             "encoder_BxLxE": h_BxLxE,

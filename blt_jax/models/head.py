@@ -12,6 +12,7 @@ import optax
 from blt_jax.config import Lm
 from blt_jax.models.init import module
 from blt_jax.nn.block import tied_head, untied_head
+from blt_jax.nn.layout import constrain
 
 LOGITS = 2**25  # most logits of a row that exist at a time: 128 MiB of float32
 
@@ -46,9 +47,11 @@ def losses(params, batch, config, compute):
 
 
 def _logits(params, x_BxLxD, config, compute):
-    """The head of `LmModel` or of `Decoder`, by its parameters."""
+    """The head of `LmModel` or of `Decoder`, by its parameters; over `tensor` each device has a part of V."""
     plain = isinstance(config, Lm)
     if config.tied:
-        return tied_head(x_BxLxD, (params if plain else params["encoder"])["embedding"], compute.dtype)
-    head = (params if plain else params["decoder"])["head"]
-    return untied_head(config.vocab, compute.dtype).apply({"params": head}, x_BxLxD)
+        logits = tied_head(x_BxLxD, (params if plain else params["encoder"])["embedding"], compute.dtype)
+    else:
+        head = (params if plain else params["decoder"])["head"]
+        logits = untied_head(config.vocab, compute.dtype).apply({"params": head}, x_BxLxD)
+    return constrain(logits, "batch", "length", "vocab")

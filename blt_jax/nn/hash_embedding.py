@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from blt_jax.nn.block import init_normal
+from blt_jax.nn.compute import Compute
 
 PRIMES = (
     1000000007,
@@ -107,7 +108,7 @@ class HashEmbedding(nn.Module):
     short: str
     order: str
     within: str  # "row" | "document": how far back n-grams may look
-    dtype: jnp.dtype = jnp.float32
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, ids_BxL, segment_BxL):
@@ -124,4 +125,5 @@ class HashEmbedding(nn.Module):
                     complete = _windows(ids_BxL, segment_BxL, n, self.within)[1]
                     ids = jnp.where(complete, ids, len(table))
                 ids_TxBxL.append(ids)
-        return lookup(table, jnp.stack(ids_TxBxL), self.dtype)
+        read = lookup if self.compute.lookup is None else functools.partial(self.compute.lookup, lookup)
+        return read(table, jnp.stack(ids_TxBxL), self.compute.dtype)

@@ -64,9 +64,9 @@ def arguments(run: Run, mesh, positions, slots=0):
 def compile_step(run: Run, mesh, positions, slots=0) -> Program:
     """Compiles `run`'s step for `mesh`. Raises ConfigError where the compiler finds that it does not fit."""
     began = time.monotonic()
-    given = arguments(run, mesh, positions, slots)
+    given, step = arguments(run, mesh, positions, slots), make_step(run, mesh)
     with rules.context(mesh):
-        lowered = make_step(run, mesh).lower(*given)
+        lowered = step.lower(*given)
         try:
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
