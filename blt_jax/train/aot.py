@@ -32,7 +32,7 @@ class Program:
     temporaries: int  # bytes that the step needs besides
     peak: int  # bytes, the compiler's own figure; it may lie below arguments + temporaries. 0: it tells none
     kernels: int  # calls of hand-written kernels (splash attention) in the program's text
-    collectives: dict  # kind -> {"ops": in the text, "times": run per step, "bytes": of results, all times together}
+    collectives: dict  # kind -> ops, times, bytes, largest (`collectives`)
 
     @property
     def needs(self):
@@ -105,13 +105,14 @@ _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 
 @dataclasses.dataclass
 class _Computation:
-    collectives: list = dataclasses.field(default_factory=list)  # (kind, bytes, channel or None)
+    collectives: list = dataclasses.field(default_factory=list)  # (kind, bytes, of its largest array, channel or None)
     calls: list = dataclasses.field(default_factory=list)  # (computation, how often; for a loop's body its condition)
     constants: list = dataclasses.field(default_factory=list)  # whole numbers, which a loop's condition counts up to
 
 
 def collectives(text):
-    """{kind: {"ops", "times", "bytes"}} of an HLO module; those in loops as often as the loop runs.
+    """{kind: told} of an HLO module; those in loops as often as the loop runs. told: "ops", in the text; "times" run
+    per step; "bytes" of their results, all times together; "largest", bytes of the largest single array among them.
 
     A collective that the compiler overlaps with other work is named in several pieces with one channel: it counts
     once. A loop runs as often as the compiler notes, else up to the one constant in its condition. A compiler may
@@ -119,11 +120,13 @@ def collectives(text):
     """
     inside, entry = _computations(text)
     runs = {}  # (kind, channel or place): (bytes, times)
+    largest = {}  # kind: bytes
 
     def walk(name, times):
         one = inside.get(name, _Computation())
-        for place, (kind, size, channel) in enumerate(one.collectives):
+        for place, (kind, size, array, channel) in enumerate(one.collectives):
             key = (kind, channel or (name, place))
+            largest[kind] = max(largest.get(kind, 0), array)
             most = max((size, times), runs.get(key, (0, 0)), key=lambda run: run[0] * run[1])
             runs[key] = most if channel else (size, times + runs.get(key, (0, 0))[1])
         for called, trips in one.calls:
@@ -135,7 +138,7 @@ def collectives(text):
     walk(entry, 1)
     found = {}
     for (kind, _), (size, times) in runs.items():
-        one = found.setdefault(kind, {"ops": 0, "times": 0, "bytes": 0})
+        one = found.setdefault(kind, {"ops": 0, "times": 0, "bytes": 0, "largest": largest[kind]})
         one["ops"] += 1
         one["times"] += times
         one["bytes"] += times * size
@@ -160,8 +163,10 @@ def _computations(text):
         kind = operation[2].removesuffix("-start")
         if kind in COLLECTIVES:
             channel = _CHANNEL.search(line)
-            size = _result_bytes(operation[1], operation[2].endswith("-start"))
-            one.collectives.append((kind, size, channel and channel[1]))
+            sizes = _array_bytes(operation[1])
+            # A started collective also carries its operands: the largest array is the result.
+            size = max(sizes) if operation[2].endswith("-start") else sum(sizes)
+            one.collectives.append((kind, size, max(sizes), channel and channel[1]))
         called = dict(_CALLED.findall(line))
         trips = _TRIPS.search(line)
         for how, name in called.items():
@@ -174,10 +179,10 @@ def _computations(text):
     return inside, entry
 
 
-def _result_bytes(shape, started):
-    """Bytes of a result type. A started collective also carries its operands: the largest array is the result."""
-    sizes = []
+def _array_bytes(shape):
+    """Bytes of each array of a result type."""
+    sizes = [0]
     for kind, dimensions in _ARRAY.findall(shape):
         bits = _BITS.get(kind) or int(re.search(r"\d+$", kind)[0])
         sizes.append(math.prod(int(n) for n in dimensions.split(",") if n) * bits // 8)
-    return max(sizes, default=0) if started else sum(sizes)
+    return sizes
