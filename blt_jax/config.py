@@ -36,7 +36,7 @@ def round_up(x, multiple):
 
 
 def split_over(dimension, axes):
-    """The axes, of `axes` (mesh axis -> devices along it), that a dimension is split over: as many devices as divide it.
+    """Of `axes` (mesh axis -> devices along it) those that a dimension is split over: as many devices as divide it.
 
     Axes of one device split nothing. One rule for parameters, activations and the model of memory.
     """

@@ -52,13 +52,13 @@ def per_device(
     """Memory of `model`'s step in bfloat16. `mesh`: devices per axis (data, fsdp, tensor).
 
     `positions`: of a row, bytes or tokens; `slots`: patch slots of a row; `head_positions`: of a row that the head
-    reads at a time (0: all); `attention`: a backend of self-attention; `tables`: the rule of the hash tables (`Optimizer`).
-    Rows that do not divide among the devices count as their share.
+    reads at a time (0: all); `attention`: a backend of self-attention; `tables`: the optimiser's rule of the hash
+    tables. Rows that do not divide among the devices count as their share.
     """
     rows = train.rows / (mesh[0] * mesh[1])
     parts = 1 if not train.device_rows else max(1, rows / train.device_rows)
     one = _Row(model, train.remat, attention, positions, slots, 2 if train.dtype != "float32" else FLOAT32)
-    tables_split = _split_tables(model, mesh)
+    tables_split = analytic.parameters(model)["hash_tables"] / _column_ways(model, mesh)
     split = _split_parameters(model, mesh) + tables_split
     rows /= parts
     return Memory(
@@ -79,20 +79,18 @@ def _split_parameters(model, mesh):
     _, fsdp, tensor = mesh
     counts = analytic.parameters(model)
     latent, local = (model.latent.width, model.encoder.width) if isinstance(model, Blt) else 2 * (model.stack.width,)
-    total = 0.0
-    for part in ("embedding", "encoder", "pooling", "latent", "decoder", "head"):
+    total = counts["embedding"] / _column_ways(model, mesh)
+    for part in ("encoder", "pooling", "latent", "decoder", "head"):
         width = latent if part == "latent" else local
         total += counts[part] / ((fsdp if width % fsdp == 0 else 1) * tensor)
     return total
 
 
-def _split_tables(model, mesh):
-    """Parameters of the hash tables on one device: their columns go over as many devices as divide them."""
-    if not isinstance(model, Blt):
-        return 0.0
+def _column_ways(model, mesh):
+    """How many devices share a table that is looked up: as many as divide its columns."""
     over = dict(zip(("data", "fsdp", "tensor"), mesh, strict=True))
-    ways = math.prod(over[axis] for axis in split_over(model.encoder.width, over))
-    return analytic.parameters(model)["hash_tables"] / ways
+    width = model.encoder.width if isinstance(model, Blt) else model.stack.width
+    return math.prod(over[axis] for axis in split_over(width, over))
 
 
 def _gathered(model, size):

@@ -5,13 +5,13 @@ One pure function of (params, batch, config): patching arrives as arrays (`patch
 are harmless. Paper: arXiv 2412.09871, section 3; where it and the published code differ, the config decides.
 """
 
-import jax.numpy as jnp
 from flax import linen as nn
 
 from blt_jax.config import Blt
-from blt_jax.nn.block import RESIDUAL, Block, Layers, Linear, init_normal, scan_layers, tied_head, untied_head
+from blt_jax.nn.block import RESIDUAL, Block, Layers, Linear, scan_layers, tied_head, untied_head
 from blt_jax.nn.compute import Compute
 from blt_jax.nn.cross_attention import ByteReadsPatch, PatchReadsBytes, Segments, spread
+from blt_jax.nn.embedding import read, table
 from blt_jax.nn.hash_embedding import HashEmbedding
 from blt_jax.nn.layout import constrain
 from blt_jax.nn.norm import RMSNorm
@@ -29,9 +29,8 @@ class Encoder(nn.Module):
         c, stack, dtype = self.config, self.config.encoder, self.compute.dtype
         ids_BxL, segment_BxL, patch_BxL = batch["ids_BxL"], batch["segment_BxL"], batch["patch_BxL"]
         patches = batch["patch_segment_BxP"].shape[1]
-        init = nn.with_logical_partitioning(init_normal(stack.width**-0.5), ("vocab", "embed"))
-        embedding = self.param("embedding", init, (c.vocab, stack.width))
-        embedded = jnp.take(embedding, ids_BxL, axis=0, mode="clip").astype(dtype)
+        embedding = table(self, c.vocab, stack.width)
+        embedded = read(embedding, ids_BxL[None], self.compute)
         if c.hash_tables:
             hashed = HashEmbedding(
                 c.hash_sizes,

@@ -4,6 +4,8 @@ Every weight is normal, cut at 3 sigma, sigma = fan-in^-1/2 (blt.md, section 7).
 the weights inside blocks and cross-attentions by a factor that grows with depth or width.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -38,11 +40,13 @@ def init(key, config):
     return jax.tree_util.tree_map_with_path(lambda path, w: _scaled(path, w, config), params)
 
 
+@functools.cache
 def shapes(config):
     """The tree of `init` as jax.ShapeDtypeStruct, without computing anything."""
     return jax.eval_shape(lambda key: nn.meta.unbox(_boxed(key, config)), jax.random.key(0))
 
 
+@functools.cache
 def logical_axes(config):
     """The tree of `init` with a PartitionSpec of logical axis names for each parameter."""
     return nn.get_partition_spec(jax.eval_shape(lambda key: _boxed(key, config), jax.random.key(0)))

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def spec(names, shape):
-    """PartitionSpec of an array: one name (or None: whole) per dimension. What does not divide stays whole, and is told."""
+    """PartitionSpec of an array: one name (or None: whole) per dimension. What does not divide stays whole."""
     mesh = jax.sharding.get_abstract_mesh()
     found = []
     for size, name, axes in zip(shape, names, nn.logical_to_mesh_axes(names) or (None,) * len(names), strict=True):
@@ -38,4 +38,5 @@ def constrain(x, *names):
 
 @functools.cache  # once for each
 def _tell(name, size, asked, taken):
-    log.warning("activations: axis %s of size %d is split over %s, not all of %s", name, size, taken or "none", dict(asked))
+    over = taken or "none"
+    log.warning("activations: axis %s of size %d is split over %s, not all of %s", name, size, over, dict(asked))

@@ -21,8 +21,8 @@ RULES = {
     "mlp": "tensor",
     "heads": "tensor",
     "kv_heads": "tensor",
-    # hash tables by columns over all devices, tensor outermost (`sharded_embedding.py`)
-    "hash_embed": ("tensor", *BATCH),
+    # tables that are looked up, hash tables most of all, by columns over all devices (`sharded_embedding.py`)
+    "columns": ("tensor", *BATCH),
     # batches and activations; heads, mlp and vocab lie as the parameters that make them
     "batch": BATCH,
 }

@@ -1,4 +1,4 @@
-"""Lookup in hash tables whose columns are split over the devices; no device sees a whole table or its gradient.
+"""Lookup in embedding tables whose columns are split over the devices; no device sees a whole table or its gradient.
 
 Each device looks its own columns up for the rows of all, and an all-to-all brings every row home with all its columns:
 what travels is row numbers and embedded bytes. Under plain `jit` XLA moves the embedded bytes of the whole batch to
@@ -30,7 +30,7 @@ def lookup(plain, table_RxE, ids_TxBxL, dtype):
         _tell(ids_TxBxL.shape[1], rules.row_devices(mesh))
         return plain(table_RxE, ids_TxBxL, dtype)
     rows = tuple(axis for axis in rules.BATCH if mesh.shape[axis] > 1)
-    columns = rules.split(mesh, "hash_embed", table_RxE.shape[1])
+    columns = rules.split(mesh, "columns", table_RxE.shape[1])
     shared = tuple(axis for axis in rows if axis in columns)  # axes over which rows and columns change places
     whole = tuple(axis for axis in rows if axis not in columns)
     kept = tuple(axis for axis in columns if axis not in rows)
@@ -52,4 +52,4 @@ def lookup(plain, table_RxE, ids_TxBxL, dtype):
 
 @functools.cache  # once for each
 def _tell(rows, devices):
-    log.warning("hash tables: %d rows on %d devices; the lookup is left to XLA, which moves far more", rows, devices)
+    log.warning("embedding tables: %d rows on %d devices: the lookup is XLA's, which moves far more", rows, devices)
