@@ -10,18 +10,21 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from blt_jax.config import Blt, Lm, Mesh, Optimizer, Patching, Run, Stack, Train
-from blt_jax.parallel import rules
+from blt_jax.nn import embedding
+from blt_jax.parallel import rules, sharded_embedding
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.train import aot, optimizer
 from blt_jax.train.step import make_step, new_state, state_shardings
 
 ROWS, L, P, STEPS = 16, 32, 8, 3
 LOCAL = Stack(1, 32, 4, window=8, ffn=32)
-BLT = Blt(LOCAL, Stack(1, 64, 4, ffn=32), LOCAL, hash_sizes=(3, 4), hash_rows=512)
-LM = Lm(Stack(1, 64, 4, ffn=32), vocab=512, unit="token")
+BLT = Blt(LOCAL, Stack(1, 64, 4, ffn=32), LOCAL, hash_sizes=(3, 4), hash_rows=4096)
+LM = Lm(Stack(1, 64, 4, ffn=32), vocab=384, unit="token")
 # eps: entries whose gradient is rounding noise would else move by the sign of it.
 ADAM = Optimizer(learning_rate=1e-2, warmup_steps=0, eps=1e-4)
 RUNS = {
@@ -49,7 +52,7 @@ CASES = [  # name of RUNS, mesh, rows that a device takes at a time (0: all)
 def run_of(model, rules_of, device_rows):
     patched = isinstance(model, Blt)
     paths = dict(store="", index="", validation_index="", tokenizer="" if patched else "t")
-    train = Train(rows=ROWS, device_rows=device_rows, dtype="float32", remat="full" if device_rows else "none")
+    train = Train(rows=ROWS, device_rows=device_rows, dtype="float32", attention="banded")
     kind = dict(model=model, patching=Patching() if patched else None, optimizer=rules_of, train=train)
     return Run(name="x", family="x", size="x", **paths, **kind)
 
@@ -92,6 +95,23 @@ def apart(found, expected):
     return max(jax.tree.leaves(each))
 
 
+def looked_up():
+    """Bytes of one device for value and gradient of a lookup alone, on the mixed mesh."""
+    mesh, (T, R, E), (B, L) = make_mesh(MESHES[MIXED]), (6, 4096, 256), (16, 128)
+    table = jax.ShapeDtypeStruct((T * R, E), jnp.float32, sharding=rules.sharding(mesh, (None, "columns"), (T * R, E)))
+    ids = jax.ShapeDtypeStruct((T, B, L), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec(None, rules.BATCH)))
+
+    def total(table, ids):
+        h_BxLxE = sharded_embedding.lookup(embedding.lookup, table, ids, jnp.bfloat16)
+        return (h_BxLxE.astype(jnp.float32) ** 2).sum()
+
+    with rules.context(mesh):
+        compiled = jax.jit(jax.value_and_grad(total)).lower(table, ids).compile()
+    memory = compiled.memory_analysis()
+    told = {"table": T * R * E * 4, "batch": B * L * E * 4, "temporaries": memory.temp_size_in_bytes}
+    return told | {"out": memory.output_size_in_bytes, "collectives": aot.collectives(compiled.as_text())}
+
+
 def main():
     alone, told = {}, []
     for name, mesh, device_rows in CASES:
@@ -115,7 +135,7 @@ def main():
                 "collectives": collectives,
             }
         )
-    print(json.dumps(told))
+    print(json.dumps({"steps": told, "lookup": looked_up()}))
 
 
 if __name__ == "__main__":
