@@ -33,6 +33,7 @@ from launch import flags as launch_flags
 from launch import topology as slices
 
 GIB = 2**30
+COLLECTIVES = "of one device; times: per step; bytes: of results, all times; largest: bytes of one array"
 
 
 # ---------------------------------------------------------------- tables
@@ -185,7 +186,7 @@ def _print_program(name, program, topology, real):
     _print(f"{name} on {topology.name}", [row], caption=caption)
     rows = [{"collective": kind} | told for kind, told in sorted(program.collectives.items())]
     if rows:
-        _print("Collectives that the program names", rows, caption="times: per step; bytes: of one device, all times")
+        _print("Collectives that the program names", rows, caption=COLLECTIVES)
 
 
 # ---------------------------------------------------------------- command

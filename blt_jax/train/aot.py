@@ -100,6 +100,7 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONSTANT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
+_SOURCE = re.compile(r'op_name="([^"]*)"')
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 
 
@@ -114,8 +115,8 @@ def collectives(text):
     """{kind: told} of an HLO module; those in loops as often as the loop runs. told: "ops", in the text; "times" run
     per step; "bytes" of their results, all times together; "largest", bytes of the largest single array among them.
 
-    A collective that the compiler overlaps with other work is named in several pieces with one channel: it counts
-    once. A loop runs as often as the compiler notes, else up to the one constant in its condition. A compiler may
+    A collective that the compiler overlaps with other work is named in several pieces with one channel and one source:
+    it counts once (those of `jax.shard_map` share a channel, but not their source). A loop runs as often as the compiler notes, else up to the one constant in its condition. A compiler may
     make its own of a collective, loops of permutes for instance: what is told is what the text names.
     """
     inside, entry = _computations(text)
@@ -162,11 +163,11 @@ def _computations(text):
             continue
         kind = operation[2].removesuffix("-start")
         if kind in COLLECTIVES:
-            channel = _CHANNEL.search(line)
+            channel, source = _CHANNEL.search(line), _SOURCE.search(line)
             sizes = _array_bytes(operation[1])
             # A started collective also carries its operands: the largest array is the result.
             size = max(sizes) if operation[2].endswith("-start") else sum(sizes)
-            one.collectives.append((kind, size, max(sizes), channel and channel[1]))
+            one.collectives.append((kind, size, max(sizes), channel and (channel[1], source and source[1])))
         called = dict(_CALLED.findall(line))
         trips = _TRIPS.search(line)
         for how, name in called.items():
