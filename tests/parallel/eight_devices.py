@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from blt_jax.config import Blt, Lm, Mesh, Optimizer, Patching, Run, Stack, Train
+from blt_jax.models import head
 from blt_jax.nn import embedding
 from blt_jax.parallel import rules, sharded_embedding
 from blt_jax.parallel.mesh import make_mesh
@@ -22,6 +23,7 @@ from blt_jax.train import aot, optimizer
 from blt_jax.train.step import make_step, new_state, state_shardings
 
 ROWS, L, P, STEPS = 16, 32, 8, 3
+head.LOGITS = 4096  # heads read their row in parts, as those of large vocabularies do
 LOCAL = Stack(1, 32, 4, window=8, ffn=32)
 BLT = Blt(LOCAL, Stack(1, 64, 4, ffn=32), LOCAL, hash_sizes=(3, 4), hash_rows=4096)
 LM = Lm(Stack(1, 64, 4, ffn=32), vocab=384, unit="token")

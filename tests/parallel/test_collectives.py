@@ -23,6 +23,12 @@ def model_of(one):
     return "token LM" if "LM" in one["model"] else "BLT"
 
 
+def whole_bytes(model):
+    """Bytes of all parameters but the tables that are looked up, which lie by columns over all devices."""
+    paths = jax.tree_util.tree_leaves_with_path(models.shapes(model))
+    return sum(math.prod(x.shape) for path, x in paths if path[-1].key not in ("tables", "embedding")) * FLOAT32
+
+
 def test_no_table_is_gathered_nor_its_gradient_summed(told):
     """Eight devices split the tables' columns on every mesh, so that no device has more than its shard."""
     for one in told["steps"]:
@@ -47,11 +53,17 @@ def test_gradients_are_reduced(told):
     """On data=8 every parameter that is whole there is summed over the devices, and none is gathered."""
     for name, model in (("BLT", BLT), ("token LM", LM)):
         one = next(one for one in told["steps"] if (one["model"], one["mesh"]) == (name, "data=8"))
-        paths = jax.tree_util.tree_leaves_with_path(models.shapes(model))
-        split = ("tables", "embedding")  # by columns over all devices
-        whole = sum(math.prod(x.shape) for path, x in paths if path[-1].key not in split) * FLOAT32
+        whole = whole_bytes(model)
         reduced = sum(one["collectives"].get(kind, {"bytes": 0})["bytes"] for kind in ("all-reduce", "reduce-scatter"))
         assert whole <= reduced < 1.1 * whole, name
+
+
+def test_no_weight_is_gathered_more_than_twice(told):
+    """On fsdp=8, forward and backward: the head as well, though it reads its rows in parts."""
+    for name, model in (("BLT", BLT), ("token LM", LM)):
+        one = next(one for one in told["steps"] if (one["model"], one["mesh"]) == (name, "fsdp=8"))
+        ids = ROWS * L * (1 + (len(model.hash_sizes) if name == "BLT" else 0)) * FLOAT32
+        assert one["collectives"]["all-gather"]["bytes"] <= 2 * whole_bytes(model) + ids, name
 
 
 def test_memory_of_a_lookup(told):
