@@ -116,8 +116,9 @@ def collectives(text):
     per step; "bytes" of their results, all times together; "largest", bytes of the largest single array among them.
 
     A collective that the compiler overlaps with other work is named in several pieces with one channel and one source:
-    it counts once (those of `jax.shard_map` share a channel, but not their source). A loop runs as often as the compiler notes, else up to the one constant in its condition. A compiler may
-    make its own of a collective, loops of permutes for instance: what is told is what the text names.
+    it counts once (those of `jax.shard_map` share a channel, but not their source). A loop runs as often as the
+    compiler notes, else up to the one constant in its condition. A compiler may make its own of a collective, loops of
+    permutes or an all-reduce for an all-gather: what is told is what the text names.
     """
     inside, entry = _computations(text)
     runs = {}  # (kind, channel or place): (bytes, times)
