@@ -7,6 +7,7 @@ when the dataclass is made, so `record.to_dict` always shows the value that is u
 
 import dataclasses
 import difflib
+import itertools
 import math
 
 # Byte vocabulary (bytelatent tokenizer, fixed by compatibility with the published weights).
@@ -32,6 +33,17 @@ def choice(field, value, options):
 
 def round_up(x, multiple):
     return -(-x // multiple) * multiple
+
+
+def split_over(dimension, axes):
+    """Of `axes` (mesh axis -> devices along it) those that a dimension is split over: as many devices as divide it.
+
+    Axes of one device split nothing. One rule for parameters, activations and the model of memory.
+    """
+    some = [axis for axis, size in axes.items() if size > 1]
+    parts = [part for count in range(len(some) + 1) for part in itertools.combinations(some, count)]
+    ways = lambda part: math.prod(axes[axis] for axis in part)  # noqa: E731
+    return max((part for part in parts if dimension % ways(part) == 0), key=ways)
 
 
 def later(default):
@@ -280,6 +292,10 @@ class Tokenizer:
 # ---------------------------------------------------------------- run
 
 
+# Optimiser state of the hash tables by `Optimizer.tables`, bytes per parameter (train/optimizer.py).
+TABLE_BYTES = {"adam": 8, "adafactor": 0, "lion": 2}
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """AdamW with clipping, linear warm-up and a cosine (paper, section 4.8)."""
@@ -292,11 +308,13 @@ class Optimizer:
     clip: float = 1.0  # global gradient norm
     warmup_steps: int = 2000
     final_ratio: float = 0.0  # learning rate at the last step over the peak
+    tables: str = later("adam")  # rule of the hash tables, one of TABLE_BYTES; all else is Adam's
 
     def __post_init__(self):
         _need(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "must be positive")
         _need(self.clip > 0, "optimizer.clip", self.clip, "must be positive")
         _need(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "must not be negative")
+        choice("optimizer.tables", self.tables, TABLE_BYTES)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,7 @@ from launch import topology as slices
 
 GIB = 2**30
 SOURCES = 12  # shown of a training text, the largest
+COLLECTIVES = "of one device; times: per step; bytes: of results, all times; largest: bytes of one array"
 
 
 # ---------------------------------------------------------------- tables
@@ -203,7 +204,7 @@ def _print_program(name, program, topology, real):
     _print(f"{name} on {topology.name}", [row], caption=caption)
     rows = [{"collective": kind} | told for kind, told in sorted(program.collectives.items())]
     if rows:
-        _print("Collectives that the program names", rows, caption="times: per step; bytes: of one device, all times")
+        _print("Collectives that the program names", rows, caption=COLLECTIVES)
 
 
 # ---------------------------------------------------------------- command

@@ -6,8 +6,9 @@ compiler itself; a test holds the model to a compiled step within the factor tha
 """
 
 import dataclasses
+import math
 
-from blt_jax.config import Blt, ConfigError, Mesh, Train
+from blt_jax.config import TABLE_BYTES, Blt, ConfigError, Mesh, Train, split_over
 from blt_jax.flops import analytic
 
 FLOAT32 = 4  # bytes: parameters, optimiser state, gradients, statistics
@@ -16,10 +17,11 @@ BLOCK = 128  # keys that a banded block reads beyond its window, on either side
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes on one device. The first two lie there between steps; the others come and go."""
+    """Bytes on one device. The first three lie there between steps; the others come and go."""
 
     parameters: float
-    moments: float  # Adam's two
+    moments: float  # Adam's two, of all but the hash tables
+    table_moments: float  # the hash tables', by `optimizer.tables`: 8 bytes per parameter, 2 or next to none
     gradients: float  # with `train.device_rows`: of the rows so far and of those at hand
     kept: float  # activations that wait for the backward pass
     working: float  # the largest layer's own, while its backward pass runs
@@ -44,21 +46,25 @@ def axes(mesh: Mesh, devices):
     return tuple(devices // known if size == -1 else size for size in sizes)
 
 
-def per_device(model, train: Train, mesh, *, positions, slots=0, head_positions=0, attention="splash") -> Memory:
+def per_device(
+    model, train: Train, mesh, *, positions, slots=0, head_positions=0, attention="splash", tables="adam"
+) -> Memory:
     """Memory of `model`'s step in bfloat16. `mesh`: devices per axis (data, fsdp, tensor).
 
     `positions`: of a row, bytes or tokens; `slots`: patch slots of a row; `head_positions`: of a row that the head
-    reads at a time (0: all); `attention`: a backend of self-attention. Rows that do not divide among the devices
-    count as their share.
+    reads at a time (0: all); `attention`: a backend of self-attention; `tables`: the optimiser's rule of the hash
+    tables. Rows that do not divide among the devices count as their share.
     """
     rows = train.rows / (mesh[0] * mesh[1])
     parts = 1 if not train.device_rows else max(1, rows / train.device_rows)
     one = _Row(model, train.remat, attention, positions, slots, 2 if train.dtype != "float32" else FLOAT32)
-    split = _split_parameters(model, mesh)
+    tables_split = analytic.parameters(model)["hash_tables"] / _column_ways(model, mesh)
+    split = _split_parameters(model, mesh) + tables_split
     rows /= parts
     return Memory(
         parameters=FLOAT32 * split,
-        moments=2 * FLOAT32 * split,
+        moments=2 * FLOAT32 * (split - tables_split),
+        table_moments=TABLE_BYTES[tables] * tables_split,
         gradients=FLOAT32 * split * (2 if parts > 1 else 1),
         kept=rows * one.kept(),
         working=rows * one.working(),
@@ -68,17 +74,23 @@ def per_device(model, train: Train, mesh, *, positions, slots=0, head_positions=
 
 
 def _split_parameters(model, mesh):
-    """Parameters of one device (`parallel/rules.py`): widths go over fsdp, heads and feed-forward over tensor; an
-    axis that does not divide its dimension leaves it whole, and hash tables have no dimension for tensor."""
+    """Parameters of one device but for the hash tables (`parallel/rules.py`): widths go over fsdp, heads and
+    feed-forward over tensor; an axis that does not divide its dimension leaves it whole."""
     _, fsdp, tensor = mesh
     counts = analytic.parameters(model)
     latent, local = (model.latent.width, model.encoder.width) if isinstance(model, Blt) else 2 * (model.stack.width,)
-    total = 0.0
-    for part in ("embedding", "hash_tables", "encoder", "pooling", "latent", "decoder", "head"):
+    total = counts["embedding"] / _column_ways(model, mesh)
+    for part in ("encoder", "pooling", "latent", "decoder", "head"):
         width = latent if part == "latent" else local
-        ways = (fsdp if width % fsdp == 0 else 1) * (1 if part == "hash_tables" else tensor)
-        total += counts[part] / ways
+        total += counts[part] / ((fsdp if width % fsdp == 0 else 1) * tensor)
     return total
+
+
+def _column_ways(model, mesh):
+    """How many devices share a table that is looked up: as many as divide its columns."""
+    over = dict(zip(("data", "fsdp", "tensor"), mesh, strict=True))
+    width = model.encoder.width if isinstance(model, Blt) else model.stack.width
+    return math.prod(over[axis] for axis in split_over(width, over))
 
 
 def _gathered(model, size):

@@ -5,14 +5,15 @@ One pure function of (params, batch, config): patching arrives as arrays (`patch
 are harmless. Paper: arXiv 2412.09871, section 3; where it and the published code differ, the config decides.
 """
 
-import jax.numpy as jnp
 from flax import linen as nn
 
 from blt_jax.config import Blt
-from blt_jax.nn.block import Block, Layers, Linear, init_normal, scan_layers, tied_head, untied_head
+from blt_jax.nn.block import RESIDUAL, Block, Layers, Linear, scan_layers, tied_head, untied_head
 from blt_jax.nn.compute import Compute
 from blt_jax.nn.cross_attention import ByteReadsPatch, PatchReadsBytes, Segments, spread
+from blt_jax.nn.embedding import read, table
 from blt_jax.nn.hash_embedding import HashEmbedding
+from blt_jax.nn.layout import constrain
 from blt_jax.nn.norm import RMSNorm
 
 
@@ -28,9 +29,8 @@ class Encoder(nn.Module):
         c, stack, dtype = self.config, self.config.encoder, self.compute.dtype
         ids_BxL, segment_BxL, patch_BxL = batch["ids_BxL"], batch["segment_BxL"], batch["patch_BxL"]
         patches = batch["patch_segment_BxP"].shape[1]
-        init = nn.with_logical_partitioning(init_normal(stack.width**-0.5), ("vocab", "embed"))
-        embedding = self.param("embedding", init, (c.vocab, stack.width))
-        embedded = jnp.take(embedding, ids_BxL, axis=0, mode="clip").astype(dtype)
+        embedding = table(self, c.vocab, stack.width)
+        embedded = read(embedding, ids_BxL[None], self.compute)
         if c.hash_tables:
             hashed = HashEmbedding(
                 c.hash_sizes,
@@ -40,12 +40,13 @@ class Encoder(nn.Module):
                 c.hash_short,
                 c.hash_order,
                 c.hash_scope,
-                dtype,
+                self.compute,
                 name="hash",
             )
             embedded += hashed(ids_BxL, segment_BxL)
             if c.hash_norm:
                 embedded /= c.hash_tables + 1
+        embedded = constrain(embedded, *RESIDUAL)
 
         pool = lambda x_BxLxE: Segments(patch_BxL, patches).max(x_BxLxE)  # noqa: E731
         query = Linear((c.slots * stack.width,), ("embed", "slots"), dtype=dtype, name="query")
@@ -95,6 +96,7 @@ class Decoder(nn.Module):
         features = stack.width * (c.slots if c.decoder_cross != "none" else 1)
         project = Linear((features,), ("embed", "slots"), dtype=dtype, name="from_latent")
         slots = project(latent_BxPxD).reshape(*latent_BxPxD.shape[:2], -1, stack.width)
+        slots = constrain(slots, "batch", "length", "slots_read", "residual")
         if c.decoder_cross == "all":
             layers = scan_layers(_CrossBlock, stack.layers, self.compute.remat)
             h_BxLxE, _ = layers(c, self.compute, name="layers")(h_BxLxE, slots, read_BxL, segment_BxL)
@@ -135,6 +137,7 @@ class BltModel(nn.Module):
         x_BxPxD = patch_BxPxKE
         if self.config.slots_width != self.config.latent.width:
             x_BxPxD = self.to_latent(patch_BxPxKE)
+        x_BxPxD = constrain(x_BxPxD, *RESIDUAL)
         latent_BxPxD = self.latent(x_BxPxD, batch["patch_segment_BxP"])
         return {
             "encoder_BxLxE": h_BxLxE,

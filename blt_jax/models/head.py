@@ -12,6 +12,7 @@ import optax
 from blt_jax.config import Lm
 from blt_jax.models.init import module
 from blt_jax.nn.block import tied_head, untied_head
+from blt_jax.nn.layout import by_rows, constrain
 
 LOGITS = 2**25  # most logits of a row that exist at a time: 128 MiB of float32
 
@@ -25,30 +26,44 @@ def positions_at_a_time(positions, vocab):
 def losses(params, batch, config, compute):
     """Nats of each target, float32 [B, L], whatever the mask says."""
     x_BxLxD = module(config, compute).apply({"params": params}, batch, head=False)
-    B, L, _ = x_BxLxD.shape
+    weights, targets_BxL = _weights(params, config), batch["targets_BxL"]
+    part = positions_at_a_time(x_BxLxD.shape[1], config.vocab)
 
-    def some(x, targets):
-        return optax.softmax_cross_entropy_with_integer_labels(_logits(params, x, config, compute), targets)
+    def some(weights, x, targets):
+        logits = _logits(weights, x, config, compute)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
 
-    part = positions_at_a_time(L, config.vocab)
-    if part == L:
-        return some(x_BxLxD, batch["targets_BxL"])
-    count = -(-L // part)
+    def in_parts(weights, x_BxLxD, targets_BxL):
+        B, L = targets_BxL.shape
+        count = -(-L // part)
 
-    def cut(x):
-        """[B, L, ...] -> [count, B, part, ...], the end padded."""
-        padded = jnp.pad(x, [(0, 0), (0, count * part - L)] + [(0, 0)] * (x.ndim - 2))
-        return padded.reshape(B, count, part, *x.shape[2:]).swapaxes(0, 1)
+        def cut(x):
+            """[B, L, ...] -> [count, B, part, ...], the end padded."""
+            padded = jnp.pad(x, [(0, 0), (0, count * part - L)] + [(0, 0)] * (x.ndim - 2))
+            return padded.reshape(B, count, part, *x.shape[2:]).swapaxes(0, 1)
 
-    again = jax.checkpoint(lambda xs: some(*xs), prevent_cse=False)
-    nats = jax.lax.map(again, (cut(x_BxLxD), cut(batch["targets_BxL"])))
-    return nats.swapaxes(0, 1).reshape(B, count * part)[:, :L]
+        again = jax.checkpoint(lambda xs: some(weights, *xs), prevent_cse=False)
+        nats = jax.lax.map(again, (cut(x_BxLxD), cut(targets_BxL)))
+        return nats.swapaxes(0, 1).reshape(B, count * part)[:, :L]
+
+    if part == x_BxLxD.shape[1]:
+        return some(weights, x_BxLxD, targets_BxL)
+    # Else XLA would gather the head, and sum its gradient over the devices, anew for each part.
+    return by_rows(in_parts, weights, x_BxLxD, targets_BxL)
 
 
-def _logits(params, x_BxLxD, config, compute):
-    """The head of `LmModel` or of `Decoder`, by its parameters."""
+def _weights(params, config):
+    """The head's: parameters of `untied_head`, or the embedding, laid as a head's."""
     plain = isinstance(config, Lm)
     if config.tied:
-        return tied_head(x_BxLxD, (params if plain else params["encoder"])["embedding"], compute.dtype)
-    head = (params if plain else params["decoder"])["head"]
-    return untied_head(config.vocab, compute.dtype).apply({"params": head}, x_BxLxD)
+        return constrain((params if plain else params["encoder"])["embedding"], "vocab", "residual")
+    return (params if plain else params["decoder"])["head"]
+
+
+def _logits(weights, x_BxLxD, config, compute):
+    """The head of `LmModel` or of `Decoder`; over `tensor` each device has a part of V."""
+    if config.tied:
+        logits = tied_head(x_BxLxD, weights, compute.dtype)
+    else:
+        logits = untied_head(config.vocab, compute.dtype).apply({"params": weights}, x_BxLxD)
+    return constrain(logits, "batch", "length", "vocab")

@@ -40,11 +40,12 @@ def init(key, config):
     return jax.tree_util.tree_map_with_path(lambda path, w: _scaled(path, w, config), params)
 
 
-@functools.lru_cache(maxsize=64)  # a trace of the model takes a second, and a run asks for it again and again
+@functools.cache  # a trace of the model takes a second, and a run asks for it again and again
 def _abstract(config):
     return jax.eval_shape(lambda key: _boxed(key, config), jax.random.key(0))
 
 
+@functools.cache
 def shapes(config):
     """The tree of `init` as jax.ShapeDtypeStruct, without computing anything."""
     boxed = lambda x: isinstance(x, nn.meta.AxisMetadata)  # noqa: E731
@@ -52,6 +53,7 @@ def shapes(config):
     return jax.tree.map(lambda x: x.value if boxed(x) else x, _abstract(config), is_leaf=boxed)
 
 
+@functools.cache
 def logical_axes(config):
     """The tree of `init` with a PartitionSpec of logical axis names for each parameter."""
     return nn.get_partition_spec(_abstract(config))

@@ -1,11 +1,12 @@
 """Causal LM over bytes or BPE tokens: the token baseline, the flat byte LM and the entropy model."""
 
-import jax.numpy as jnp
 from flax import linen as nn
 
 from blt_jax.config import Lm
-from blt_jax.nn.block import Layers, init_normal, tied_head, untied_head
+from blt_jax.nn.block import RESIDUAL, Layers, tied_head, untied_head
 from blt_jax.nn.compute import Compute
+from blt_jax.nn.embedding import read, table
+from blt_jax.nn.layout import constrain
 from blt_jax.nn.norm import RMSNorm
 
 
@@ -22,9 +23,8 @@ class LmModel(nn.Module):
         Without `head`: the states [B, L, D] that the head reads.
         """
         c, stack = self.config, self.config.stack
-        init = nn.with_logical_partitioning(init_normal(stack.width**-0.5), ("vocab", "embed"))
-        embedding = self.param("embedding", init, (c.vocab, stack.width))
-        x_BxLxD = jnp.take(embedding, batch["ids_BxL"], axis=0, mode="clip").astype(self.compute.dtype)
+        embedding = table(self, c.vocab, stack.width)
+        x_BxLxD = constrain(read(embedding, batch["ids_BxL"][None], self.compute), *RESIDUAL)
         x_BxLxD = Layers(stack, self.compute, name="stack")(x_BxLxD, batch["segment_BxL"])
         x_BxLxD = RMSNorm(stack.norm_eps, name="norm")(x_BxLxD)
         if not head:

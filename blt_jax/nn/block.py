@@ -9,12 +9,16 @@ from blt_jax.config import Stack
 from blt_jax.nn import rope
 from blt_jax.nn.attention import attend
 from blt_jax.nn.compute import Compute
+from blt_jax.nn.layout import constrain
 from blt_jax.nn.norm import RMSNorm
 
 
 def init_normal(std):
     """Normal cut at 3 sigma: every weight of BLT (blt.md, section 7)."""
     return nn.initializers.truncated_normal(std, lower=-3.0, upper=3.0)
+
+
+RESIDUAL = ("batch", "length", "residual")  # axes of the states that run through a stack: whole rows, whole widths
 
 
 class Linear(nn.Module):
@@ -59,20 +63,24 @@ class Block(nn.Module):
     def __call__(self, x_BxLxD, segment_BxL):
         s, dtype = self.stack, self.compute.dtype
         y = RMSNorm(s.norm_eps, name="attention_norm")(x_BxLxD)
-        project = lambda heads, axis, name: Linear(  # noqa: E731
-            (heads, s.head_width), ("embed", axis, "head_width"), dtype=dtype, name=name
-        )(y)
+
+        def project(heads, axis, name):
+            made = Linear((heads, s.head_width), ("embed", axis, "head_width"), dtype=dtype, name=name)(y)
+            return constrain(made, "batch", "length", axis, "head_width")
+
         q = rope.rotate(project(s.heads, "heads", "q"), s.rope_theta, s.rope_scaling)
         k = rope.rotate(project(s.kv_heads, "kv_heads", "k"), s.rope_theta, s.rope_scaling)
         v = project(s.kv_heads, "kv_heads", "v")
         out_BxLxHxC = attend(q, k, v, segment_BxL, s.window, self.compute.attention)
         x_BxLxD += Linear((s.width,), ("heads", "head_width", "embed"), dtype=dtype, name="o")(out_BxLxHxC)
+        x_BxLxD = constrain(x_BxLxD, *RESIDUAL)
 
         y = RMSNorm(s.norm_eps, name="ffn_norm")(x_BxLxD)
         gate = Linear((s.ffn,), ("embed", "mlp"), dtype=dtype, name="gate")(y)
         up = Linear((s.ffn,), ("embed", "mlp"), dtype=dtype, name="up")(y)
         down = Linear((s.width,), ("mlp", "embed"), dtype=dtype, name="down")
-        return x_BxLxD + down(nn.silu(gate) * up)
+        hidden_BxLxF = constrain(nn.silu(gate) * up, "batch", "length", "mlp")
+        return constrain(x_BxLxD + down(hidden_BxLxF), *RESIDUAL)
 
 
 def scan_layers(layer, layers, remat):

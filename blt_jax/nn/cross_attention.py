@@ -17,16 +17,17 @@ RESIDUAL = {"double": 2.0, "single": 1.0}
 
 
 class Segments:
-    """Reductions of byte arrays over patches. Bytes with patch P (padding) are dropped, empty slots give 0."""
+    """Reductions of byte arrays over patches. Bytes with patch P (padding) are dropped, empty slots give 0.
+
+    Row by row: over rows laid end to end, XLA would add up the whole batch's patches on every device.
+    """
 
     def __init__(self, patch_BxL, patches):
-        self.shape = (patch_BxL.shape[0], patches + 1)  # slot P collects the padding
-        self.ids = (jnp.minimum(patch_BxL, patches) + self.shape[1] * jnp.arange(self.shape[0])[:, None]).reshape(-1)
+        self.patches, self.ids_BxL = patches, jnp.minimum(patch_BxL, patches)  # slot P collects the padding
 
-    def _reduce(self, reduce, x):
-        flat = x.reshape(-1, *x.shape[2:])
-        out = reduce(flat, self.ids, self.shape[0] * self.shape[1], indices_are_sorted=True)
-        return out.reshape(*self.shape, *x.shape[2:])[:, :-1]
+    def _reduce(self, reduce, x_BxLx):
+        row = lambda x, ids: reduce(x, ids, self.patches + 1, indices_are_sorted=True)[:-1]  # noqa: E731
+        return jax.vmap(row)(x_BxLx, self.ids_BxL)
 
     def sum(self, x_BxLx):
         return self._reduce(jax.ops.segment_sum, x_BxLx)

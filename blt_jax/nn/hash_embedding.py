@@ -5,13 +5,12 @@ number of rows. On a device without int64 we keep h as four 16-bit limbs: token 
 n is small, so a limb's sum stays far below 2^32 before its carry is passed on.
 """
 
-import functools
-
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from blt_jax.nn.block import init_normal
+from blt_jax.nn.compute import Compute
+from blt_jax.nn.embedding import read
 
 PRIMES = (
     1000000007,
@@ -73,30 +72,6 @@ def hash_ids(ids_BxL, n, function, rows, *, segment_BxL=None, scope="row", order
     return (jnp.where(negative, wrapped, remainder) % jnp.uint32(rows)).astype(jnp.int32)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def lookup(table_RxE, ids_TxBxL, dtype):
-    """The sum of T rows for each byte: [B, L, E]. An id of R adds nothing.
-
-    Autodiff would make T gradients of the whole table and add them up; here T scatters go into one.
-    """
-    return sum(jnp.take(table_RxE, ids, axis=0, mode="fill", fill_value=0).astype(dtype) for ids in ids_TxBxL)
-
-
-def _lookup(table_RxE, ids_TxBxL, dtype):
-    return lookup(table_RxE, ids_TxBxL, dtype), (table_RxE, ids_TxBxL)
-
-
-def _lookup_gradient(dtype, kept, d_BxLxE):
-    table_RxE, ids_TxBxL = kept
-    gradient, d_BxLxE = jnp.zeros_like(table_RxE), d_BxLxE.astype(table_RxE.dtype)
-    for ids in ids_TxBxL:
-        gradient = gradient.at[ids].add(d_BxLxE, mode="drop")
-    return gradient, None
-
-
-lookup.defvjp(_lookup, _lookup_gradient)
-
-
 class HashEmbedding(nn.Module):
     """Sum over tables (function-major, then n) of the rows that the n-grams of each byte hash to."""
 
@@ -107,13 +82,13 @@ class HashEmbedding(nn.Module):
     short: str
     order: str
     within: str  # "row" | "document": how far back n-grams may look
-    dtype: jnp.dtype = jnp.float32
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, ids_BxL, segment_BxL):
         """Returns the sum [B, L, E]; zeros are added for n-grams that are omitted."""
         tables = len(self.sizes) * self.functions
-        init = nn.with_logical_partitioning(init_normal(self.width**-0.5), ("hash_tables", "hash_rows", "hash_embed"))
+        init = nn.with_logical_partitioning(init_normal(self.width**-0.5), ("hash_tables", "hash_rows", "columns"))
         table = self.param("tables", init, (tables, self.rows, self.width)).reshape(-1, self.width)
         ids_TxBxL = []
         for f in range(self.functions):
@@ -124,4 +99,4 @@ class HashEmbedding(nn.Module):
                     complete = _windows(ids_BxL, segment_BxL, n, self.within)[1]
                     ids = jnp.where(complete, ids, len(table))
                 ids_TxBxL.append(ids)
-        return lookup(table, jnp.stack(ids_TxBxL), self.dtype)
+        return read(table, jnp.stack(ids_TxBxL), self.compute)

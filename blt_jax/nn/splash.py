@@ -1,18 +1,17 @@
 """Splash attention, the Pallas TPU kernel that ships with jax: window and segments, forward and backward.
 
 A kernel is opaque to the partitioner, so under a mesh each device runs it on its own rows and heads inside
-`jax.shard_map`; the mesh and the logical axes come from the context (`parallel/rules.context`).
+`jax.shard_map` (`nn/layout.py`).
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
-from jax.sharding import PartitionSpec
+
+from blt_jax.nn.layout import spec
 
 LANES = 128  # the kernel's tile: lengths are padded to it
 BLOCK = 512  # positions per block, where the length allows
@@ -29,21 +28,13 @@ def attend(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0, interpret=F
     k, v = (pad(x).transpose(0, 2, 1, 3) for x in (k_BxLxGxC, v_BxLxGxC))
     segment = pad(segment_BxL, -1)
     run = functools.partial(_rows, R=R, window=window, interpret=interpret)
-    mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty:
-        names = ("batch", "kv_heads")
-        heads, keys = (_spec(mesh, x.shape, names) for x in (q, k))
-        specs = (heads, keys, keys, _spec(mesh, segment.shape, names[:1]))
+    if not jax.sharding.get_abstract_mesh().empty:
+        names = ("batch", "kv_heads", None, None, None)
+        heads, keys = spec(names, q.shape), spec(names[:4], k.shape)
+        specs = (heads, keys, keys, spec(("batch", None), segment.shape))
         run = jax.shard_map(run, in_specs=specs, out_specs=heads, check_vma=False)
     out = run(q, k, v, segment)
     return out.transpose(0, 3, 1, 2, 4)[:, :L]
-
-
-def _spec(mesh, shape, names):
-    """Mesh axes of the leading dimensions `names`; those that do not divide their dimension stay whole."""
-    axes = nn.logical_to_mesh_axes(names) or (None,) * len(names)
-    size = lambda axis: math.prod(mesh.shape[a] for a in ((axis,) if isinstance(axis, str) else axis or ()))  # noqa: E731
-    return PartitionSpec(*(axis if n % size(axis) == 0 else None for n, axis in zip(shape, axes, strict=False)))
 
 
 def _rows(q_BxGxRxLxC, k_BxGxLxC, v_BxGxLxC, segment_BxL, *, R, window, interpret):

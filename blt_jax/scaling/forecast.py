@@ -48,6 +48,7 @@ def forecast(one: PlannedRun, machine: Machine):
         slots=fact.row_patches if isinstance(run.model, Blt) else 0,
         head_positions=min(fact.row_positions, max(1, analytic.HEAD_LOGITS // run.model.vocab)),
         attention=ATTENTION[machine.platform],
+        tables=run.optimizer.tables,
     )
     rate = machine.devices * machine.device.peaks["bfloat16"] * machine.mfu * 3600
     hours = one.cost["train_flops"][CONVENTION] / rate

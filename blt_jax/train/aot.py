@@ -31,7 +31,7 @@ class Program:
     temporaries: int  # bytes that the step needs besides
     peak: int  # bytes, the compiler's own figure; it may lie below arguments + temporaries. 0: it tells none
     kernels: int  # calls of hand-written kernels (splash attention) in the program's text
-    collectives: dict  # kind -> {"ops": in the text, "times": run per step, "bytes": of results, all times together}
+    collectives: dict  # kind -> ops, times, bytes, largest (`collectives`)
 
     @property
     def needs(self):
@@ -58,9 +58,9 @@ def arguments(run: Run, mesh, positions, slots=0):
 def compile_step(run: Run, mesh, positions, slots=0) -> Program:
     """Compiles `run`'s step for `mesh`. Raises ConfigError where the compiler finds that it does not fit."""
     began = time.monotonic()
-    given = arguments(run, mesh, positions, slots)
+    given, step = arguments(run, mesh, positions, slots), make_step(run, mesh)
     with rules.context(mesh):
-        lowered = make_step(run, mesh).lower(*given)
+        lowered = step.lower(*given)
         try:
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
@@ -94,30 +94,35 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONSTANT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
+_SOURCE = re.compile(r'op_name="([^"]*)"')
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 
 
 @dataclasses.dataclass
 class _Computation:
-    collectives: list = dataclasses.field(default_factory=list)  # (kind, bytes, channel or None)
+    collectives: list = dataclasses.field(default_factory=list)  # (kind, bytes, of its largest array, channel or None)
     calls: list = dataclasses.field(default_factory=list)  # (computation, how often; for a loop's body its condition)
     constants: list = dataclasses.field(default_factory=list)  # whole numbers, which a loop's condition counts up to
 
 
 def collectives(text):
-    """{kind: {"ops", "times", "bytes"}} of an HLO module; those in loops as often as the loop runs.
+    """{kind: told} of an HLO module; those in loops as often as the loop runs. told: "ops", in the text; "times" run
+    per step; "bytes" of their results, all times together; "largest", bytes of the largest single array among them.
 
-    A collective that the compiler overlaps with other work is named in several pieces with one channel: it counts
-    once. A loop runs as often as the compiler notes, else up to the one constant in its condition. A compiler may
-    make its own of a collective, loops of permutes for instance: what is told is what the text names.
+    A collective that the compiler overlaps with other work is named in several pieces with one channel and one source:
+    it counts once (those of `jax.shard_map` share a channel, but not their source). A loop runs as often as the
+    compiler notes, else up to the one constant in its condition. A compiler may make its own of a collective, loops of
+    permutes or an all-reduce for an all-gather: what is told is what the text names.
     """
     inside, entry = _computations(text)
     runs = {}  # (kind, channel or place): (bytes, times)
+    largest = {}  # kind: bytes
 
     def walk(name, times):
         one = inside.get(name, _Computation())
-        for place, (kind, size, channel) in enumerate(one.collectives):
+        for place, (kind, size, array, channel) in enumerate(one.collectives):
             key = (kind, channel or (name, place))
+            largest[kind] = max(largest.get(kind, 0), array)
             most = max((size, times), runs.get(key, (0, 0)), key=lambda run: run[0] * run[1])
             runs[key] = most if channel else (size, times + runs.get(key, (0, 0))[1])
         for called, trips in one.calls:
@@ -129,7 +134,7 @@ def collectives(text):
     walk(entry, 1)
     found = {}
     for (kind, _), (size, times) in runs.items():
-        one = found.setdefault(kind, {"ops": 0, "times": 0, "bytes": 0})
+        one = found.setdefault(kind, {"ops": 0, "times": 0, "bytes": 0, "largest": largest[kind]})
         one["ops"] += 1
         one["times"] += times
         one["bytes"] += times * size
@@ -153,9 +158,11 @@ def _computations(text):
             continue
         kind = operation[2].removesuffix("-start")
         if kind in COLLECTIVES:
-            channel = _CHANNEL.search(line)
-            size = _result_bytes(operation[1], operation[2].endswith("-start"))
-            one.collectives.append((kind, size, channel and channel[1]))
+            channel, source = _CHANNEL.search(line), _SOURCE.search(line)
+            sizes = _array_bytes(operation[1])
+            # A started collective also carries its operands: the largest array is the result.
+            size = max(sizes) if operation[2].endswith("-start") else sum(sizes)
+            one.collectives.append((kind, size, max(sizes), channel and (channel[1], source and source[1])))
         called = dict(_CALLED.findall(line))
         trips = _TRIPS.search(line)
         for how, name in called.items():
@@ -168,10 +175,10 @@ def _computations(text):
     return inside, entry
 
 
-def _result_bytes(shape, started):
-    """Bytes of a result type. A started collective also carries its operands: the largest array is the result."""
-    sizes = []
+def _array_bytes(shape):
+    """Bytes of each array of a result type."""
+    sizes = [0]
     for kind, dimensions in _ARRAY.findall(shape):
         bits = _BITS.get(kind) or int(re.search(r"\d+$", kind)[0])
         sizes.append(math.prod(int(n) for n in dimensions.split(",") if n) * bits // 8)
-    return max(sizes, default=0) if started else sum(sizes)
+    return sizes

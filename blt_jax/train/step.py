@@ -9,7 +9,7 @@ import optax
 
 from blt_jax import models
 from blt_jax.config import ConfigError, Run, Train
-from blt_jax.parallel import rules
+from blt_jax.parallel import rules, sharded_embedding
 from blt_jax.train import guard, optimizer
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def compute(train: Train, platform):
     if attention == "auto":
         attention = models.backend_of(platform)
     log.info("%s: compute in %s, attention by %s, remat %s", platform, dtype, attention, train.remat)
-    return models.Compute(jnp.dtype(dtype), train.remat, attention)
+    return models.Compute(jnp.dtype(dtype), train.remat, attention, sharded_embedding.lookup)
 
 
 def nats(params, batch, config, compute):
@@ -67,13 +67,21 @@ def abstract_state(run: Run, mesh):
 
 
 def state_shardings(run: Run, mesh):
-    """Shardings of `new_state`: moments lie like their parameters, scalars everywhere."""
-    shapes = models.shapes(run.model)
-    params = rules.parameter_shardings(mesh, shapes, models.logical_axes(run.model))
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    moments = jax.eval_shape(optimizer.transform(run.optimizer).init, shapes)
-    is_params = lambda x: jax.tree.structure(x) == jax.tree.structure(shapes)  # noqa: E731
-    moments = jax.tree.map(lambda x: params if is_params(x) else whole, moments, is_leaf=is_params)
+    """Shardings of `new_state`: moments lie like their parameters (`rules.moment_sharding`), scalars everywhere."""
+    shapes, logical = models.shapes(run.model), models.logical_axes(run.model)
+    params = rules.parameter_shardings(mesh, shapes, logical)
+    whole = rules.everywhere(mesh)
+    tx = optimizer.transform(run.optimizer)
+    masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+    moments = optax.tree.map_params(
+        tx,
+        lambda moment, *of: moment if masked(moment) else rules.moment_sharding(mesh, moment, *of),
+        jax.eval_shape(tx.init, shapes),
+        shapes,
+        logical,
+        transform_non_params=lambda _: whole,
+        is_leaf=masked,
+    )
     return {"params": params, "moments": moments, "step": whole, "recent_loss": whole}
 
 

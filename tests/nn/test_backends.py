@@ -13,7 +13,7 @@ from blt_jax.flops import trace
 from blt_jax.models import Compute
 from blt_jax.nn import splash
 from blt_jax.nn.attention import attend, backend_of
-from blt_jax.parallel import rules
+from blt_jax.parallel import rules, sharded_embedding
 from blt_jax.train.step import compute
 
 TOLERANCE = 5e-5  # float32 against float64, sums over up to 300 keys; what is seen is below 1e-5
@@ -130,7 +130,7 @@ def test_kernel_runs_per_device_under_a_mesh():
 
 def test_the_platform_chooses_and_says_so(caplog):
     with caplog.at_level("INFO"):
-        assert compute(Train(), "tpu") == Compute(jnp.dtype("bfloat16"), "none", "splash")
+        assert compute(Train(), "tpu") == Compute(jnp.dtype("bfloat16"), "none", "splash", sharded_embedding.lookup)
     assert "attention by splash" in caplog.text
     assert compute(Train(attention="banded"), "tpu").attention == "banded"
     assert {backend_of(p) for p in ("cpu", "gpu", "tpu")} == set(ATTENTION)

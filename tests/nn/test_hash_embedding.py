@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blt_jax.nn.hash_embedding import PRIMES, HashEmbedding, hash_ids, lookup
+from blt_jax.nn.embedding import lookup
+from blt_jax.nn.hash_embedding import PRIMES, HashEmbedding, hash_ids
 from tests.reference.hf_fixture import FIXTURES
 
 HELLO = np.array([[1, 108, 105, 112, 112, 115, 2]])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from blt_jax import models
-from blt_jax.config import Blt, ConfigError, Lm, Mesh, Patching, Run, Stack, Train
+from blt_jax.config import Blt, ConfigError, Lm, Mesh, Optimizer, Patching, Run, Stack, Train
 from blt_jax.models import head
 from blt_jax.parallel import rules
 from blt_jax.parallel.mesh import make_mesh
@@ -65,16 +65,16 @@ def stepped(run):
     return jax.device_get((state["params"], metrics))
 
 
+@pytest.mark.parametrize("device_rows", [1, 2])
 @pytest.mark.parametrize("name", ["lm", "blt"])
-def test_rows_a_few_at_a_time(name):
-    run = run_of(MODELS[name])
+def test_rows_a_few_at_a_time(name, device_rows):
+    """Every parameter. The first step of Adam is the sign of the gradient, near enough; with a larger eps an entry
+    whose gradient is rounding noise hardly moves, where it would else move either way."""
+    run = dataclasses.replace(run_of(MODELS[name]), optimizer=Optimizer(warmup_steps=0, learning_rate=1e-2, eps=1e-4))
     params, metrics = stepped(run)
-    parts, told = stepped(dataclasses.replace(run, train=dataclasses.replace(run.train, device_rows=2)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), told, metrics)
-    # The first step of Adam is the sign of the gradient, near enough: a gradient of nearly 0 may turn. So few may.
-    apart = jax.tree.map(lambda a, b: np.abs(a - b).ravel(), params, parts)
-    apart = np.concatenate(jax.tree.leaves(apart))
-    assert np.quantile(apart, 0.999) < 1e-6
+    parts, told = stepped(dataclasses.replace(run, train=dataclasses.replace(run.train, device_rows=device_rows)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6), told, metrics)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max()), parts, params)
 
 
 def test_parts_must_be_whole():

@@ -1,0 +1,79 @@
+"""What the compiled steps send: weights layer by layer and gradients; no table, nothing of the whole batch.
+
+Sizes are of the largest single array among a kind's results, bytes of one device.
+"""
+
+import math
+
+import jax
+
+from blt_jax import models
+from tests.parallel.eight_devices import BLT, LM, ROWS, L, P
+
+FLOAT32 = 4
+TABLES = len(BLT.hash_sizes) * BLT.hash_rows * BLT.encoder.width * FLOAT32
+# The whole batch's states: of bytes in the local models or of patches, whichever are less; of tokens.
+BATCH = {
+    "BLT": ROWS * min(L * BLT.encoder.width, (P + 1) * BLT.slots_width) * FLOAT32,
+    "token LM": ROWS * L * LM.stack.width * FLOAT32,
+}
+
+
+def model_of(one):
+    return "token LM" if "LM" in one["model"] else "BLT"
+
+
+def whole_bytes(model):
+    """Bytes of all parameters but the tables that are looked up, which lie by columns over all devices."""
+    paths = jax.tree_util.tree_leaves_with_path(models.shapes(model))
+    return sum(math.prod(x.shape) for path, x in paths if path[-1].key not in ("tables", "embedding")) * FLOAT32
+
+
+def test_no_table_is_gathered_nor_its_gradient_summed(told):
+    """Eight devices split the tables' columns on every mesh, so that no device has more than its shard."""
+    for one in told["steps"]:
+        for kind, sent in one["collectives"].items():
+            assert sent["largest"] < TABLES / 8, (one["model"], one["mesh"], kind, sent)
+
+
+def test_nothing_of_the_whole_batch_is_sent(told):
+    for one in told["steps"]:
+        for kind, sent in one["collectives"].items():
+            assert sent["largest"] < BATCH[model_of(one)], (one["model"], one["mesh"], kind, sent)
+
+
+def test_bytes_change_places_by_all_to_all(told):
+    """Once for every table, byte embedding and hash tables, and once for the gradient that they share."""
+    for one in told["steps"]:
+        tables, parts = 2 if model_of(one) == "BLT" else 1, 2 if one["device_rows"] else 1
+        assert one["collectives"]["all-to-all"]["times"] == (tables + 1) * parts, (one["model"], one["mesh"])
+
+
+def test_gradients_are_reduced(told):
+    """On data=8 every parameter that is whole there is summed over the devices, and none is gathered."""
+    for name, model in (("BLT", BLT), ("token LM", LM)):
+        one = next(one for one in told["steps"] if (one["model"], one["mesh"]) == (name, "data=8"))
+        whole = whole_bytes(model)
+        reduced = sum(one["collectives"].get(kind, {"bytes": 0})["bytes"] for kind in ("all-reduce", "reduce-scatter"))
+        assert whole <= reduced < 1.1 * whole, name
+
+
+def test_no_weight_is_gathered_more_than_twice(told):
+    """On fsdp=8, forward and backward: the head as well, though it reads its rows in parts."""
+    for name, model in (("BLT", BLT), ("token LM", LM)):
+        one = next(one for one in told["steps"] if (one["model"], one["mesh"]) == (name, "fsdp=8"))
+        ids = ROWS * L * (1 + (len(model.hash_sizes) if name == "BLT" else 0)) * FLOAT32
+        assert one["collectives"]["all-gather"]["bytes"] <= 2 * whole_bytes(model) + ids, name
+
+
+def test_memory_of_a_lookup(told):
+    """Less than the whole batch's embedded bytes, and a gradient of the device's own columns.
+
+    The full size, 6 x 512,000 x 1,024 over 64 devices, is in README.md.
+    """
+    lookup = told["lookup"]
+    assert lookup["out"] < 1.01 * lookup["table"] / 8
+    print(f"\nlookup: temporaries {lookup['temporaries']}, table {lookup['table']}, batch {lookup['batch']} bytes")
+    assert lookup["temporaries"] < lookup["batch"] / 2
+    for kind, sent in lookup["collectives"].items():
+        assert sent["largest"] < lookup["batch"] / 2, kind
