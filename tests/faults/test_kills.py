@@ -15,6 +15,7 @@ from tests.faults import runs
 
 STOPS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)  # what a run gets, drawn
 CODES = {signal.SIGKILL: (-signal.SIGKILL,), signal.SIGTERM: (42,)}
+EARLY = -signal.SIGTERM  # at the start also this: before Python comes to our first line nobody listens
 MOMENTS = ("start", "save", "step", "evaluation")
 
 
@@ -34,8 +35,7 @@ def until(moment, process, folder, before, rng):
     """Waits for a random point of `moment` in the life of a process that goes on from checkpoint `before`."""
     if moment == "start":
         return time.sleep(rng.uniform(0.3, 6))  # import, restore, compile
-    later = range(before + runs.SAVES, runs.STEPS + 1, runs.SAVES)
-    step = rng.choice(later) if moment != "evaluation" and later else runs.STEPS
+    step = runs.STEPS if moment == "evaluation" else rng.choice(range(before + runs.SAVES, runs.STEPS + 1, runs.SAVES))
     while process.poll() is None and not list((folder / "checkpoints").glob(f"{step}*")):
         time.sleep(0.001)  # also the folder of a save that is under way counts
     time.sleep(rng.uniform(0, {"save": 0.02, "step": 0.2, "evaluation": 2}[moment]))
