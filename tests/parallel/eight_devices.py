@@ -79,9 +79,8 @@ def trained(run, mesh, start):
     """(parameters, losses, collectives) after STEPS steps from the parameters `start`, in NumPy."""
     step, layout = make_step(run, mesh), state_shardings(run, mesh)
     moments = optimizer.transform(run.optimizer).init(start)
-    state = jax.device_put(
-        {"params": start, "moments": moments, "step": np.int32(0)} | {"recent_loss": np.float32(0)}, layout
-    )
+    state = {"params": start, "moments": moments, "step": np.int32(0), "recent_loss": np.float32(0)}
+    state = jax.device_put(state, layout)
     schedule, losses = optimizer.schedule(run.optimizer, 10), []
     for batch in batches(run.model):
         batch = jax.device_put(batch, rules.batch_sharding(mesh))

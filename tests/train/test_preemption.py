@@ -1,5 +1,6 @@
 """Signals become a flag."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -54,26 +55,31 @@ with lease, StopSignal(leave=lease.release) as stop:
 """
 
 
+@contextlib.contextmanager
 def busy(folder, *arguments):
-    process = subprocess.Popen([sys.executable, "-c", BUSY, folder, *arguments], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "busy\n"
-    return process
+    command = [sys.executable, "-c", BUSY, folder, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "busy\n"
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_with_nothing_to_save_a_signal_ends_a_long_call(tmp_path, number):
-    process = busy(tmp_path, "idle", str(10**9))
-    began = time.monotonic()
-    process.send_signal(number)
-    assert process.wait(30) == SAVED_EXIT_CODE and time.monotonic() - began < 10
-    assert process.stdout.read() == "told to stop, with nothing to save\n"
+    with busy(tmp_path, "idle", str(10**8)) as process:
+        began = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(30) == SAVED_EXIT_CODE and time.monotonic() - began < 10
+        assert process.stdout.read() == "told to stop, with nothing to save\n"
     assert list(tmp_path.iterdir()) == []  # the lease is given back
 
 
 def test_with_something_to_save_a_signal_waits(tmp_path):
-    process = busy(tmp_path, "at work", str(10**6))
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0 and process.stdout.read() == "requested True\n"
+    with busy(tmp_path, "at work", str(10**6)) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0 and process.stdout.read() == "requested True\n"
 
 
 def test_told_before_there_was_nothing_to_save(monkeypatch):
