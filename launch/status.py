@@ -8,6 +8,7 @@ know, that a run failed for good, is the last marked line of its `log.txt` (`mar
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import pathlib
 import re
@@ -92,8 +93,7 @@ def preempted(log):
     words = []
     with contextlib.suppress(OSError), open(log, encoding="utf-8", errors="replace") as lines:
         words = [found[1] for found in map(_MARK.match, lines) if found]
-    ends = [*words[1:], ""]
-    return sum(w == "saved" or (w, end) == ("started", "started") for w, end in zip(words, ends, strict=True))
+    return words.count("saved") + sum(pair == ("started", "started") for pair in itertools.pairwise(words))
 
 
 def show(states, stream=None):

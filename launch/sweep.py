@@ -27,7 +27,6 @@ from importlib import metadata
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
 from blt_jax.config import ConfigError, Study
 from blt_jax.data.store import write_json
@@ -49,7 +48,9 @@ STAGE = flags.DEFINE_enum("stage", "all", ["all", "prepare"], "prepare: stop whe
 STATUS = flags.DEFINE_boolean("status", False, "Print a table of the runs, wherever they go, and stop.")
 RETRY = flags.DEFINE_boolean("retry_failed", False, "Submit failed runs again too.")
 CANCEL = flags.DEFINE_boolean("cancel", False, "Have the runs in progress save, take back the others, and stop.")
-SLURM = config_flags.DEFINE_config_dict("slurm", ConfigDict(dataclasses.asdict(slurm.Resources())))
+for _field in dataclasses.fields(slurm.Resources):
+    _define = {str: flags.DEFINE_string, int: flags.DEFINE_integer}[_field.type]
+    _define(f"slurm.{_field.name}", _field.default, "Of the jobs of --engine=slurm.")
 
 INTERRUPTED = 130
 
@@ -290,7 +291,8 @@ def cancel(folder):
 def main(_):
     study = build(Study, CONFIG.value.to_dict())
     folder = Path(WORKDIR.value).absolute()
-    resources = build(slurm.Resources, SLURM.value.to_dict(), "slurm")
+    asked = {one.name: flags.FLAGS[f"slurm.{one.name}"].value for one in dataclasses.fields(slurm.Resources)}
+    resources = slurm.Resources(**asked)
     alone = STAGE.value == "prepare"
     if STATUS.value:
         return show_status(folder)

@@ -131,7 +131,8 @@ def write(study, resources, sweep, report, jobs):
 
     body = fixed("prepare.log", "plan.json", [*sweep, "--stage=prepare"])
     body += "\n# The runs and the report, or what is missing of them:\n"
-    body += f'{shlex.join(sweep)} >> "$log" 2>&1 || {{ mark failed "the runs were not submitted"; exit 1; }}\nmark finished'
+    body += f'{shlex.join(sweep)} >> "$log" 2>&1 || {{ mark failed "the runs were not submitted"; exit 1; }}\n'
+    body += "mark finished"
     part("prepare", resources.places(1, 1), "Before the runs: store, tokenizer, entropy model, plan.", body)
     body = fixed("report.log", "report/index.html", report) + "\nmark finished"
     part("report", ["--nodes=1", "--ntasks=1"], "After the runs: the report.", body)
