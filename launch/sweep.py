@@ -247,26 +247,31 @@ def show_status(folder):
     """One table of all runs, from their folders and, where the study went there, Slurm's queue."""
     if not (folder / "study.json").exists():
         raise ConfigError(f"{folder} holds no study; the same command without --status begins it")
-    jobs = planned_jobs(folder)[1]
-    queued = []
+    queued = None
     if (folder / "slurm").exists() and slurm.available():
         try:
             queued = slurm.queue(folder)
         except ConfigError as error:
             print(f"without the queue: {error}", file=sys.stderr)
+
+    def state(read, part, index=-1):
+        if queued is None:
+            return read
+        return slurm.queued(read, [one for one in queued if (one.part, one.index) == (part, index)])
+
+    jobs = planned_jobs(folder)[1]
     states = []
     if jobs is None:
-        found = [one for one in queued if one.part == "prepare"]
         word, message = status.last_words(folder / "slurm" / "prepare.log")
-        states.append(slurm.queued(status.State("prepare", "failed" if word == "failed" else "queued"), found, message))
-        if not found and lease.holder(folder):
-            states[0] = dataclasses.replace(states[0], state="running", message=f"by {lease.holder(folder)}")
+        failed = status.State("prepare", "failed", message=message)
+        holder = lease.holder(folder)
+        waits = status.State("prepare", "running" if holder else "queued", message=f"by {holder}" if holder else "")
+        states.append(state(failed if word == "failed" and not holder else waits, "prepare"))
         if (folder / "entropy_model" / "config.json").exists():
             states.append(status.read(folder / "entropy_model"))
     for i, one in enumerate(jobs or []):
-        found = [q for q in queued if q.part == "runs" and q.index == i]
-        state = dataclasses.replace(status.read(one.folder), preempted=status.preempted(one.folder / "log.txt"))
-        states.append(slurm.queued(state, found, state.message))
+        read = dataclasses.replace(status.read(one.folder), preempted=status.preempted(one.folder / "log.txt"))
+        states.append(state(read, "runs", i))
     status.show(states)
     return 0
 

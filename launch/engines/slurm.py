@@ -82,8 +82,14 @@ step() {{  # runs a command, says in $log how it went, and has it queued again i
     0) [ -e "$result" ] && return
        mark failed "exit code 0, but no ${{result##*/}}"; exit 1 ;;
     {saved})  # it saved, or was told to stop before it was ready to
-       mark saved "to be continued"
-       scontrol requeue "$job" || mark stopped "not queued again"
+       # A cancelled job is COMPLETING here, and would be queued again all the same.
+       # So is one that Slurm ends and queues again by itself.
+       if scontrol show job "$job" | grep -q JobState=COMPLETING; then
+         mark stopped "by Slurm"
+       else
+         mark saved "to be continued"
+         scontrol requeue "$job"
+       fi
        exit {exit} ;;
     *) mark failed "exit code $code"; exit "$code" ;;
   esac
@@ -176,10 +182,12 @@ class Queued:
     reason: str  # why it waits
 
 
-def queued(state, jobs, message):
+def queued(state, jobs):
     """A run's `status.State`, read from its folder, with what the queue says of it: `jobs`, its `Queued`."""
-    if state.state == "done" or not jobs:
-        return dataclasses.replace(state, message=message)
+    if state.state == "done":
+        return state
+    if not jobs:
+        return dataclasses.replace(state, message="not submitted") if state.state == "queued" else state
     one = jobs[-1]
     if one.running:
         return dataclasses.replace(state, state="running", message=f"job {one.job}")

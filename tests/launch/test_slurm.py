@@ -129,17 +129,26 @@ def test_what_would_be_submitted(config, tmp_path):
 
 # What `step` makes of each exit code of a run, with a `srun` and a `scontrol` of our own.
 @pytest.mark.parametrize(
-    "code, result, ends, mark",
-    [(0, True, 0, "finished"), (0, False, 1, "failed"), (42, False, 42, "saved"), (3, False, 3, "failed")],
+    "code, result, state, ends, mark",
+    [
+        (0, True, "RUNNING", 0, "finished"),
+        (0, False, "RUNNING", 1, "failed"),
+        (3, False, "RUNNING", 3, "failed"),
+        (42, False, "RUNNING", 42, "saved"),
+        (42, False, "COMPLETING", 42, "stopped"),  # cancelled, or queued again by Slurm itself
+    ],
 )
-def test_exit_codes(tmp_path, code, result, ends, mark):
+def test_exit_codes(tmp_path, code, result, state, ends, mark):
     study, bin_ = tmp_path / "it's", tmp_path / "bin"
     run = study / "runs" / "one"
     run.mkdir(parents=True)
     bin_.mkdir()
     made = f"touch {slurm._quoted(run / 'result.json')}; " if result else ""
     (bin_ / "srun").write_text(f"#!/bin/bash\n{made}exit {code}\n")
-    (bin_ / "scontrol").write_text(f'#!/bin/bash\necho "$@" > {tmp_path / "requeued"}\n')
+    requeued = tmp_path / "requeued"
+    (bin_ / "scontrol").write_text(
+        f'#!/bin/bash\n[ "$1" = show ] && echo "   JobState={state} Reason=None" || echo "$@" > {requeued}\n'
+    )
     for file in bin_.iterdir():
         file.chmod(0o755)
     slurm.write(study, Resources(), ["true"], ["true"], [slurm_job(run)])
@@ -147,10 +156,8 @@ def test_exit_codes(tmp_path, code, result, ends, mark):
     environment |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "9"}
     done = subprocess.run(["bash", study / "slurm" / "runs.sh"], env=environment)
     assert done.returncode == ends and status.last_words(run / "log.txt")[0] == mark
-    assert (tmp_path / "requeued").exists() == (code == 42)
-    if code == 42:
-        assert (tmp_path / "requeued").read_text() == "requeue 7_0\n"
-        assert status.preempted(run / "log.txt") == 1
+    assert (requeued.read_text() if requeued.exists() else "") == ("requeue 7_0\n" if mark == "saved" else "")
+    assert status.preempted(run / "log.txt") == (mark == "saved")
 
 
 def slurm_job(folder):
