@@ -1,0 +1,91 @@
+"""The table of a study that has runs in all states, on a pipe and on a terminal."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from blt_jax.train.lease import Lease
+from launch import status
+from launch.engines import slurm
+from launch.engines.slurm import Queued
+from tests.launch.test_sweep import CONFIG, ROOT
+
+MARKS = {
+    "done": ["started", "saved", "started", "started", "finished"],  # told to stop once, killed once
+    "running": ["started"],
+    "failed": ["started", "retry", "started", "failed"],
+    "queued": [],
+}
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A planned study with one run in each state; the lease of `running` is ours."""
+    folder = tmp_path / "study"
+    for name, marks in MARKS.items():
+        run = folder / "runs" / name
+        run.mkdir(parents=True)
+        (run / "config.json").write_text(json.dumps({"train": {"steps": 100}}))
+        lines = [{"step": s, "text_bytes": 50 * s, "seconds": s / 10, "bpb": 3.25} for s in (10, 20)]
+        lines[1]["speed"] = {"mfu_exact": 0.4125}
+        if name in ("running", "failed"):
+            (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (run / "log.txt").write_text("".join(f"{status.mark(mark, '')}a line [red]\n" for mark in marks))
+    result = {"validation": {"bpb": 2.5}, "timing": {"seconds": 75}}
+    (folder / "runs" / "done" / "result.json").write_text(json.dumps(result))
+    (folder / "study.json").write_text("{}")
+    (folder / "plan.json").write_text(json.dumps({"runs": [{"name": name} for name in MARKS]}))
+    (tmp_path / "tiny.py").write_text(CONFIG.replace("INPUT", "'text.jsonl'"))
+    with Lease(folder / "runs" / "running"):
+        yield folder
+
+
+def sweep(study, *more):
+    command = [sys.executable, "-m", "launch.sweep", f"--config={study.parent / 'tiny.py'}", f"--workdir={study}"]
+    done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_all_states_on_a_pipe(study):
+    code, table, error = sweep(study, "--status")
+    assert (code, error) == (0, "")
+    words = {line.split()[0]: re.split(r"  +", line.strip()) for line in table.splitlines()}
+    assert words["run"] == ["run", "state", "step", "BPB", "bytes/s", "MFU", "time", "preempted"]
+    assert words["running"][1:7] == ["running", "20 / 100", "3.250", "500", "41.2%", "8 s left"]
+    assert words["done"][1:] == ["done", "2.500", "1 min 15 s", "2"]
+    assert words["failed"][1:] == ["failed", "20 / 100", "3.250", "500", "41.2%", "8 s", "a line [red]"]
+    assert words["queued"][1:] == ["queued", "0 / 100"]
+    assert "\x1b" not in table and not any(line.endswith(" ") for line in table.splitlines())
+
+
+def test_colours_on_a_terminal(study, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    status.show([status.read(study / "runs" / name) for name in MARKS], terminal)
+    assert "\x1b[" in terminal.getvalue() and "[red]" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name, jobs, state, message",
+    [
+        ("done", [Queued("7_0", "runs", 0, True, "")], "done", ""),
+        ("queued", [Queued("7_3", "runs", 3, True, "")], "running", "job 7_3"),
+        ("failed", [Queued("7_2", "runs", 2, False, "Priority")], "queued", "job 7_2: Priority"),
+        ("failed", [], "failed", "a line [red]"),
+        ("queued", [], "queued", "not submitted"),
+    ],
+)
+def test_what_the_queue_adds(study, name, jobs, state, message):
+    told = slurm.queued(status.read(study / "runs" / name), jobs)
+    assert (told.state, told.message) == (state, message)
+
+
+def test_no_study_and_nothing_to_cancel(study):
+    code, _, error = sweep(study.with_name("nothing"), "--status")
+    assert code == 2 and "holds no study" in error and error.count("\n") == 1
+    assert sweep(study, "--cancel")[:2] == (0, "nothing to cancel: no job of this study is queued or running\n")
