@@ -210,12 +210,15 @@ def on_slurm(study, folder, resources):
                 print(f"submitted the preparation as job {slurm.submit(folder, 'prepare')}; it submits the runs")
             return 0
         queued = {one.index: one for one in slurm.queue(folder) if one.part == "runs"}
-        missing = []
+        missing, failed = [], {}
         for i, one in enumerate(jobs):
-            failed = status.last_words(one.folder / "log.txt")[0] == "failed"
-            if one.done or i in queued or lease.holder(one.folder) or (failed and not RETRY.value):
+            if one.done or i in queued or lease.holder(one.folder):
                 continue
-            if failed:
+            word, message = status.last_words(one.folder / "log.txt")
+            if word == "failed" and not RETRY.value:
+                failed[one.name] = message
+                continue
+            if word == "failed":
                 with open(one.folder / "log.txt", "a") as log:
                     log.write(status.mark("queued", "again"))
             missing.append(i)
@@ -228,7 +231,7 @@ def on_slurm(study, folder, resources):
         if missing or (after and not waiting):
             print(f"submitted the report as job {slurm.submit_report(folder, after)}")
         if not after:
-            return finish(folder, time.monotonic())
+            return finish(folder, time.monotonic(), failed)
     return 0
 
 
@@ -332,7 +335,7 @@ def main(_):
         return finish(folder, began, failed)
 
 
-def finish(folder, began, failed=()):
+def finish(folder, began, failed):
     """The report, and the word of those runs (name: why) that have no result. Returns the exit code."""
     from blt_jax.scaling import report  # plots: not needed before
 

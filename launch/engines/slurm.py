@@ -135,7 +135,9 @@ def write(study, resources, sweep, report, jobs):
         step = _quoted(shlex.join(argv))
         return f"log={_quoted(folder / log)}\nresult={_quoted(study / result)}\nstep {step}"
 
-    body = fixed("prepare.log", "plan.json", [*sweep, "--stage=prepare"])
+    # One process with all GPUs of its node; with this variable jax would take it for one of several and give it one.
+    alone = ["env", "-u", "SLURM_STEP_NODELIST"]
+    body = fixed("prepare.log", "plan.json", [*alone, *sweep, "--stage=prepare"])
     body += "\n# The runs and the report, or what is missing of them:\n"
     body += f'{shlex.join(sweep)} >> "$log" 2>&1 || {{ mark failed "the runs were not submitted"; exit 1; }}\n'
     body += "mark finished"

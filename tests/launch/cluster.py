@@ -4,6 +4,7 @@ Debian's packages are enough, without accounting and cgroups; nothing of the mac
 changed. The nodes are called by loopback addresses, so that the processes of a job find each other by these names.
 """
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -69,7 +70,8 @@ class Cluster:
 
     def __init__(self, folder):
         self.folder = folder
-        self._pid_files = [folder / "slurmctld.pid", *(folder / f"slurmd.{node}.pid" for node in NODES)]
+        daemons = [*(f"slurmd.{node}" for node in NODES), "slurmctld", "munged"]
+        self._pid_files = [folder / f"{daemon}.pid" for daemon in daemons]
 
     def __enter__(self):
         folder = self.folder
@@ -90,14 +92,16 @@ class Cluster:
         return self
 
     def __exit__(self, *exception):
-        subprocess.run(["scancel", "--user", getpass.getuser()], timeout=30)
-        time.sleep(1)
-        for file in [*self._pid_files, self.folder / "munged.pid"]:
-            if file.exists() and file.read_text().strip():
-                try:
-                    os.kill(int(file.read_text()), signal.SIGTERM)
-                except ProcessLookupError:
-                    pass
+        for more in ([], ["--signal=KILL", "--full"]):  # what a failed test left behind does not get to save
+            subprocess.run(["scancel", "--user", getpass.getuser(), *more], capture_output=True, timeout=30)
+        deadline = time.monotonic() + 20
+        while slurm("squeue", "-h") and time.monotonic() < deadline:
+            time.sleep(0.2)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for file in self._pid_files:
+                with contextlib.suppress(OSError, ValueError):  # a daemon that ends removes its file
+                    os.kill(int(file.read_text()), number)
+            time.sleep(1)
         del os.environ["SLURM_CONF"]
 
     def wait(self, condition, seconds):

@@ -4,6 +4,7 @@ fails; and the files that it would submit, without one."""
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -15,10 +16,12 @@ from tests.faults import runs
 from tests.launch import cluster as clusters
 from tests.launch.test_sweep import corpus, finish, sweep
 
-BLT, BPE = "blt-1e10-small-s0", "bpe-1e10-small-s0"
+RUN, BROKEN = "bpe-1e10-small-s0", "bpe-1e10-unstable-s0"
 SMALL = """
     config.budgets = (1e10,)
-    config.families["bpe"].sizes["small"].learning_rate = 1e30
+    del config.families["blt"]  # compiles for long
+    sizes = config.families["bpe"].sizes
+    sizes["unstable"] = of(Size, model=sizes["small"].model, learning_rate=1e30)
     return config
 """
 PATIENCE = 600  # seconds for what takes 20 on a machine with nothing else to do
@@ -67,38 +70,40 @@ def test_a_study_through_slurm(cluster, config, tmp_path):
     assert "prepare" in given(config, study, "--status")
 
     # One process on each node, until a job of the higher partition wants both.
-    cluster.wait((study / "runs" / BLT / "metrics.jsonl").exists, PATIENCE)
-    assert "JAX distributed" in (study / "runs" / BLT / "log.txt").read_text()
+    metrics = study / "runs" / RUN / "metrics.jsonl"
+    cluster.wait(lambda: metrics.exists() and metrics.read_text(), PATIENCE)
+    assert "JAX distributed" in (study / "runs" / RUN / "log.txt").read_text()
     clusters.slurm("sbatch", "-p", "high", "-N", "2", "--output=/dev/null", "--wrap", "sleep 1")
-    cluster.wait(lambda: last_mark(study, BLT) == "saved", 120)
+    cluster.wait(lambda: last_mark(study, RUN) == "saved", 120)
     run = next(job for job in queue() if job.endswith("_0"))
     cluster.wait(lambda: queue().get(run) == "PENDING", 120)
-    assert not (study / "runs" / BLT / "result.json").exists(), "preempted too late to show anything"
+    assert "stopped at step" in (study / "runs" / RUN / "log.txt").read_text(), "preempted too late to show anything"
     # Given once more: every run is in the queue, none is submitted.
     before = queue()
     assert "submitted runs" not in given(config, study, *options)
     assert queue().keys() <= before.keys()
-    line = next(line for line in given(config, study, "--status").splitlines() if line.startswith(BLT))
+    line = next(line for line in given(config, study, "--status").splitlines() if line.startswith(RUN))
     assert "queued" in line and f"job {run}: " in line and " 1 " in line
 
     # Slurm waits two minutes with a job that it requeued; we do not.
     clusters.slurm("scontrol", "update", f"jobid={run}", "StartTime=now")
     cluster.wait(lambda: not queue(), PATIENCE)
     table = given(config, study, "--status").splitlines()
-    assert any(line.startswith(BLT) and " done " in line for line in table), table
-    assert any(line.startswith(BPE) and " failed " in line and "learning_rate" in line for line in table), table
+    assert any(line.startswith(RUN) and " done " in line for line in table), table
+    assert any(line.startswith(BROKEN) and " failed " in line and "learning_rate" in line for line in table), table
     assert status.last_words(study / "slurm" / "report.log")[0] == "finished"
-    assert BPE in (study / "report" / "report.json").read_text()
+    assert BROKEN in (study / "report" / "report.json").read_text()
 
     # The same run by hand, undisturbed, with the command of study.json.
-    command = {one["name"]: one["command"] for one in json.loads((study / "study.json").read_text())["runs"]}[BLT]
-    command = command.replace(f"--workdir={study}/runs/{BLT}", f"--workdir={study}/runs/undisturbed")
+    command = {one["name"]: one["command"] for one in json.loads((study / "study.json").read_text())["runs"]}[RUN]
+    command = command.replace(f"--workdir={study}/runs/{RUN}", f"--workdir={study}/runs/undisturbed")
     by_hand = subprocess.run(["bash", "-c", f"srun -N2 {command}"], capture_output=True, text=True, timeout=PATIENCE)
     assert by_hand.returncode == 0, by_hand.stderr[-2000:]
-    assert runs.outcome(study / "runs" / BLT) == runs.outcome(study / "runs" / "undisturbed")
+    assert runs.outcome(study / "runs" / RUN) == runs.outcome(study / "runs" / "undisturbed")
 
     # What failed is submitted on request only; cancelled, it is not queued again.
-    assert "submitted" not in given(config, study, *options)
+    code, output = finish(sweep(config, study, *options))
+    assert code == 1 and "submitted" not in output and f"failed: {BROKEN}: exit code 1: error: {BROKEN}: loss" in output
     assert "submitted runs 1 as job" in given(config, study, *options, "--retry_failed")
     assert "cancelled 2 jobs" in given(config, study, "--cancel")
     cluster.wait(lambda: not queue(), 120)
@@ -120,7 +125,7 @@ def test_what_would_be_submitted(config, tmp_path):
     for option in ("array=0-1%3", "ntasks-per-node=8", "gpus-per-node=8", "account=lab", "time=4:00:00", "mem=9G"):
         assert f"\n#SBATCH --{option}\n" in array
     folders = [line.split("\t")[0] for line in (study / "slurm" / "runs.tsv").read_text().splitlines()]
-    assert folders == [str(study / "runs" / name) for name in (BLT, BPE)]
+    assert folders == [str(study / "runs" / name) for name in (RUN, BROKEN)]
     for part in slurm.PARTS:
         subprocess.run(["bash", "-n", study / "slurm" / f"{part}.sh"], check=True)
     code, output = finish(sweep(config, study, "--engine=slurm", "--slurm.partitoin=x"))
@@ -175,6 +180,55 @@ def test_a_client_that_fails_is_one_line(config, tmp_path):
     ):
         code, output = finish(sweep(config, tmp_path / "s", "--engine=slurm", env=os.environ | {"PATH": path}))
         assert code == 2 and output.startswith(words) and output.count("\n") == 1, output
+
+
+FAKE_SBATCH = """#!{python} -IS
+import os, pathlib, re, signal, sys
+queue = pathlib.Path({queue!r})
+script = pathlib.Path(sys.argv[-1]).read_text()
+array = ([a[8:] for a in sys.argv if a.startswith("--array=")] or ["N/A"])[0]
+indices = [i for a in array.split(",") for i in (range(int(a[0]), int(a[-1]) + 1) if a != "N/A" else ["N/A"])]
+name = re.search("--job-name=(.*)", script)[1]
+number = 1 + sum(1 for _ in open(queue))
+with queue.open("a") as lines:
+    lines.writelines(f"{{number}}|{{number}}|{{i}}|{{name}}|PENDING|Priority\\n" for i in indices)
+if os.environ.get("KILLED") in script:
+    os.kill(os.getppid(), signal.SIGKILL)
+print(number)
+"""
+
+
+def test_killed_after_each_submission(config, tmp_path):
+    """The submitter dies as soon as a job is in the queue: the same command adds what is missing, and nothing twice."""
+    study, queue = tmp_path / "study", tmp_path / "queue"
+    queue.touch()
+    (tmp_path / "bin").mkdir()
+    for name, text in (
+        ("sbatch", FAKE_SBATCH.format(python=sys.executable, queue=str(queue))),
+        ("squeue", f"#!/bin/bash\ncat {queue}\n"),
+    ):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+
+    def given(killed):
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        return finish(sweep(config, study, "--engine=slurm", env=os.environ | {"PATH": path, "KILLED": killed}))
+
+    def parts():
+        return [(line.split("|")[3].rsplit("-")[-1], line.split("|")[2]) for line in queue.read_text().splitlines()]
+
+    nobody = "no such script"
+    assert given("-prepare")[0] == -9 and parts() == [("prepare", "N/A")]
+    code, output = given(nobody)
+    assert code == 0 and "the preparation is queued (Priority), job 1" in output and len(parts()) == 1
+
+    (study / "plan.json").write_text(json.dumps({"runs": [{"name": name} for name in (RUN, BROKEN, "other")]}))
+    (study / "runs" / BROKEN).mkdir(parents=True)
+    (study / "runs" / BROKEN / "result.json").touch()  # done
+    assert given("-runs")[0] == -9 and parts()[1:] == [("runs", "0"), ("runs", "2")]
+    assert given("-report")[0] == -9 and parts()[3:] == [("report", "N/A")]
+    code, output = given(nobody)
+    assert code == 0 and "submitted" not in output and len(parts()) == 4, output
 
 
 def test_spans():
