@@ -20,7 +20,6 @@ import dataclasses
 import json
 import os
 import platform
-import signal
 import sys
 import time
 from importlib import metadata
@@ -35,8 +34,8 @@ from blt_jax.scaling import grid
 from blt_jax.train import lease, preemption
 from blt_jax.train.lease import Lease
 from launch import flags as launch_flags
+from launch import overview, status
 from launch import plan as launch_plan
-from launch import status
 from launch.engines import local, slurm
 
 CONFIG = launch_flags.define_config()
@@ -246,56 +245,6 @@ def preparing(folder):
     return bool(found)
 
 
-def show_status(folder):
-    """One table of all runs, from their folders and, where the study went there, Slurm's queue."""
-    if not (folder / "study.json").exists():
-        raise ConfigError(f"{folder} holds no study; the same command without --status begins it")
-    queued = None
-    if (folder / "slurm").exists() and slurm.available():
-        try:
-            queued = slurm.queue(folder)
-        except ConfigError as error:
-            print(f"without the queue: {error}", file=sys.stderr)
-
-    def state(read, part, index=-1):
-        if queued is None:
-            return read
-        return slurm.queued(read, [one for one in queued if (one.part, one.index) == (part, index)])
-
-    jobs = planned_jobs(folder)[1]
-    states = []
-    if jobs is None:
-        word, message = status.last_words(folder / "slurm" / "prepare.log")
-        failed = status.State("prepare", "failed", message=message)
-        holder = lease.holder(folder)
-        waits = status.State("prepare", "running" if holder else "queued", message=f"by {holder}" if holder else "")
-        states.append(state(failed if word == "failed" and not holder else waits, "prepare"))
-        if (folder / "entropy_model" / "config.json").exists():
-            states.append(status.read(folder / "entropy_model"))
-    for i, one in enumerate(jobs or []):
-        read = dataclasses.replace(status.read(one.folder), preempted=status.preempted(one.folder / "log.txt"))
-        states.append(state(read, "runs", i))
-    status.show(states)
-    return 0
-
-
-def cancel(folder):
-    """Stops the study wherever it runs; what has begun saves."""
-    jobs = slurm.cancel(folder) if (folder / "slurm").exists() and slurm.available() else []
-    if jobs:
-        print(f"cancelled {len(jobs)} jobs; those that ran save first; the same study given again goes on from there")
-        return 0
-    holder = lease.holder(folder)
-    if holder is None:
-        print("nothing to cancel: no job of this study is queued or running")
-    elif holder.local:
-        os.kill(holder.pid, signal.SIGTERM)
-        print(f"told {holder} to save its runs and stop")
-    else:
-        raise ConfigError(f"the study is in the hands of {holder}: cancel it there")
-    return 0
-
-
 def main(_):
     study = build(Study, CONFIG.value.to_dict())
     folder = Path(WORKDIR.value).absolute()
@@ -303,9 +252,9 @@ def main(_):
     resources = slurm.Resources(**asked)
     alone = STAGE.value == "prepare"
     if STATUS.value:
-        return show_status(folder)
+        return overview.show(folder)
     if CANCEL.value:
-        return cancel(folder)
+        return overview.cancel(folder)
     if ENGINE.value == "slurm" and not alone:
         return on_slurm(study, folder, resources)
     if DRY_RUN.value:
