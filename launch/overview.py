@@ -13,12 +13,21 @@ from launch.engines import slurm
 
 
 def show(folder):
-    """Prints one table of all runs, from their folders and, where the study went there, Slurm's queue. Returns 0.
+    """One table of all runs: on a pipe once, on a terminal until Ctrl-C. Returns 0.
 
-    Raises ConfigError where there is no study. A queue that cannot be read is one line on stderr.
+    Raises ConfigError where there is no study.
     """
     if not (folder / "study.json").exists():
         raise ConfigError(f"{folder} holds no study; the same command without --status begins it")
+    status.show(lambda: states(folder))
+    return 0
+
+
+def states(folder):
+    """`status.State` of each run of a study, from its folder and, where the study went there, from Slurm's queue.
+
+    While there is no plan, of the preparation instead. A queue that cannot be read is one line on stderr.
+    """
     queued = None
     if (folder / "slurm").exists() and slurm.available():
         try:
@@ -33,20 +42,19 @@ def show(folder):
 
     saved = folder / "plan.json"
     runs = [folder / "runs" / run["name"] for run in json.loads(saved.read_text())["runs"]] if saved.exists() else []
-    states = []
+    found = []
     if not saved.exists():
         word, message = status.last_words(folder / "slurm" / "prepare.log")
         failed = status.State("prepare", "failed", message=message)
         holder = lease.holder(folder)
         waits = status.State("prepare", "running" if holder else "queued", message=f"by {holder}" if holder else "")
-        states.append(state(failed if word == "failed" and not holder else waits, "prepare"))
+        found.append(state(failed if word == "failed" and not holder else waits, "prepare"))
         if (folder / "entropy_model" / "config.json").exists():
-            states.append(status.read(folder / "entropy_model"))
+            found.append(status.read(folder / "entropy_model"))
     for i, run in enumerate(runs):
         read = dataclasses.replace(status.read(run), preempted=status.preempted(run / "log.txt"))
-        states.append(state(read, "runs", i))
-    status.show(states)
-    return 0
+        found.append(state(read, "runs", i))
+    return found
 
 
 def cancel(folder):

@@ -96,17 +96,23 @@ def preempted(log):
     return words.count("saved") + sum(pair == ("started", "started") for pair in itertools.pairwise(words))
 
 
-def show(states, stream=None):
-    """Prints the states as one table: in colour on a terminal, whole plain lines on a pipe."""
+def show(read, stream=None, every=15.0):
+    """Shows the states that `read()` returns: on a terminal in colour, read again every so many seconds until no run
+    is running or queued, or Ctrl-C; on a pipe once, in whole plain lines."""
     console = rich.console.Console(file=stream or sys.stdout, highlight=False)
-    if console.is_terminal:
-        console.print(table(states))
+    if not console.is_terminal:
+        wide = rich.console.Console(file=io.StringIO(), width=10_000)  # nothing is cut for whoever greps
+        wide.print(table(read()))
+        for line in wide.file.getvalue().splitlines():
+            print(line.rstrip(), file=console.file)
         return
-    wide = rich.console.Console(file=io.StringIO(), width=10_000)  # nothing is cut for whoever greps
-    wide.print(table(states))
-    for line in wide.file.getvalue().splitlines():
-        console.file.write(line.rstrip() + "\n")
-    console.file.flush()
+    with contextlib.suppress(KeyboardInterrupt), rich.live.Live(console=console, auto_refresh=False) as live:
+        while True:
+            states = read()
+            live.update(table(states), refresh=True)
+            if not any(one.state in ("running", "queued") for one in states):
+                break
+            time.sleep(every)
 
 
 def table(states, room=None):

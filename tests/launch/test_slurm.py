@@ -3,6 +3,7 @@ fails; and the files that it would submit, without one."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -96,10 +97,13 @@ def test_a_study_through_slurm(cluster, config, tmp_path):
 
     # The same run by hand, undisturbed, with the command of study.json.
     command = {one["name"]: one["command"] for one in json.loads((study / "study.json").read_text())["runs"]}[RUN]
-    command = command.replace(f"--workdir={study}/runs/{RUN}", f"--workdir={study}/runs/undisturbed")
+    run, other = study / "runs" / RUN, study / "runs" / "undisturbed"
+    other.mkdir()
+    shutil.copy(run / "cost.json", other)
+    command = command.replace(f"--workdir={run}", f"--workdir={other}")
     by_hand = subprocess.run(["bash", "-c", f"srun -N2 {command}"], capture_output=True, text=True, timeout=PATIENCE)
     assert by_hand.returncode == 0, by_hand.stderr[-2000:]
-    assert runs.outcome(study / "runs" / RUN) == runs.outcome(study / "runs" / "undisturbed")
+    assert runs.outcome(run) == runs.outcome(other)
 
     # What failed is submitted on request only; cancelled, it is not queued again.
     code, output = finish(sweep(config, study, *options))

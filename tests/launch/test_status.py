@@ -62,12 +62,21 @@ def test_all_states_on_a_pipe(study):
     assert "\x1b" not in table and not any(line.endswith(" ") for line in table.splitlines())
 
 
-def test_colours_on_a_terminal(study, monkeypatch):
+def test_a_terminal_gets_colours_until_all_is_done(study, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     terminal = io.StringIO()
     terminal.isatty = lambda: True
-    status.show([status.read(study / "runs" / name) for name in MARKS], terminal)
-    assert "\x1b[" in terminal.getvalue() and "[red]" in terminal.getvalue()
+    looks = []
+
+    def read():
+        looks.append(1)
+        if len(looks) == 2:
+            (study / "runs" / "queued" / "log.txt").write_text(status.mark("failed", "in the end"))
+        return [status.read(study / "runs" / name) for name in ("done", "failed", "queued")]
+
+    status.show(read, terminal, every=0.01)
+    assert len(looks) == 2
+    assert "\x1b[" in terminal.getvalue() and "[red]" in terminal.getvalue() and "in the end" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(
