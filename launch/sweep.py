@@ -44,7 +44,7 @@ ENGINE = flags.DEFINE_enum("engine", "local", ["local", "slurm"], "Where the run
 WORKERS = flags.DEFINE_integer("workers", 0, "Processes at a time; 0: one per core, at most 8.")
 DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the plan, from assumed patch and token sizes, and stop.")
 STAGE = flags.DEFINE_enum("stage", "all", ["all", "prepare"], "prepare: stop when there is a plan.")
-STATUS = flags.DEFINE_boolean("status", False, "Show the runs, wherever they go (on a terminal until Ctrl-C), and stop.")
+STATUS = flags.DEFINE_boolean("status", False, "Show the runs (on a terminal until Ctrl-C) and stop.")
 RETRY = flags.DEFINE_boolean("retry_failed", False, "Submit failed runs again too.")
 CANCEL = flags.DEFINE_boolean("cancel", False, "Have the runs in progress save, take back the others, and stop.")
 for _field in dataclasses.fields(slurm.Resources):

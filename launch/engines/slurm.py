@@ -261,5 +261,5 @@ def _client(*argv):
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{argv[0]} did not answer within {PATIENCE} s; is the cluster's controller up?") from None
     if done.returncode:
-        raise ConfigError(f"{argv[0]}: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
+        raise ConfigError(f"{argv[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
     return done.stdout
