@@ -1,15 +1,19 @@
 """The table of a study that has runs in all states, on a pipe and on a terminal."""
 
+import dataclasses
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from blt_jax.train.lease import Lease
-from launch import status
+from blt_jax.config import ConfigError
+from blt_jax.train.lease import Lease, holder
+from launch import overview, status
 from launch.engines import slurm
 from launch.engines.slurm import Queued
 from tests.launch.test_sweep import CONFIG, ROOT
@@ -98,3 +102,18 @@ def test_no_study_and_nothing_to_cancel(study):
     code, _, error = sweep(study.with_name("nothing"), "--status")
     assert code == 2 and "holds no study" in error and error.count("\n") == 1
     assert sweep(study, "--cancel")[:2] == (0, "nothing to cancel: no job of this study is queued or running\n")
+
+
+def test_cancel_tells_the_launcher(study, capsys):
+    hold = "import sys, time; from blt_jax.train.lease import Lease; Lease(sys.argv[1]).__enter__(); time.sleep(60)"
+    launcher = subprocess.Popen([sys.executable, "-c", hold, str(study)], cwd=ROOT)
+    while holder(study) is None:
+        assert launcher.poll() is None
+        time.sleep(0.05)
+    elsewhere = dataclasses.replace(holder(study), host="elsewhere", heartbeat=time.time())
+    assert overview.cancel(study) == 0 and launcher.wait(10) == -signal.SIGTERM
+    assert f"told process {launcher.pid} on" in capsys.readouterr().out
+
+    (study / "lease.json").write_text(json.dumps(dataclasses.asdict(elsewhere)))
+    with pytest.raises(ConfigError, match="on elsewhere since .*: cancel it there"):
+        overview.cancel(study)
