@@ -3,6 +3,7 @@ fails; and the files that it would submit, without one."""
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from blt_jax.config import ConfigError
 from launch import status
-from launch.engines import slurm
+from launch.engines import local, slurm
 from launch.engines.slurm import Resources
 from tests.faults import runs
 from tests.launch import cluster as clusters
@@ -152,7 +153,7 @@ def test_exit_codes(tmp_path, code, result, state, ends, mark):
     run = study / "runs" / "one"
     run.mkdir(parents=True)
     bin_.mkdir()
-    made = f"touch {slurm._quoted(run / 'result.json')}; " if result else ""
+    made = f"touch {shlex.quote(str(run / 'result.json'))}; " if result else ""
     (bin_ / "srun").write_text(f"#!/bin/bash\n{made}exit {code}\n")
     requeued = tmp_path / "requeued"
     (bin_ / "scontrol").write_text(
@@ -160,19 +161,13 @@ def test_exit_codes(tmp_path, code, result, state, ends, mark):
     )
     for file in bin_.iterdir():
         file.chmod(0o755)
-    slurm.write(study, Resources(), ["true"], ["true"], [slurm_job(run)])
+    slurm.write(study, Resources(), ["true"], ["true"], [local.Job("one", ["train", "it's"], run)])
     environment = os.environ | {"PATH": f"{bin_}:{os.environ['PATH']}"}
     environment |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "9"}
     done = subprocess.run(["bash", study / "slurm" / "runs.sh"], env=environment)
     assert done.returncode == ends and status.last_words(run / "log.txt")[0] == mark
     assert (requeued.read_text() if requeued.exists() else "") == ("requeue 7_0\n" if mark == "saved" else "")
     assert status.preempted(run / "log.txt") == (mark == "saved")
-
-
-def slurm_job(folder):
-    from launch.engines import local
-
-    return local.Job(folder.name, ["train", "it's"], folder)
 
 
 def test_a_client_that_fails_is_one_line(config, tmp_path):
