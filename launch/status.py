@@ -7,6 +7,8 @@ know, that a run failed for good, is the last marked line of its `log.txt` (`mar
 
 import contextlib
 import dataclasses
+import io
+import itertools
 import json
 import pathlib
 import re
@@ -37,7 +39,9 @@ class State:
     bpb: float | None = None  # bits per byte
     rate: float | None = None  # text bytes per second
     seconds: float | None = None  # left if running, taken if done
-    message: str = ""  # why it failed, or who else runs it
+    mfu: float | None = None  # `exact`; for known chips
+    preempted: int = 0  # attempts that were told to stop, or killed, and had a successor
+    message: str = ""  # why it failed, who else runs it, what it waits for
 
     @property
     def fraction(self):
@@ -84,6 +88,65 @@ def last_words(log):
     return word, ": ".join(filter(None, (detail, own)))
 
 
+def preempted(log):
+    """How many attempts in a log.txt were told to stop and saved, or ended without a word before another started."""
+    words = []
+    with contextlib.suppress(OSError), open(log, encoding="utf-8", errors="replace") as lines:
+        words = [found[1] for found in map(_MARK.match, lines) if found]
+    return words.count("saved") + sum(pair == ("started", "started") for pair in itertools.pairwise(words))
+
+
+def show(read, stream=None, every=15.0):
+    """Shows the states that `read()` returns: on a terminal in colour, read again every so many seconds until no run
+    is running or queued, or Ctrl-C; on a pipe once, in whole plain lines."""
+    console = rich.console.Console(file=stream or sys.stdout, highlight=False)
+    if not console.is_terminal:
+        wide = rich.console.Console(file=io.StringIO(), width=10_000)  # nothing is cut for whoever greps
+        wide.print(table(read()))
+        for line in wide.file.getvalue().splitlines():
+            print(line.rstrip(), file=console.file)
+        return
+    with contextlib.suppress(KeyboardInterrupt), rich.live.Live(console=console, auto_refresh=False) as live:
+        while True:
+            states = read()
+            live.update(table(states), refresh=True)
+            if not any(one.state in ("running", "queued") for one in states):
+                break
+            time.sleep(every)
+
+
+def table(states, room=None):
+    """Table of `states`, the busy first, at most `room` of them."""
+    rows = sorted(states, key=lambda s: STATES.index(s.state))
+    room = len(rows) if room is None else room
+    some = {name for name in ("mfu", "preempted") if any(getattr(row, name) for row in rows)}
+    made = rich.table.Table(box=None, pad_edge=False)
+    made.add_column("run", no_wrap=True)
+    made.add_column("state")
+    for heading in ("step", "BPB", "bytes/s", *(["MFU"] if "mfu" in some else []), "time"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    if "preempted" in some:
+        made.add_column("preempted", justify="right")
+    made.add_column("", no_wrap=True, overflow="ellipsis")
+    for row in rows[:room]:
+        cells = [
+            rich.text.Text(row.name),
+            rich.text.Text(row.state, _STYLE[row.state]),
+            f"{row.step:,} / {row.steps:,}" if row.steps and row.state != "done" else "",
+            _number(row.bpb, ".3f"),
+            _number(row.rate, ",.0f"),
+        ]
+        if "mfu" in some:
+            cells.append(_number(row.mfu, ".1%"))
+        cells.append("" if row.seconds is None else duration(row.seconds) + (" left" if row.state == "running" else ""))
+        if "preempted" in some:
+            cells.append(str(row.preempted or ""))
+        made.add_row(*cells, rich.text.Text(row.message))
+    if len(rows) > room:
+        made.add_row(rich.text.Text(f"... {len(rows) - room} more", "dim"))
+    return made
+
+
 def _progress(metrics, steps):
     """step, bpb, rate and seconds left by the last two whole lines of metrics.jsonl.
 
@@ -93,15 +156,16 @@ def _progress(metrics, steps):
     for text in reversed(_tail(metrics).splitlines()):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             line = json.loads(text)
-            lines.append((line["step"], line["text_bytes"], line["seconds"], line["bpb"]))
+            mfu = line.get("speed", {}).get("mfu_exact")
+            lines.append((line["step"], line["text_bytes"], line["seconds"], line["bpb"], mfu))
         if len(lines) == 2:
             break
     if not lines:
         return {}
-    step, text_bytes, seconds, bpb = lines[0]
+    step, text_bytes, seconds, bpb, mfu = lines[0]
     before = lines[1][:3] if len(lines) == 2 and lines[1][0] < step else (0, 0, 0)
     steps_since, bytes_since, seconds_since = step - before[0], text_bytes - before[1], seconds - before[2]
-    known = {"step": step, "bpb": bpb}
+    known = {"step": step, "bpb": bpb, "mfu": mfu}
     if seconds_since > 0 and steps_since > 0:
         known["rate"] = bytes_since / seconds_since
         if steps:
@@ -206,27 +270,9 @@ class Watch:
         self._console.file.flush()
 
     def _table(self, full=False):
-        rows = sorted(self._states.values(), key=lambda s: STATES.index(s.state))
-        room = len(rows) if full else max(self._console.size.height - 4, 1)
-        table = rich.table.Table(box=None, pad_edge=False)
-        table.add_column("run", no_wrap=True)
-        table.add_column("state")
-        for heading in ("step", "BPB", "bytes/s", "time"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True, overflow="ellipsis")
-        for row in rows[:room]:
-            table.add_row(
-                rich.text.Text(row.name),
-                rich.text.Text(row.state, _STYLE[row.state]),
-                f"{row.step:,} / {row.steps:,}" if row.steps and row.state != "done" else "",
-                _number(row.bpb, ".3f"),
-                _number(row.rate, ",.0f"),
-                "" if row.seconds is None else duration(row.seconds) + (" left" if row.state == "running" else ""),
-                rich.text.Text(row.message),
-            )
-        if len(rows) > room:
-            table.add_row(rich.text.Text(f"... {len(rows) - room} more", "dim"))
-        return rich.console.Group(table, rich.text.Text(self.summary(), no_wrap=True, overflow="ellipsis"))
+        room = None if full else max(self._console.size.height - 4, 1)
+        summary = rich.text.Text(self.summary(), no_wrap=True, overflow="ellipsis")
+        return rich.console.Group(table(self._states.values(), room), summary)
 
 
 def _sentence(state):

@@ -2,11 +2,21 @@
 
     python -m launch.sweep --config=experiments/quickstart.py --workdir=runs/quickstart
     python -m launch.sweep --config=experiments/quickstart.py --workdir=runs/quickstart --dry_run
+    python -m launch.sweep --config=experiments/quickstart.py --workdir=runs/quickstart --status
+
+On a Slurm cluster, from any machine that has sbatch and the folder; with --dry_run it only writes STUDY/slurm:
+
+    python -m launch.sweep --config=... --workdir=/shared/STUDY --engine=slurm --slurm.partition=gpu --slurm.gpus=8
+
+--slurm. takes partition account time nodes gpus cpus constraint at_once extra (launch/engines/slurm.py). Given again,
+the command submits what is neither done nor failed nor in the queue; --retry_failed takes the failed ones too (on
+this machine they are always tried again).
 
 Ctrl-C saves the runs in progress; the same command goes on from there and repeats nothing. Exit code 0: every
 run is done; 1: some run failed (the report says which); 2: a setting or input is wrong; 130: interrupted.
 """
 
+import dataclasses
 import json
 import os
 import platform
@@ -21,17 +31,25 @@ from blt_jax.config import ConfigError, Study
 from blt_jax.data.store import write_json
 from blt_jax.record import build, differences, fingerprint, to_dict
 from blt_jax.scaling import grid
+from blt_jax.train import lease, preemption
 from blt_jax.train.lease import Lease
 from launch import flags as launch_flags
+from launch import overview, status
 from launch import plan as launch_plan
-from launch import status
-from launch.engines import local
+from launch.engines import local, slurm
 
 CONFIG = launch_flags.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study.", required=True)
-ENGINE = flags.DEFINE_enum("engine", "local", ["local"], "Where the runs go.")
+ENGINE = flags.DEFINE_enum("engine", "local", ["local", "slurm"], "Where the runs go.")
 WORKERS = flags.DEFINE_integer("workers", 0, "Processes at a time; 0: one per core, at most 8.")
 DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the plan, from assumed patch and token sizes, and stop.")
+STAGE = flags.DEFINE_enum("stage", "all", ["all", "prepare"], "prepare: stop when there is a plan.")
+STATUS = flags.DEFINE_boolean("status", False, "Show the runs (on a terminal until Ctrl-C) and stop.")
+RETRY = flags.DEFINE_boolean("retry_failed", False, "Submit failed runs again too.")
+CANCEL = flags.DEFINE_boolean("cancel", False, "Have the runs in progress save, take back the others, and stop.")
+for _field in dataclasses.fields(slurm.Resources):
+    _define = {str: flags.DEFINE_string, int: flags.DEFINE_integer}[_field.type]
+    _define(f"slurm.{_field.name}", _field.default, "Of the jobs of --engine=slurm.")
 
 INTERRUPTED = 130
 
@@ -129,58 +147,152 @@ def prepare(study: Study, folder):
     return facts, shared
 
 
+def plan(study, folder):
+    """Everything up to plan.json, unless it is there; study.json then lists each run's command. False: interrupted."""
+    saved = folder / "plan.json"
+    if saved.exists():
+        return True
+    prepared = prepare(study, folder)
+    if prepared is None:
+        return False
+    facts, shared = prepared
+    planned = grid.plan(study, facts)
+    jobs = [job(folder, folder / "runs" / one.name, one.run, one.cost) for one in planned]
+    runs = [
+        {key: getattr(one.run, key) for key in ("name", "family", "size")}
+        | {"seed": one.run.train.seed, "budget": one.run.budget, "cost": one.cost}
+        for one in planned
+    ]
+    manifest = json.loads((folder / "study.json").read_text())
+    write_json(folder / "study.json", manifest | {"runs": [{"name": j.name, "command": j.command} for j in jobs]})
+    told = {name: to_dict(fact) | {"label": study.families[name].label or name} for name, fact in facts.items()}
+    write_json(saved, {"runs": runs, "facts": told, **shared})  # last: from here on the plan stands
+    launch_plan.show(planned)
+    launch_plan.show_sources(planned)
+    return True
+
+
+def planned_jobs(folder):
+    """(plan.json, its runs' jobs in order), or (None, None) while there is no plan."""
+    saved = folder / "plan.json"
+    if not saved.exists():
+        return None, None
+    read = json.loads(saved.read_text())
+    return read, jobs_of(folder, [run["name"] for run in read["runs"]])
+
+
+def jobs_of(folder, names):
+    return [local.Job(name, command(folder, folder / "runs" / name), folder / "runs" / name) for name in names]
+
+
+def on_slurm(study, folder, resources):
+    """Submits what is neither done nor failed nor submitted already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not DRY_RUN.value and preparing(folder):
+        return 0
+    with Lease(folder, what="study"):
+        record(study, folder)
+        jobs = planned_jobs(folder)[1]
+        once = ("--dry_run", "--retry_failed")
+        again = [sys.executable, "-m", "launch.sweep", *(a for a in sys.argv[1:] if a.split("=")[0] not in once)]
+        report = [sys.executable, "-m", "launch.report", f"--workdir={folder}"]
+        if DRY_RUN.value:
+            planned = grid.plan(study, grid.assumed_facts(study))  # the names hold, the sizes are assumed
+            launch_plan.show(planned)
+            jobs = jobs or jobs_of(folder, [one.run.name for one in planned])
+        slurm.write(folder, resources, again, report, jobs)
+        if DRY_RUN.value:
+            print(f"{folder / 'slurm'} holds what would be submitted; the same command without --dry_run submits it")
+            return 0
+        if jobs is None:
+            if not preparing(folder):
+                print(f"submitted the preparation as job {slurm.submit(folder, 'prepare')}; it submits the runs")
+            return 0
+        queued = {one.index: one for one in slurm.queue(folder) if one.part == "runs"}
+        missing, failed = [], {}
+        for i, one in enumerate(jobs):
+            if one.done or i in queued or lease.holder(one.folder):
+                continue
+            word, message = status.last_words(one.folder / "log.txt")
+            if word == "failed" and not RETRY.value:
+                failed[one.name] = message
+                continue
+            if word == "failed":
+                with open(one.folder / "log.txt", "a") as log:
+                    log.write(status.mark("queued", "again"))
+            missing.append(i)
+        print(f"{sum(one.done for one in jobs)} of {len(jobs)} runs are done, {len(queued)} in the queue")
+        after = sorted({one.job for one in queued.values()})
+        if missing:
+            after.append(slurm.submit_runs(folder, missing, resources.at_once))
+            print(f"submitted runs {slurm.spans(missing)} as job {after[-1]}")
+        waiting = [one.job for one in slurm.queue(folder) if one.part == "report" and not one.running]
+        if missing or (after and not waiting):
+            print(f"submitted the report as job {slurm.submit_report(folder, after)}")
+        if not after:
+            return finish(folder, time.monotonic(), failed)
+    return 0
+
+
+def preparing(folder):
+    """Whether the preparation is queued or running; says so."""
+    if (folder / "plan.json").exists():
+        return False
+    found = [one for one in slurm.queue(folder) if one.part == "prepare"]
+    for one in found:
+        state = "running" if one.running else f"queued ({one.reason})"
+        print(f"the preparation is {state}, job {one.job}; it submits the runs; --status shows them")
+    return bool(found)
+
+
 def main(_):
     study = build(Study, CONFIG.value.to_dict())
     folder = Path(WORKDIR.value).absolute()
-    workers = WORKERS.value or min(8, os.cpu_count() or 1)
+    asked = {one.name: flags.FLAGS[f"slurm.{one.name}"].value for one in dataclasses.fields(slurm.Resources)}
+    resources = slurm.Resources(**asked)
+    alone = STAGE.value == "prepare"
+    if STATUS.value:
+        return overview.show(folder)
+    if CANCEL.value:
+        return overview.cancel(folder)
+    if ENGINE.value == "slurm" and not alone:
+        return on_slurm(study, folder, resources)
     if DRY_RUN.value:
         launch_plan.show(grid.plan(study, grid.assumed_facts(study)))
         return 0
+    if alone:
+        preemption.leave_when_told()  # the stages up to the entropy model repeat little
 
     folder.mkdir(parents=True, exist_ok=True)
     with Lease(folder, what="study"):
         record(study, folder)
         began = time.monotonic()
-        prepared = None
-        saved = folder / "plan.json"
-        if not saved.exists():
-            prepared = prepare(study, folder)
-            if prepared is None:
-                return interrupted(folder)
-            facts, shared = prepared
-            planned = grid.plan(study, facts)
-            for one in planned:
-                job(folder, folder / "runs" / one.name, one.run, one.cost)
-            keys = ("name", "family", "size")
-            runs = [
-                {key: getattr(one.run, key) for key in keys}
-                | {"seed": one.run.train.seed, "budget": one.run.budget, "cost": one.cost}
-                | {"command": command(folder, folder / "runs" / one.name)}
-                for one in planned
-            ]
-            told = {name: to_dict(fact) | {"label": study.families[name].label or name} for name, fact in facts.items()}
-            write_json(saved, {"runs": runs, "facts": told, **shared})  # last: from here on the plan stands
-            launch_plan.show(planned)
-            launch_plan.show_sources(planned)
-        plan = json.loads(saved.read_text())
-        names = [run["name"] for run in plan["runs"]]
-        folders = [folder / "runs" / name for name in names]
-        jobs = [local.Job(n, command(folder, f), f) for n, f in zip(names, folders, strict=True)]
+        if not plan(study, folder):
+            return preemption.SAVED_EXIT_CODE if alone else interrupted(folder)
+        if alone:
+            return 0
+        planned, jobs = planned_jobs(folder)
         done = sum(one.done for one in jobs)
         print(f"{done} of {len(jobs)} runs are done", flush=True)
         failed = {}
         if done < len(jobs):
-            flops = {run["name"]: run["cost"]["train_flops"]["exact"] for run in plan["runs"]}
+            flops = {run["name"]: run["cost"]["train_flops"]["exact"] for run in planned["runs"]}
+            workers = WORKERS.value or min(8, os.cpu_count() or 1)
             failed, stopped = execute(jobs, workers, flops)
             if stopped:
                 return interrupted(folder)
-        from blt_jax.scaling import report  # plots: not needed before
+        return finish(folder, began, failed)
 
-        page = report.write(folder)
-        for name, line in failed.items():
-            print(f"failed: {name}: {line}", file=sys.stderr)
-        print(f"report: {page}  ({time.monotonic() - began:.0f} s)")
-        return 1 if failed else 0
+
+def finish(folder, began, failed):
+    """The report, and the word of those runs (name: why) that have no result. Returns the exit code."""
+    from blt_jax.scaling import report  # plots: not needed before
+
+    page = report.write(folder)
+    for name in failed:
+        print(f"failed: {name}: {failed[name]}", file=sys.stderr)
+    print(f"report: {page}  ({time.monotonic() - began:.0f} s)")
+    return 1 if failed else 0
 
 
 def interrupted(folder):

@@ -1,0 +1,265 @@
+"""Engine `slurm`: the jobs of a study as Slurm jobs: prepare, then an array of runs, then the report.
+
+STUDY/slurm holds what is submitted, to be read, edited and submitted by hand:
+
+    prepare.sh  store, tokenizer, entropy model, plan; then submits the next two
+    runs.sh     one array for all runs: array index -> line of runs.tsv (run folder, command), from 0
+    report.sh   after the runs, whether they succeeded or not
+
+Slurm queues, places, requeues. What is done is read from the run folders, what is queued or running from
+`squeue` by the jobs' names; nothing else is kept, and `sacct` is not needed. No jax here.
+"""
+
+import dataclasses
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+
+from blt_jax.config import ConfigError
+from blt_jax.train.preemption import SAVED_EXIT_CODE
+
+WARNING = 120  # seconds before the time limit at which jobs are told to save
+PATIENCE = 60  # seconds that a client of Slurm may take
+PARTS = ("prepare", "runs", "report")
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """What the jobs ask for, flags `--slurm.NAME`. "" and 0: nothing is said, the cluster's default holds."""
+
+    partition: str = ""
+    account: str = ""
+    time: str = ""  # limit of each job, as sbatch takes it ("4:00:00"); runs save before it and are queued again
+    nodes: int = 1  # of each run
+    gpus: int = 0  # per node; one process per GPU
+    cpus: int = 0  # per process
+    constraint: str = ""
+    at_once: int = 0  # runs at a time
+    extra: str = ""  # more options of sbatch, as on its command line: "--mem=64G --exclusive"
+
+    def __post_init__(self):
+        for name, least in (("nodes", 1), ("gpus", 0), ("cpus", 0), ("at_once", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"slurm.{name} = {getattr(self, name)}: must be at least {least}")
+        wrong = [word for word in shlex.split(self.extra) if not word.startswith("-")]
+        if wrong:
+            raise ConfigError(f"slurm.extra: {wrong[0]!r} is no option; options are written --name=value")
+
+    @property
+    def options(self):
+        """What sbatch is told for every job."""
+        named = {"partition": self.partition, "account": self.account, "time": self.time}
+        named |= {"constraint": self.constraint, "cpus-per-task": self.cpus}
+        return [f"--{name}={value}" for name, value in named.items() if value] + shlex.split(self.extra)
+
+    def places(self, nodes, processes):
+        """Nodes, processes and GPUs of a job; every process sees all GPUs of its node and takes one."""
+        gpus = [f"--gpus-per-node={self.gpus}"] if self.gpus else []
+        return [f"--nodes={nodes}", f"--ntasks-per-node={processes}", *gpus]
+
+
+# `step` ends the job. A trap, not `trap ''`, so that the shell outlives a signal and srun's processes still get it.
+_FRAME = """\
+#!/bin/bash
+{options}
+# {what}
+set -u
+cd {cwd}
+job={job}
+[ -z "${{SLURM_CPUS_PER_TASK:-}}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+trap : TERM USR2
+
+mark() {{ printf '==== %(%Y-%m-%d %H:%M:%S)T %s: %s\\n' -1 "$1" "${{2-}}" >> "$log"; }}
+
+step() {{  # runs a command, says in $log how it went, and has it queued again if it saved
+  mark started "$1"
+  eval "srun --kill-on-bad-exit=0 --open-mode=append --output=$(printf %q "$log") $1"
+  local code=$?
+  case $code in
+    0) [ -e "$result" ] && return
+       mark failed "exit code 0, but no ${{result##*/}}"; exit 1 ;;
+    {saved})  # it saved, or was told to stop before it was ready to
+       # A cancelled job is COMPLETING here, and would be queued again all the same.
+       # So is one that Slurm ends and queues again by itself.
+       if scontrol show job "$job" | grep -q JobState=COMPLETING; then
+         mark stopped "by Slurm"
+       else
+         mark saved "to be continued"
+         scontrol requeue "$job"
+       fi
+       exit {exit} ;;
+    *) mark failed "exit code $code"; exit "$code" ;;
+  esac
+}}
+
+{body}
+"""
+_SAVED = f"{SAVED_EXIT_CODE} | 138 | 140 | 143"  # 128 + SIGTERM; SIGUSR2 differs between architectures
+
+
+def script(study, part, options, what, body, job="$SLURM_JOB_ID"):
+    """The text of STUDY/slurm/PART.sh. Its jobs are told to save WARNING seconds before their time is up."""
+    told = [
+        f"--job-name={job_name(study, part)}",
+        f"--output={study / 'slurm' / part}-%j.out",
+        "--open-mode=append",
+        "--requeue",
+        f"--signal=USR2@{WARNING}",
+        *options,
+    ]
+    lines = "\n".join(f"#SBATCH {shlex.quote(one)}" for one in told)
+    cwd = shlex.quote(os.getcwd())
+    return _FRAME.format(options=lines, what=what, cwd=cwd, job=job, saved=_SAVED, exit=SAVED_EXIT_CODE, body=body)
+
+
+def write(study, resources, sweep, report, jobs):
+    """Writes STUDY/slurm.
+
+    Args:
+      study: folder, absolute.
+      resources: `Resources`.
+      sweep: argv that submits the study; the preparation is `sweep --stage=prepare`, and ends with `sweep`.
+      report: argv that draws the report.
+      jobs: `Job`s in the order of the plan; None while there is no plan.
+    """
+    folder = study / "slurm"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def part(name, options, what, body, **how):
+        _write(folder / f"{name}.sh", script(study, name, resources.options + options, what, body, **how))
+
+    def fixed(log, result, argv):
+        step = _quoted(shlex.join(argv))
+        return f"log={_quoted(folder / log)}\nresult={_quoted(study / result)}\nstep {step}"
+
+    # One process with all GPUs of its node; with this variable jax would take it for one of several and give it one.
+    alone = ["env", "-u", "SLURM_STEP_NODELIST"]
+    body = fixed("prepare.log", "plan.json", [*alone, *sweep, "--stage=prepare"])
+    body += "\n# The runs and the report, or what is missing of them:\n"
+    body += f'{shlex.join(sweep)} >> "$log" 2>&1 || {{ mark failed "the runs were not submitted"; exit 1; }}\n'
+    body += "mark finished"
+    part("prepare", resources.places(1, 1), "Before the runs: store, tokenizer, entropy model, plan.", body)
+    body = fixed("report.log", "report/index.html", report) + "\nmark finished"
+    part("report", ["--nodes=1", "--ntasks=1"], "After the runs: the report.", body)
+    if jobs is None:
+        return
+    lines = [f"{job.folder}\t{job.command}\n" for job in jobs]
+    _write(folder / "runs.tsv", "".join(lines))
+    line = f'sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {_quoted(folder / "runs.tsv")}'
+    body = f"IFS=$'\\t' read -r folder command < <({line})\n"
+    body += 'log=$folder/log.txt result=$folder/result.json\nstep "$command"\nmark finished'
+    limit = f"%{resources.at_once}" if resources.at_once else ""
+    options = [f"--array=0-{len(jobs) - 1}{limit}", *resources.places(resources.nodes, max(resources.gpus, 1))]
+    job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+    part("runs", options, "One run of the study: array index -> line of runs.tsv, from 0.", body, job=job)
+
+
+def _quoted(path):
+    return shlex.quote(str(path))
+
+
+def _write(path, text):
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def job_name(study, part):
+    """Tells this study's jobs from all others: people may name two studies alike, but not their folders."""
+    mark = hashlib.sha256(str(study.resolve()).encode()).hexdigest()[:10]
+    return "-".join((re.sub(r"[^\w.-]", "-", study.name), mark, part))
+
+
+@dataclasses.dataclass(frozen=True)
+class Queued:
+    """A job of the study in Slurm's queue. `index`: of a run; -1 otherwise."""
+
+    job: str  # "12" or "12_3"
+    part: str
+    index: int
+    running: bool
+    reason: str  # why it waits
+
+
+def queued(state, jobs):
+    """A run's `status.State`, read from its folder, with what the queue says of it: `jobs`, its `Queued`."""
+    if state.state == "done":
+        return state
+    if not jobs:
+        return dataclasses.replace(state, message="not submitted") if state.state == "queued" else state
+    one = jobs[-1]
+    if one.running:
+        return dataclasses.replace(state, state="running", message=f"job {one.job}")
+    return dataclasses.replace(state, state="queued", message=f"job {one.job}: {one.reason}")
+
+
+def available():
+    return shutil.which("squeue") is not None
+
+
+def queue(study):
+    """The study's jobs that are queued or running, a list of `Queued`. Raises ConfigError where squeue does."""
+    names = {job_name(study, part): part for part in PARTS}
+    told = _client("squeue", "--noheader", "--array", f"--name={','.join(names)}", "--format=%A|%F|%K|%j|%T|%r")
+    found = []
+    for line in told.splitlines():
+        _, array, index, name, state, reason = line.strip().split("|", 5)
+        if name not in names:
+            continue
+        task = int(index) if index.isdigit() else -1
+        job = f"{array}_{task}" if task >= 0 else array
+        found.append(Queued(job, names[name], task, state != "PENDING", reason if state == "PENDING" else ""))
+    return found
+
+
+def submit(study, part, *options):
+    """Submits STUDY/slurm/PART.sh and returns the job's number."""
+    told = _client("sbatch", "--parsable", *options, str(study / "slurm" / f"{part}.sh"))
+    return told.strip().split(";")[0]
+
+
+def submit_runs(study, indices, at_once=0):
+    """Submits those runs, `at_once` at a time (0: all), and returns the job's number."""
+    return submit(study, "runs", f"--array={spans(indices)}{f'%{at_once}' if at_once else ''}")
+
+
+def submit_report(study, after):
+    """The report after the jobs `after` have ended; one at a time."""
+    return submit(study, "report", f"--dependency=singleton,afterany:{':'.join(after)}")
+
+
+def cancel(study):
+    """Cancels every job of the study; returns those that there were."""
+    jobs = queue(study)
+    if jobs:
+        _client("scancel", *sorted({one.job for one in jobs}))
+    return jobs
+
+
+def spans(numbers):
+    """[0, 1, 2, 5] as sbatch writes it: '0-2,5'."""
+    found = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
+
+
+def _client(*argv):
+    """What a client of Slurm prints. What it says when it fails is one line, and ours to pass on."""
+    # Inside a job its own shape must not become that of the jobs it submits.
+    environment = {k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith("SLURM_")}
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, env=environment)
+    except FileNotFoundError:
+        raise ConfigError(f"--engine=slurm: there is no {argv[0]} on this machine; run this where Slurm is") from None
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"{argv[0]} did not answer within {PATIENCE} s; is the cluster's controller up?") from None
+    if done.returncode:
+        raise ConfigError(f"{argv[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+    return done.stdout
