@@ -27,9 +27,7 @@ def transform(config: Optimizer):
     if config.tables != "adam":
         rules = {"rest": moments, "tables": _TABLES[config.tables]()}
         moments = optax.partition(rules, _labels)
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip), moments, optax.add_decayed_weights(config.weight_decay)
-    )
+    return optax.chain(optax.clip_by_global_norm(config.clip), moments, optax.add_decayed_weights(config.weight_decay))
 
 
 def _labels(params):
