@@ -23,7 +23,6 @@ from blt_jax.train import aot, optimizer
 from blt_jax.train.step import make_step, new_state, state_shardings
 
 ROWS, L, P, STEPS = 16, 32, 8, 3
-head.LOGITS = 4096  # heads read their row in parts, as those of large vocabularies do
 LOCAL = Stack(1, 32, 4, window=8, ffn=32)
 BLT = Blt(LOCAL, Stack(1, 64, 4, ffn=32), LOCAL, hash_sizes=(3, 4), hash_rows=4096)
 LM = Lm(Stack(1, 64, 4, ffn=32), vocab=384, unit="token")
@@ -116,6 +115,7 @@ def looked_up():
 
 
 def main():
+    head.LOGITS = 4096  # heads read their row in parts, as those of large vocabularies do
     alone, told = {}, []
     for name, mesh, device_rows in CASES:
         run = run_of(*RUNS[name], 0)
