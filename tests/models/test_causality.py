@@ -11,6 +11,8 @@ import pytest
 from blt_jax import models
 from blt_jax.config import Blt, Lm, Patching, Stack
 from blt_jax.data.vocab import encode
+from blt_jax.models import blt, lm
+from blt_jax.nn.embedding import read
 from blt_jax.patching import rules
 from blt_jax.patching.layout import row_layout
 
@@ -59,15 +61,13 @@ def row(patching):
 def compiled(config):
     """Jitted batch -> [L, L, E], how logits at i change with the embedding at j; one program for all rules."""
     params = models.init(jax.random.key(0), config)
-    real_take = jnp.take
     width = (config.encoder if isinstance(config, Blt) else config.stack).width
 
     def logits(nudge_LxE, batch):
-        def take(table, found, **how):
-            rows = real_take(table, found, **how)
-            return rows + nudge_LxE if found is batch["ids_BxL"] else rows  # hashes look up ids of their own
+        def nudged(*how):
+            return read(*how) + nudge_LxE
 
-        with mock.patch.object(jnp, "take", take):
+        with mock.patch.object(blt, "read", nudged), mock.patch.object(lm, "read", nudged):  # of hashes: their own
             return models.apply(params, batch, config).sum(-1)[0]
 
     return jax.jit(lambda batch: jax.jacrev(logits)(jnp.zeros((batch["ids_BxL"].shape[1], width)), batch))
