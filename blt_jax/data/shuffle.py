@@ -258,7 +258,7 @@ def sort(data: Data, folder, piece=WHOLE, tell=lambda done, of: None):
         if any(_limits(data).values()):
             for before in range(skimmed, part):
                 for _ in corpus.chosen(before, rooms, Skips(), texts=False):
-                    pass
+                    pass  # only what they take of `rooms` matters
             skimmed = part + 1
         skips, documents = Skips(), {split: [] for split in SPLITS}
         for split, document in corpus.chosen(part, rooms, skips):

@@ -65,11 +65,6 @@ class Checkpoints:
         with self._clear_words():
             self.manager.save(step, args=args)
 
-    def wait(self):
-        """Returns when the last save is on disk."""
-        with self._clear_words():
-            self.manager.wait_until_finished()
-
     def restore(self, abstract):
         """(step, state, host) of the newest checkpoint that can be read, laid out like `abstract`
         (jax.ShapeDtypeStructs with shardings); None when there is none at all.
@@ -87,6 +82,7 @@ class Checkpoints:
         return found
 
     def close(self):
+        """Returns when the last save is on disk."""
         with self._clear_words():
             self.manager.close()
 

@@ -33,12 +33,11 @@ def nats(params, batch, config, compute):
     return models.losses(params, batch, config, compute) * batch["loss_mask_BxL"]
 
 
-def new_state(run: Run, mesh, pretrained=True):
+def new_state(run: Run, mesh):
     """{"params", "moments", "step", "recent_loss"}: float32 parameters, optimiser state, int32 step, float32 mean
     loss lately (`guard.judge`); sharded over `mesh`.
 
-    The latent layers come from `run.init.from_llama` where that is set, unless `pretrained` is off: a checkpoint
-    that replaces the state needs no Llama. Raises ConfigError where the Llama does not fit.
+    The latent layers come from `run.init.from_llama` where that is set. Raises ConfigError where it does not fit.
     """
     shardings = state_shardings(run, mesh)
     tx = optimizer.transform(run.optimizer)
@@ -48,7 +47,7 @@ def new_state(run: Run, mesh, pretrained=True):
         return {"params": params, "moments": tx.init(params), "step": jnp.int32(0), "recent_loss": jnp.float32(0)}
 
     state = jax.jit(make, out_shardings=shardings)(jax.random.key(run.train.seed))
-    if run.init.from_llama and pretrained:
+    if run.init.from_llama:
         from blt_jax.interop.from_llama import latent_from_llama  # only such a run reads safetensors
 
         latent = latent_from_llama(run.init.from_llama, run.model)

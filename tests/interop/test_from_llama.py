@@ -73,7 +73,7 @@ def test_latent_layers_are_the_llamas(llama, state):
     latent = latent_from_llama(folder, BLT)
     jax.tree.map(np.testing.assert_array_equal, latent, stack)
     jax.tree.map(np.testing.assert_array_equal, state["params"]["latent"], stack)
-    plain = new_state(run(folder), make_mesh(Mesh()), pretrained=False)["params"]
+    plain = new_state(dataclasses.replace(run(folder), init=Init()), make_mesh(Mesh()))["params"]
     assert np.abs(plain["latent"]["layers"]["q"]["kernel"] - stack["layers"]["q"]["kernel"]).max() > 0.01
     for part in ("encoder", "to_latent", "decoder"):
         jax.tree.map(np.testing.assert_array_equal, state["params"][part], plain[part])
