@@ -48,22 +48,27 @@ def study(folder):
             elif patching:
                 how |= dict(patches=40, starts_of=lambda i, s=store, p=patching: rules.starts(s.ids(i), None, p))
             pack.build_index(store, folder / "store" / "rows" / name / split, **how)
-    for name, (model, patching) in FAMILIES.items():
-        run = Run(
-            name=name,
-            family=name,
-            size="only",
-            model=model,
-            store="../store",
-            index=f"../store/rows/{name}/train",
-            validation_index=f"../store/rows/{name}/validation",
-            patching=patching,
-            tokenizer="../tokenizer.json" if name == "tokens" else "",
-            optimizer=Optimizer(learning_rate=0.01, warmup_steps=2),
-            train=Train(steps=STEPS, rows=8, log_every=5, checkpoint_every=SAVES, eval_rows=8),
-        )
-        (folder / f"{name}.json").write_text(json.dumps(to_dict(run)))
+    for name in FAMILIES:
+        (folder / f"{name}.json").write_text(json.dumps(to_dict(run(name))))
     return folder
+
+
+def run(name):
+    """The Run of a family; its folder lies beside `store`."""
+    model, patching = FAMILIES[name]
+    return Run(
+        name=name,
+        family=name,
+        size="only",
+        model=model,
+        store="../store",
+        index=f"../store/rows/{name}/train",
+        validation_index=f"../store/rows/{name}/validation",
+        patching=patching,
+        tokenizer="../tokenizer.json" if name == "tokens" else "",
+        optimizer=Optimizer(learning_rate=0.01, warmup_steps=2),
+        train=Train(steps=STEPS, rows=8, log_every=5, checkpoint_every=SAVES, eval_rows=8),
+    )
 
 
 def start(folder, family, name, *more, devices=1, log=""):

@@ -1,67 +1,29 @@
-"""A run that is stopped and continued equals the undisturbed run, bit for bit, for every kind of model."""
+"""A run that is stopped and continued equals the undisturbed run, bit for bit, for every family."""
 
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 
-from blt_jax.config import Blt, ConfigError, Lm, Optimizer, Patching, Profile, Run, Stack, Train
-from blt_jax.data import bpe, pack
-from blt_jax.data.sources import Document
-from blt_jax.data.store import Store, write_store
-from blt_jax.patching import calibrate, drift, rules
+from blt_jax.config import ConfigError, Optimizer, Patching, Profile, Train
+from blt_jax.data import pack
+from blt_jax.data.store import Store
+from blt_jax.patching import calibrate, drift
 from blt_jax.train import guard
 from blt_jax.train.loop import Diverged, train
 from blt_jax.train.preemption import Undisturbed
-
-LOCAL = Stack(1, 16, 1, window=8, ffn=16)
-MODELS = {
-    "bytes": Lm(Stack(1, 16, 1, window=8, ffn=16)),
-    "tokens": Lm(Stack(1, 16, 1, ffn=16), vocab=300, unit="token"),
-    "patches": Blt(LOCAL, Stack(1, 32, 2, ffn=16), LOCAL, hash_sizes=(3,), hash_rows=64, hash_scope="document"),
-}
+from tests.faults import runs
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    rng = np.random.default_rng(0)
-    words = [b"def ", b"return ", b"import ", b"x", b" = ", b"\n", b"value", b"self."]
-    texts = [b"".join(words[i] for i in rng.integers(0, len(words), 120)) for _ in range(12)]
-    for split in ("train", "validation"):
-        write_store([Document(text, "made up", "") for text in texts], folder / "store", split)
-        store = Store(folder / "store", split)
-        if split == "train":
-            bpe.train(texts, 300, folder / "tokenizer.json")
-        space = Patching(rule="space")
-        hows = {
-            "bytes": dict(positions=64),
-            "tokens": dict(positions=32, tokenizer=bpe.Bpe(folder / "tokenizer.json")),
-            "patches": dict(
-                positions=64, patches=40, starts_of=lambda i, s=store, p=space: rules.starts(s.ids(i), None, p)
-            ),
-        }
-        for kind, how in hows.items():
-            pack.build_index(store, folder / "store" / "rows" / kind / split, **how)
-    return folder
+    return runs.study(tmp_path_factory.mktemp("study"))
 
 
-def run(kind, **more):
-    settings = dict(steps=8, rows=2, log_every=3, checkpoint_every=100) | more.pop("train", {})
-    return Run(
-        name=kind,
-        family=kind,
-        size="only",
-        model=MODELS[kind],
-        store="../store",
-        index=f"../store/rows/{kind}/train",
-        validation_index=f"../store/rows/{kind}/validation",
-        patching=Patching(rule="space") if kind == "patches" else None,
-        tokenizer="../tokenizer.json" if kind == "tokens" else "",
-        optimizer=more.get("optimizer", Optimizer(learning_rate=0.01, warmup_steps=2)),
-        train=Train(**settings),
-    )
+def run(kind, train=None, **more):
+    """A run of `runs.FAMILIES` in a few steps; `train`, `more`: what differs."""
+    settings = dict(steps=8, rows=2, log_every=3, checkpoint_every=100) | (train or {})
+    return dataclasses.replace(runs.run(kind), train=Train(**settings), **more)
 
 
 class StopAt(Undisturbed):
@@ -76,14 +38,7 @@ class StopAt(Undisturbed):
         return self.looks <= 0
 
 
-def numbers(folder):
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    result = json.loads((folder / "result.json").read_text())
-    del result["timing"]
-    return [{k: v for k, v in m.items() if k not in ("seconds", "speed")} for m in metrics], result
-
-
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", runs.FAMILIES)
 def test_stopped_and_continued_equals_undisturbed(study, kind):
     train(run(kind), study / f"{kind}-whole")
     folder = study / f"{kind}-stopped"
@@ -91,10 +46,8 @@ def test_stopped_and_continued_equals_undisturbed(study, kind):
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "bpb": 0.0}\n{"step": 8, "bp')  # what a kill can leave behind
     train(run(kind), folder)
-    assert numbers(folder) == numbers(study / f"{kind}-whole")
-    documents = [json.loads((f / "validation.json").read_text()) for f in (folder, study / f"{kind}-whole")]
-    assert documents[0] == documents[1]
-    metrics, result = numbers(folder)
+    assert runs.outcome(folder) == runs.outcome(study / f"{kind}-whole")
+    metrics, result, _ = runs.outcome(folder)
     assert [m["step"] for m in metrics] == [3, 6, 8] and result["validation"]["bpb"] < 8
     assert result["validation"]["text_bytes"] == Store(study / "store", "validation").text_bytes
 
@@ -115,7 +68,7 @@ def test_steps_that_are_skipped_are_counted_until_there_are_too_many(study, caps
     monkeypatch.setattr(guard, "IN_A_ROW", 100)
     result = train(run("bytes", optimizer=WILD, train=dict(bad_step="skip")), study / "skipped")
     assert 3 < result["skipped_steps"] < 8
-    last = numbers(study / "skipped")[0][-1]
+    last = runs.outcome(study / "skipped")[0][-1]
     assert last["skipped"] == result["skipped_steps"] and last["text_bytes"] == result["text_bytes"]
 
 
@@ -129,9 +82,9 @@ def test_a_folder_of_another_run_is_refused(study):
 
 
 def test_what_a_line_of_metrics_tells(study):
-    train(run("patches", train=dict(log_every=4)), study / "told")
+    train(run("blt", train=dict(log_every=4)), study / "told")
     lines = [json.loads(line) for line in (study / "told" / "metrics.jsonl").read_text().splitlines()]
-    header = pack.load_header(study / "store" / "rows" / "patches" / "train")
+    header = pack.load_header(study / "store" / "rows" / "blt" / "train")
     for line in lines:
         assert 0 <= line["position_waste"] < 0.2 and 0 <= line["patch_waste"] < 1
         assert line["bytes_per_patch"] == pytest.approx(header["text_bytes_per_patch"], rel=0.2)
@@ -158,7 +111,7 @@ def test_a_profile_of_some_steps(study, capsys):
 
 def test_drift_from_the_calibration_is_told(study, capsys, monkeypatch):
     monkeypatch.setattr(drift, "SURE", 2.0)  # a short window
-    store, header = Store(study / "store", "train"), pack.load_header(study / "store" / "rows" / "patches" / "train")
+    store, header = Store(study / "store", "train"), pack.load_header(study / "store" / "rows" / "blt" / "train")
     documents = ((store.ids(i), None, "made up") for i in range(len(store)))
     found = calibrate.calibrate(documents, Patching(rule="space"), corpus=store.fingerprint)
     path = study / "calibration.json"
@@ -166,7 +119,7 @@ def test_drift_from_the_calibration_is_told(study, capsys, monkeypatch):
     window = drift.watch(found, header).window
     steps = int(1.2 * window * header["rows"] / header["patches"] / 2)  # of two rows each
     assert steps < 200
-    one = dataclasses.replace(run("patches", train=dict(steps=steps)), calibration="../calibration.json")
+    one = dataclasses.replace(run("blt", train=dict(steps=steps)), calibration="../calibration.json")
     train(one, study / "steady")
     assert "drift" not in capsys.readouterr().out
     wrong = dataclasses.replace(found, text_bytes_per_patch=found.text_bytes_per_patch * 1.2)
