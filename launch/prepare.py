@@ -16,7 +16,7 @@ import numpy as np
 
 from blt_jax.config import ConfigError, EntropyModel, Run, Study, Tokenizer
 from blt_jax.data import bpe, pack, shuffle
-from blt_jax.data.parts import WHOLE, write_json
+from blt_jax.data.parts import WHOLE, replacing, write_json
 from blt_jax.data.shuffle import SPLITS
 from blt_jax.data.store import EntropyParts, Store
 from blt_jax.eval import entropy
@@ -71,9 +71,8 @@ def tokenizer(config: Tokenizer, stores, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if config.path:
             bpe.Bpe(config.path)  # refuses what it cannot use
-            temporary = path.with_suffix(".tmp")
-            temporary.write_bytes(Path(config.path).read_bytes())
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                temporary.write_bytes(Path(config.path).read_bytes())
         else:
             train = stores["train"]
             bpe.train((train.text(i) for i in range(len(train))), config.vocab, path)

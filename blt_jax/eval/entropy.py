@@ -158,7 +158,7 @@ def score(
     rows, length = shape(config, devices, rows, length)
     mesh = make_mesh(Mesh(), devices)
     compute = models.Compute(jnp.float32, attention=models.backend_of(devices[0].platform))
-    params = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    params = jax.device_put(params, rules.everywhere(mesh))
     counts = np.asarray(counts)
     ranges = [(0, len(counts))] if ranges is None else ranges
 

@@ -11,7 +11,7 @@ import time
 
 import jax
 
-from blt_jax.config import Blt, ConfigError, Lm, Run
+from blt_jax.config import Blt, Lm, Run
 from blt_jax.flops import analytic, hardware
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -112,14 +112,10 @@ class Meter:
         for convention in ("paper", "exact"):
             forward = analytic.per_byte(model, patch_size=bytes_per_unit, context_bytes=context, convention=convention)
             flops[convention] = analytic.training(forward.total) * window["text_bytes"]
-        try:
-            whole = analytic.executed_row(
-                model, row["row_positions"], row["row_patches"], remat=self.compute.remat, training=True,
-                attention=self.compute.attention,
-            )  # fmt: skip
+        if self.compute.attention in analytic.ATTENTIONS:  # the work of a kernel is not counted
+            how = dict(remat=self.compute.remat, training=True, attention=self.compute.attention)
+            whole = analytic.executed_row(model, row["row_positions"], row["row_patches"], **how)
             flops["executed"] = whole.total * self.run.train.rows * window["steps"]
-        except ConfigError:  # a kernel's work is not counted
-            pass
         return flops
 
 

@@ -2,9 +2,10 @@
 
 import contextlib
 import json
-import os
 import sys
 from pathlib import Path
+
+from blt_jax.data.parts import replacing
 
 
 @contextlib.contextmanager
@@ -38,9 +39,8 @@ class Metrics:
                     break
                 if record["step"] <= start:
                     kept.append(line)
-        replacement = self.path.with_suffix(".tmp")
-        replacement.write_text("".join(line + "\n" for line in kept))
-        os.replace(replacement, self.path)
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept))
         self.file = self.path.open("a", buffering=1)
         self.board = SummaryWriter(logdir=str(Path(folder) / "tensorboard"), purge_step=start + 1)
         self.last = json.loads(kept[-1]) if kept else {}

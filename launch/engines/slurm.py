@@ -19,6 +19,7 @@ import shutil
 import subprocess
 
 from blt_jax.config import ConfigError
+from blt_jax.data.parts import replacing
 from blt_jax.train.preemption import SAVED_EXIT_CODE
 
 WARNING = 120  # seconds before the time limit at which jobs are told to save
@@ -162,9 +163,8 @@ def _quoted(path):
 
 
 def _write(path, text):
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    draft.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def job_name(study, part):
