@@ -19,7 +19,7 @@ class ConfigError(ValueError):
     """A setting that cannot work. The message is one line: field, value, why, mend."""
 
 
-def _need(ok, field, value, why):
+def need(ok, field, value, why):
     if not ok:
         raise ConfigError(f"{field} = {value!r}: {why}")
 
@@ -70,25 +70,25 @@ class Stack:
     norm_eps: float = 1e-5
 
     def __post_init__(self):
-        _need(self.layers >= 0, "layers", self.layers, "must not be negative")
+        need(self.layers >= 0, "layers", self.layers, "must not be negative")
         for field in ("width", "heads", "ffn_multiple"):
-            _need(getattr(self, field) >= 1, field, getattr(self, field), "must be at least 1")
-        _need(self.window >= 0, "window", self.window, "must be 0 (no window) or a number of positions")
-        _need(self.width % self.heads == 0, "heads", self.heads, f"must divide width {self.width}")
-        _need(
+            need(getattr(self, field) >= 1, field, getattr(self, field), "must be at least 1")
+        need(self.window >= 0, "window", self.window, "must be 0 (no window) or a number of positions")
+        need(self.width % self.heads == 0, "heads", self.heads, f"must divide width {self.width}")
+        need(
             (self.width // self.heads) % 2 == 0,
             "heads",
             self.heads,
             f"RoPE needs an even head width, but {self.width} / {self.heads} is odd",
         )
         object.__setattr__(self, "rope_scaling", tuple(self.rope_scaling))
-        _need(len(self.rope_scaling) in (0, 4), "rope_scaling", self.rope_scaling, "must be () or four numbers")
+        need(len(self.rope_scaling) in (0, 4), "rope_scaling", self.rope_scaling, "must be () or four numbers")
         if not self.kv_heads:
             object.__setattr__(self, "kv_heads", self.heads)
-        _need(self.heads % self.kv_heads == 0, "kv_heads", self.kv_heads, f"must divide heads {self.heads}")
+        need(self.heads % self.kv_heads == 0, "kv_heads", self.kv_heads, f"must divide heads {self.heads}")
         if not self.ffn:
             object.__setattr__(self, "ffn", round_up(int(2 * 4 * self.width / 3), self.ffn_multiple))
-        _need(self.ffn >= 1, "ffn", self.ffn, "must be at least 1")
+        need(self.ffn >= 1, "ffn", self.ffn, "must be at least 1")
 
     @property
     def head_width(self):
@@ -112,8 +112,8 @@ class Lm:
     def __post_init__(self):
         choice("unit", self.unit, ("byte", "token"))
         choice("init_factor", self.init_factor, INIT_FACTORS)
-        _need(self.vocab >= 2, "vocab", self.vocab, "must be at least 2")
-        _need(self.unit == "token" or self.vocab == BYTE_VOCAB, "vocab", self.vocab, f"bytes need {BYTE_VOCAB}")
+        need(self.vocab >= 2, "vocab", self.vocab, "must be at least 2")
+        need(self.unit == "token" or self.vocab == BYTE_VOCAB, "vocab", self.vocab, f"bytes need {BYTE_VOCAB}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,33 +162,33 @@ class Blt:
         choice("hash_scope", self.hash_scope, ("row", "document"))
         for part in ("encoder", "decoder"):
             stack = getattr(self, part)
-            _need(stack.window > 0, f"{part}.window", stack.window, "local models need a window of at least 1")
-        _need(self.slots >= 1, "slots", self.slots, "must be at least 1")
-        _need(
+            need(stack.window > 0, f"{part}.window", stack.window, "local models need a window of at least 1")
+        need(self.slots >= 1, "slots", self.slots, "must be at least 1")
+        need(
             self.encoder.width % self.cross_heads == 0,
             "cross_heads",
             self.cross_heads,
             f"must divide the byte width {self.encoder.width}",
         )
-        _need(
+        need(
             self.cross_heads % self.cross_kv_heads == 0,
             "cross_kv_heads",
             self.cross_kv_heads,
             f"must divide cross_heads {self.cross_heads}",
         )
-        _need(
+        need(
             self.decoder.width == self.encoder.width,
             "decoder.width",
             self.decoder.width,
             f"must equal encoder.width {self.encoder.width}: the decoder continues the encoder's byte states",
         )
-        _need(self.encoder.layers >= 1, "encoder.layers", self.encoder.layers, "must be at least 1")
-        _need(self.decoder.layers >= 1, "decoder.layers", self.decoder.layers, "must be at least 1")
-        _need(self.latent.layers >= 1, "latent.layers", self.latent.layers, "must be at least 1")
-        _need(all(n >= 1 for n in self.hash_sizes), "hash_sizes", self.hash_sizes, "must be positive")
-        _need(0 <= self.hash_functions <= 11, "hash_functions", self.hash_functions, "must be 0 to 11")
-        _need(2 <= self.hash_rows < 2**31, "hash_rows", self.hash_rows, "must be 2 to 2^31 - 1")
-        _need(self.vocab == BYTE_VOCAB, "vocab", self.vocab, f"bytes need {BYTE_VOCAB}")
+        need(self.encoder.layers >= 1, "encoder.layers", self.encoder.layers, "must be at least 1")
+        need(self.decoder.layers >= 1, "decoder.layers", self.decoder.layers, "must be at least 1")
+        need(self.latent.layers >= 1, "latent.layers", self.latent.layers, "must be at least 1")
+        need(all(n >= 1 for n in self.hash_sizes), "hash_sizes", self.hash_sizes, "must be positive")
+        need(0 <= self.hash_functions <= 11, "hash_functions", self.hash_functions, "must be 0 to 11")
+        need(2 <= self.hash_rows < 2**31, "hash_rows", self.hash_rows, "must be 2 to 2^31 - 1")
+        need(self.vocab == BYTE_VOCAB, "vocab", self.vocab, f"bytes need {BYTE_VOCAB}")
 
     @property
     def slots_width(self):
@@ -233,9 +233,9 @@ class Patching:
 
     def __post_init__(self):
         choice("patching.rule", self.rule, RULES)
-        _need(self.target == 0 or self.target >= 1, "patching.target", self.target, "must be 0 or at least 1 byte")
-        _need(self.rule != "strided" or self.stride >= 1, "patching.stride", self.stride, "must be at least 1 byte")
-        _need(self.max_length >= 0, "patching.max_length", self.max_length, "must not be negative")
+        need(self.target == 0 or self.target >= 1, "patching.target", self.target, "must be 0 or at least 1 byte")
+        need(self.rule != "strided" or self.stride >= 1, "patching.stride", self.stride, "must be at least 1 byte")
+        need(self.max_length >= 0, "patching.max_length", self.max_length, "must not be negative")
 
     @property
     def needs_entropies(self):
@@ -259,11 +259,11 @@ class Data:
 
     def __post_init__(self):
         object.__setattr__(self, "weights", ",".join(part.strip() for part in self.weights.split(",") if part.strip()))
-        _need(all(w >= 0 for w in self.source_weights.values()), "data.weights", self.weights, "must not be negative")
-        _need(0 < self.validation_fraction < 1, "data.validation_fraction", self.validation_fraction, "0 < x < 1")
-        _need(self.row_bytes >= 8, "data.row_bytes", self.row_bytes, "must be at least 8 bytes")
+        need(all(w >= 0 for w in self.source_weights.values()), "data.weights", self.weights, "must not be negative")
+        need(0 < self.validation_fraction < 1, "data.validation_fraction", self.validation_fraction, "0 < x < 1")
+        need(self.row_bytes >= 8, "data.row_bytes", self.row_bytes, "must be at least 8 bytes")
         for field in ("max_bytes", "validation_max_bytes"):
-            _need(getattr(self, field) >= 0, f"data.{field}", getattr(self, field), "must not be negative")
+            need(getattr(self, field) >= 0, f"data.{field}", getattr(self, field), "must not be negative")
 
     @property
     def source_weights(self):
@@ -271,12 +271,12 @@ class Data:
         found = {}
         for part in filter(None, self.weights.split(",")):
             name, _, number = (word.strip() for word in part.rpartition("="))
-            _need(name and name not in found, "data.weights", self.weights, "write each source once, as SOURCE=NUMBER")
+            need(name and name not in found, "data.weights", self.weights, "write each source once, as SOURCE=NUMBER")
             try:
                 found[name] = float(number)
             except ValueError:
                 found[name] = math.nan
-            _need(math.isfinite(found[name]), "data.weights", self.weights, f"{number!r} is not a number")
+            need(math.isfinite(found[name]), "data.weights", self.weights, f"{number!r} is not a number")
         return found
 
 
@@ -286,7 +286,7 @@ class Tokenizer:
     vocab: int = 4096  # entries, specials included, when trained here
 
     def __post_init__(self):
-        _need(self.vocab >= 260, "tokenizer.vocab", self.vocab, "needs 256 bytes and the specials: at least 260")
+        need(self.vocab >= 260, "tokenizer.vocab", self.vocab, "needs 256 bytes and the specials: at least 260")
 
 
 # ---------------------------------------------------------------- run
@@ -311,9 +311,9 @@ class Optimizer:
     tables: str = later("adam")  # rule of the hash tables, one of TABLE_BYTES; all else is Adam's
 
     def __post_init__(self):
-        _need(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "must be positive")
-        _need(self.clip > 0, "optimizer.clip", self.clip, "must be positive")
-        _need(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "must not be negative")
+        need(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "must be positive")
+        need(self.clip > 0, "optimizer.clip", self.clip, "must be positive")
+        need(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "must not be negative")
         choice("optimizer.tables", self.tables, TABLE_BYTES)
 
 
@@ -327,8 +327,8 @@ class Mesh:
 
     def __post_init__(self):
         sizes = (self.data, self.fsdp, self.tensor)
-        _need(all(s >= 1 or s == -1 for s in sizes), "mesh", sizes, "each axis is -1 or at least 1")
-        _need(sizes.count(-1) <= 1, "mesh", sizes, "only one axis may be -1")
+        need(all(s >= 1 or s == -1 for s in sizes), "mesh", sizes, "each axis is -1 or at least 1")
+        need(sizes.count(-1) <= 1, "mesh", sizes, "only one axis may be -1")
 
 
 ATTENTION = ("blockwise", "banded", "splash")  # backends of self-attention
@@ -353,11 +353,11 @@ class Train:
 
     def __post_init__(self):
         for field in ("steps", "rows", "log_every", "checkpoint_every", "keep", "eval_rows"):
-            _need(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), "must be at least 1")
-        _need(self.device_rows >= 0, "train.device_rows", self.device_rows, "must be 0 (all) or a number of rows")
-        _need(self.keep_every >= 0, "train.keep_every", self.keep_every, "must be 0 (none) or a number of steps")
+            need(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), "must be at least 1")
+        need(self.device_rows >= 0, "train.device_rows", self.device_rows, "must be 0 (all) or a number of rows")
+        need(self.keep_every >= 0, "train.keep_every", self.keep_every, "must be 0 (none) or a number of steps")
         choice("train.bad_step", self.bad_step, ("stop", "skip"))
-        _need(self.spike == 0 or self.spike > 1, "train.spike", self.spike, "must be 0 (none) or a factor above 1")
+        need(self.spike == 0 or self.spike > 1, "train.spike", self.spike, "must be 0 (none) or a factor above 1")
         choice("train.dtype", self.dtype, ("auto", "float32", "bfloat16"))
         choice("train.remat", self.remat, ("none", "full"))
         choice("train.attention", self.attention, ("auto", *ATTENTION))
@@ -372,7 +372,7 @@ class Profile:
     def __post_init__(self):
         first, colon, last = self.steps.partition(":")
         ok = not self.steps or (colon and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last))
-        _need(ok, "profile.steps", self.steps, "must be FIRST:LAST, such as 10:15")
+        need(ok, "profile.steps", self.steps, "must be FIRST:LAST, such as 10:15")
 
     @property
     def range(self):
@@ -388,7 +388,7 @@ class Init:
     latent_rate_factor: float = 0.1  # learning rate of the latent layers over that of the rest, with from_llama
 
     def __post_init__(self):
-        _need(self.latent_rate_factor >= 0, "init.latent_rate_factor", self.latent_rate_factor, "must not be negative")
+        need(self.latent_rate_factor >= 0, "init.latent_rate_factor", self.latent_rate_factor, "must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -415,95 +415,9 @@ class Run:
 
     def __post_init__(self):
         if isinstance(self.model, Blt):
-            _need(self.patching is not None, "patching", None, "a BLT model needs a patching rule")
+            need(self.patching is not None, "patching", None, "a BLT model needs a patching rule")
         else:
-            _need(self.patching is None, "patching", self.patching, "a plain LM has no patches")
-            _need(not self.init.from_llama, "init.from_llama", self.init.from_llama, "only a BLT has a latent model")
+            need(self.patching is None, "patching", self.patching, "a plain LM has no patches")
+            need(not self.init.from_llama, "init.from_llama", self.init.from_llama, "only a BLT has a latent model")
             if self.model.unit == "token":
-                _need(bool(self.tokenizer), "tokenizer", self.tokenizer, "a token model needs a tokenizer.json")
-
-
-# ---------------------------------------------------------------- study
-
-
-def _positive(budgets):
-    """Budgets as floats."""
-    budgets = tuple(float(b) for b in budgets)
-    _need(all(b > 0 for b in budgets), "budgets", budgets, "must be positive")
-    return budgets
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    model: Model
-    learning_rate: float  # peak, at this size
-    budgets: tuple[float, ...] = later(())  # training FLOPs of this size's runs; (): the study's
-
-    def __post_init__(self):
-        object.__setattr__(self, "budgets", _positive(self.budgets))
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """One curve of the report: the same architecture and patching at several sizes."""
-
-    sizes: dict[str, Size]
-    patching: Patching | None = None
-    label: str = ""  # name in plots; "": the family's key
-    tokenizer: Tokenizer | None = later(None)  # of a family of token models; None: the study's
-
-    def __post_init__(self):
-        _need(bool(self.sizes), "sizes", self.sizes, "a family needs at least one size")
-        units = sorted({getattr(entry.model, "unit", "patch") for entry in self.sizes.values()})
-        _need(len(units) == 1, "sizes", units, "the models of a family read the same: bytes, tokens or patches")
-        _need(self.tokenizer is None or units == ["token"], "tokenizer", units, "only token models have a tokenizer")
-
-
-@dataclasses.dataclass(frozen=True)
-class EntropyModel:
-    """The byte LM that measures entropies; trained first, on the study's own training split."""
-
-    size: Size
-    bytes: int = 1_000_000  # training bytes
-    rows: int = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    name: str
-    families: dict[str, Family]
-    budgets: tuple[float, ...]  # training FLOPs of each run, in `convention`, where a size names none
-    entropy_model: EntropyModel
-    data: Data = Data()
-    tokenizer: Tokenizer = Tokenizer()
-    optimizer: Optimizer = Optimizer()  # learning_rate and warmup_steps are set per run
-    init: Init = Init()  # of the BLT models; others start from random weights
-    train: Train = Train()  # steps are solved per run
-    mesh: Mesh = Mesh()
-    seeds: tuple[int, ...] = (0,)
-    convention: str = "exact"  # FLOP convention that budgets are matched in: "paper" | "exact"
-    warmup_fraction: float = 0.1  # of a run's steps, at most optimizer.warmup_steps
-    checkpoints_per_run: int = 4  # evenly spaced, the last one at the end
-    sample_bytes: int = 320  # length of the text that the report shows cut into patches
-
-    def __post_init__(self):
-        object.__setattr__(self, "budgets", _positive(self.budgets))
-        object.__setattr__(self, "seeds", tuple(self.seeds))
-        sizes = [size for family in self.families.values() for size in family.sizes.values()]
-        budgeted = bool(self.budgets) or all(size.budgets for size in sizes)
-        _need(budgeted, "budgets", self.budgets, "a study needs at least one FLOP budget, or each of its sizes does")
-        _need(bool(self.seeds), "seeds", self.seeds, "a study needs at least one seed")
-        _need(bool(self.families), "families", self.families, "a study needs at least one family")
-        choice("convention", self.convention, ("paper", "exact"))
-        _need(self.checkpoints_per_run >= 1, "checkpoints_per_run", self.checkpoints_per_run, "must be at least 1")
-        _need(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "must be 0 to below 1")
-        for name, family in self.families.items():
-            for size, entry in family.sizes.items():
-                where = f"families.{name}.sizes.{size}"
-                is_blt = isinstance(entry.model, Blt)
-                _need(
-                    is_blt == (family.patching is not None), where, entry.model.kind, "BLT, and only BLT, has patching"
-                )
-        entropy = self.entropy_model.size.model
-        ok = isinstance(entropy, Lm) and entropy.unit == "byte"
-        _need(ok, "entropy_model.size.model", entropy.kind, "the entropy model is a byte LM (kind 'lm', unit 'byte')")
+                need(bool(self.tokenizer), "tokenizer", self.tokenizer, "a token model needs a tokenizer.json")

@@ -17,7 +17,8 @@ The entropy model's size and window are another config, entropy_model.py: they c
 
 import dataclasses
 
-from blt_jax.config import ConfigError, Family, Patching, preset
+from blt_jax.config import ConfigError, Patching, preset
+from blt_jax.study import Family
 from experiments import published
 from experiments.base import of
 

@@ -11,7 +11,8 @@ Cost, by `launch.plan --hardware=h100 --mfu=0.4` (exact FLOPs): 95,400 device-ho
 Published: average of seven tasks 60.0 (Llama 3), 58.0 (space), 61.1 (entropy).
 """
 
-from blt_jax.config import Family, Patching, Train, preset
+from blt_jax.config import Patching, Train, preset
+from blt_jax.study import Family
 from experiments import published
 from experiments.base import of
 

@@ -20,8 +20,9 @@ Cost, by `launch.plan --hardware=h100 --mfu=0.4` (exact FLOPs): 50 runs, 74,700 
 which the ten 8B runs take 47,600; the entropy model's training and scoring come on top.
 """
 
-from blt_jax.config import ConfigError, Family, Patching, preset
+from blt_jax.config import ConfigError, Patching, preset
 from blt_jax.flops import parameters
+from blt_jax.study import Family
 from experiments import published
 from experiments.base import of
 

@@ -19,9 +19,10 @@ Cost, by `launch.plan --hardware=h100 --mfu=0.4` (exact FLOPs): 323 runs, 56,300
 device-hours, entropy model apart.
 """
 
-from blt_jax.config import Blt, Family, Lm, Patching, Stack, Train
+from blt_jax.config import Blt, Lm, Patching, Stack, Train
 from blt_jax.flops import parameters
 from blt_jax.scaling.grid import bytes_per_token
+from blt_jax.study import Family
 from experiments import published
 from experiments.base import of
 

@@ -18,8 +18,9 @@ Published crossings: 150B bytes (small), 1T bytes (large). Cost: by `launch.plan
 
 import dataclasses
 
-from blt_jax.config import ConfigError, Family, Patching, preset
+from blt_jax.config import ConfigError, Patching, preset
 from blt_jax.flops import match, training
+from blt_jax.study import Family
 from experiments import published
 from experiments.base import of
 

@@ -11,9 +11,10 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from blt_jax.config import Data, EntropyModel, Family, Mesh, Optimizer, Size, Study, Tokenizer, Train, preset
+from blt_jax.config import Data, Mesh, Optimizer, Tokenizer, Train, preset
 from blt_jax.flops import per_byte, training
 from blt_jax.record import to_dict
+from blt_jax.study import EntropyModel, Family, Size, Study
 from experiments.base import of, tuples
 
 RATE = 4e-4

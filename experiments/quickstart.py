@@ -16,20 +16,8 @@ Learning rates come from the same small search for each family (experiments/quic
 is such a study, over several sources.
 """
 
-from blt_jax.config import (
-    Blt,
-    Data,
-    EntropyModel,
-    Family,
-    Lm,
-    Optimizer,
-    Patching,
-    Size,
-    Stack,
-    Study,
-    Tokenizer,
-    Train,
-)
+from blt_jax.config import Blt, Data, Lm, Optimizer, Patching, Stack, Tokenizer, Train
+from blt_jax.study import EntropyModel, Family, Size, Study
 from experiments.base import of
 
 VOCAB = 1024

@@ -25,10 +25,11 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from blt_jax.config import Blt, ConfigError, Study
+from blt_jax.config import Blt, ConfigError
 from blt_jax.flops import hardware
 from blt_jax.record import build, fingerprint, to_dict
 from blt_jax.scaling import forecast, grid
+from blt_jax.study import Study
 from launch import flags as launch_flags
 from launch import topology as slices
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from blt_jax.config import ConfigError, EntropyModel, Run, Study, Tokenizer
+from blt_jax.config import ConfigError, Run, Tokenizer
 from blt_jax.data import bpe, pack, shuffle
 from blt_jax.data.parts import WHOLE, replacing, write_json
 from blt_jax.data.shuffle import SPLITS
@@ -24,6 +24,7 @@ from blt_jax.flops import analytic
 from blt_jax.patching import calibrate, rules
 from blt_jax.record import build, fingerprint, to_dict
 from blt_jax.scaling.grid import FamilyFacts, tokenizer_file
+from blt_jax.study import EntropyModel, Study
 from blt_jax.train.checkpoint import load_params
 from launch import progress
 

@@ -27,10 +27,11 @@ from pathlib import Path
 
 from absl import flags
 
-from blt_jax.config import ConfigError, Study
+from blt_jax.config import ConfigError
 from blt_jax.data.store import write_json
 from blt_jax.record import build, differences, fingerprint, to_dict
 from blt_jax.scaling import grid
+from blt_jax.study import Study
 from blt_jax.train import lease, preemption
 from blt_jax.train.lease import Lease
 from launch import flags as launch_flags

@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from blt_jax.config import Blt, Study
+from blt_jax.config import Blt
 from blt_jax.record import build, fingerprint
 from blt_jax.scaling import grid
+from blt_jax.study import Study
 
 ARGUMENTS = {
     "quickstart": ("",),

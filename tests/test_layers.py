@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from blt_jax import config
+from blt_jax import config, study
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = {"config", "record"}  # what a run is, and how that is written down
+CONFIG = {"config", "study", "record"}  # what a run and a study are, and how that is written down
 BELOW = {
     "record": {"config"},
+    "study": {"config"},
     "config": {"presets"},  # for its one public name, inside the function
     "presets": {"config"},
     "nn": {"config"},
@@ -65,7 +66,7 @@ def test_library_reads_no_flags_or_environment():
 
 def test_every_config_field_is_read():
     sources = "".join(p.read_text() for folder in ("blt_jax", "launch") for p in (ROOT / folder).rglob("*.py"))
-    for kind in vars(config).values():
+    for kind in (vars(config) | vars(study)).values():
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             for field in dataclasses.fields(kind):
                 assert re.search(rf"\.{field.name}\b", sources), f"{kind.__name__}.{field.name} is read nowhere"

@@ -8,8 +8,9 @@ import dataclasses
 import math
 import re
 
-from blt_jax.config import ConfigError, Init, Lm, Patching, Run, Study
+from blt_jax.config import ConfigError, Init, Lm, Patching, Run
 from blt_jax.flops import analytic, match
+from blt_jax.study import Study
 
 CONVENTIONS = ("paper", "exact")  # of costs in a plan; "executed" is a property of a program
 ROOM = 1.01  # patch slots of a row over its mean number of patches, before the packer has chosen (`data/pack.py`)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from blt_jax.config import ConfigError, Mesh, Study
+from blt_jax.config import ConfigError, Mesh
 from blt_jax.flops import hardware
 from blt_jax.record import build
 from blt_jax.scaling import forecast, grid
+from blt_jax.study import Study
 from experiments import blt_1t, quickstart
 from launch import topology
 

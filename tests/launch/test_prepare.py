@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blt_jax.config import ConfigError, Data, EntropyModel, Family, Lm, Patching, Size, Stack, Study, Tokenizer
+from blt_jax.config import ConfigError, Data, Lm, Patching, Stack, Tokenizer
 from blt_jax.data.store import Store, write_entropies
 from blt_jax.patching import calibrate
 from blt_jax.record import build
 from blt_jax.scaling import grid
+from blt_jax.study import EntropyModel, Family, Size, Study
 from experiments import quickstart
 from launch import plan, prepare
 from tests.data.corpus import made
