@@ -42,7 +42,7 @@ def cluster(tmp_path_factory):
 def config(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", runs.QUICK)
     path = corpus(tmp_path)
-    path.write_text(path.read_text().replace("    return config\n", SMALL))
+    path.write_text("from blt_jax.study import Size\n" + path.read_text().replace("    return config\n", SMALL))
     return path
 
 

@@ -13,7 +13,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
-from blt_jax.config import *
 from experiments import quickstart
 from experiments.base import of
 
