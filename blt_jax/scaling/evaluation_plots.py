@@ -1,0 +1,83 @@
+"""Figures of evaluations: writing systems and languages, noises, thresholds. Looks as in plots.py; bars are 90%."""
+
+import numpy as np
+from matplotlib import rc_context
+
+from blt_jax.scaling.plots import PAPER, WIDTH, flops_told, log_axis, outside, panels, plain
+
+ROW = 0.17  # inches of a language
+SIDE = 0.12  # how far two models lie apart beside each other
+
+
+@rc_context(PAPER)
+def labels(rows, looks, what):
+    """Bytes per unit, BPB and bits per document of each model, a line per value of a label; shortest units first."""
+    first = next(iter(looks))
+    rows = sorted(rows, key=lambda row: row[3][first].bytes_per_unit)
+    figure, [axes] = panels(WIDTH + 2, 1.1 + ROW * len(rows), columns=3, sharey=True)
+    at = np.arange(len(rows))
+    for name, look in looks.items():
+        told = [row[3][name] for row in rows]
+        how = dict(color=look.colour, marker=look.marker, ls="", label=look.label, ms=3.5)
+        axes[0].plot([one.bytes_per_unit for one in told], at, **how)
+        for axis, estimates in ((axes[1], [o.bpb for o in told]), (axes[2], [o.bits_per_document for o in told])):
+            axis.errorbar([one.value for one in estimates], at, xerr=_bars(estimates), elinewidth=0.8, **how)
+    for axis, name in zip(axes, ("bytes per patch or token", "bits per byte", "bits per document"), strict=True):
+        axis.set_xlabel(name)
+    axes[0].set_yticks(at, [row[0] for row in rows])
+    axes[0].set(ylabel=what, ylim=(-0.7, len(rows) - 0.3))
+    log_axis(axes[2], "x", flops_told)
+    outside(axes[2])
+    return figure
+
+
+@rc_context(PAPER)
+def noises(rows, looks):
+    """Bits per byte of the clean text under each noise, and their rise over the clean text's."""
+    figure, axes = panels(WIDTH, 4.6, rows=2, sharex=True)
+    axes = axes[:, 0]
+    at = np.arange(len(rows))
+    for i, (name, look) in enumerate(looks.items()):
+        told = [row.get(name) for row in rows.values()]
+        some = [j for j, one in enumerate(told) if one is not None]
+        x = at[some] + SIDE * (i - (len(looks) - 1) / 2)
+        how = dict(color=look.colour, marker=look.marker, ls="", elinewidth=1)
+        for axis, estimates in ((axes[0], [told[j].bpb for j in some]), (axes[1], [told[j].rise for j in some])):
+            axis.errorbar(x, [one.value for one in estimates], yerr=_bars(estimates), label=look.label, **how)
+    axes[0].set_ylabel("bits per byte\nof the clean text")
+    axes[1].set_ylabel("bits over those\nof the clean text")
+    axes[1].set_xticks(at, list(rows))
+    outside(axes[0])
+    return figure
+
+
+@rc_context(PAPER)
+def dials(rows, looks, own, others=()):
+    """BPB against forward FLOPs per byte along thresholds; `own`: {model: its trained threshold}, ringed.
+
+    `others`: {model: (FLOPs per byte, bpb Estimate)} of models without a dial.
+    """
+    figure, [[axis]] = panels(WIDTH, 3.4)
+    for name, told in rows.items():
+        look, flops = looks[name], [one.flops["total"] for one in told]
+        estimates = [one.bpb for one in told]
+        how = dict(color=look.colour, marker=look.marker, lw=1.2, elinewidth=0.8)
+        axis.errorbar(flops, [one.value for one in estimates], yerr=_bars(estimates), label=look.label, **how)
+        for one, x in zip(told, flops, strict=True):
+            axis.annotate(f"{one.bytes_per_unit:.1f}", (x, one.bpb.value), (3, 4), textcoords="offset points", size=7)
+            if one.threshold == own.get(name):
+                axis.plot([x], [one.bpb.value], "o", mfc="none", mec=look.colour, ms=12)
+    for name, (flops, bpb) in dict(others).items():
+        how = dict(color=looks[name].colour, marker=looks[name].marker, ls="", elinewidth=0.8)
+        axis.errorbar([flops], [bpb.value], yerr=_bars([bpb]), label=looks[name].label, **how)
+    log_axis(axis, "x", flops_told)
+    log_axis(axis, "y", plain)
+    axis.set(xlabel="forward FLOPs per byte (exact, entropy model included)", ylabel="bits per byte")
+    outside(axis)
+    return figure
+
+
+def _bars(estimates):
+    """[2, N] lengths of error bars; none where there is no interval."""
+    ends = [(one.value - one.low, one.high - one.value) if one.low is not None else (0, 0) for one in estimates]
+    return np.maximum(np.array(ends, float).reshape(-1, 2).T, 0)
