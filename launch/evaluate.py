@@ -5,25 +5,26 @@
     python -m launch.evaluate --model=DIR --tasks=hellaswag,mmlu,cute --files=EVALS --noise=AntSpeak --limit=200
     python -m launch.evaluate --workdir=STUDY
 
-A model is a run folder or a Hugging Face directory. Every byte is scored once, each document by itself, longer ones than
-the context by windows that overlap by half. Intervals are 90% over documents drawn anew, the same ones for every model;
-differences are to the first model that reads tokens, else to the first.
+A model is a run folder or a Hugging Face directory. Every byte is scored once, each document by itself, one longer
+than the context by windows that overlap by half. Intervals are 90% over documents drawn anew, the same ones for every
+model; differences are to the first model that reads tokens, else to the first.
 
---noise scores the noised text: bits over the clean text's bytes, which compares noises that change lengths, and over the
-noised text's own. With --tasks it noises the prompt, the completion, or both (--noise_at). --thresholds sets the patch
-threshold anew: a comma list of nats, or auto. --workdir takes each family's best run at the largest common budget, and
-validation text under all noises and along thresholds, into STUDY/evaluations, which the report shows.
+--noise scores the noised text: bits over the clean text's bytes, which compares noises that change lengths, and over
+the noised text's own. With --tasks it noises the prompt, the completion, or both (--noise_at). --thresholds sets the
+patch threshold anew: a comma list of nats, or auto. --workdir takes each family's best run at the largest common
+budget, and validation text under all noises and along thresholds, into STUDY/evaluations, which the report shows.
 
-Tasks read local files only (--files) and need `pip install -e '.[eval]'`; --tasks=list names them. Programs that a model
-writes (humaneval, mbpp) are run only with --execute, each in a process of its own with limits.
+Tasks read local files only (--files) and need `pip install -e '.[eval]'`; --tasks=list names them. Programs that a
+model writes (humaneval, mbpp) are run only with --execute, each in a process of its own with limits.
 """
 
 import json
+import logging
 from pathlib import Path
 
-from absl import flags, logging
+from absl import flags
 
-import blt_jax
+from blt_jax import facade
 from blt_jax.config import ConfigError
 from blt_jax.data.store import Store, write_json
 from blt_jax.eval import noise, texts
@@ -38,6 +39,15 @@ from launch import progress
 PIECE = 2048  # bytes of a validation document that a study's evaluation reads
 DIAL = "auto"
 BROKEN = "".join(map(chr, range(0xDC80, 0xDD00)))  # what a cut leaves of a character, as surrogates
+
+
+def loaded(folder):
+    """The Model in a folder, without what orbax has to say of a checkpoint that is only read."""
+    logging.disable(logging.WARNING)  # it sets the level of its own logger
+    try:
+        return facade.load(folder)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def facts(model, label):
@@ -70,17 +80,6 @@ def of_texts(model, found, noises=(), thresholds=(), seed=0):
 # ---------------------------------------------------------------- a study
 
 
-def chosen(points):
-    """{family: Point}: the best size of each at the largest budget that all have reached, else at its own largest."""
-    of_family = {p.family: curves.envelope(points, p.family) for p in points}
-    common = set.intersection(*({budget for budget, *_ in one} for one in of_family.values()))
-    picked = {}
-    for family, own in of_family.items():
-        budget, _, group = next((one for one in own if common and one[0] == max(common)), own[-1])
-        picked[family] = group[0]
-    return picked
-
-
 def validation(folder, most):
     """The first PIECE bytes of validation documents, `most` bytes in all, as texts.Text."""
     store, found, size = Store(folder / "store", "validation"), [], 0
@@ -101,18 +100,15 @@ def of_study(folder, seed=0):
     """Makes STUDY/evaluations/FAMILY.json where it is not there, or of another run or text. Raises ConfigError."""
     folder = Path(folder)
     plan, points, _ = curves.load(folder)
-    study = build(Study, curves.read_json(folder / "study.json")["study"])
-    if not study.noise_bytes:
-        raise ConfigError(f"{folder}: noise_bytes = 0 in its config: nothing to read; set it in a new study")
-    found = validation(folder, study.noise_bytes)
-    for family, point in chosen(points).items():
-        path = folder / evaluations.FOLDER / f"{family}.json"
-        asked = {"run": point.name, "budget": point.budget, "bytes": sum(len(one.data) for one in found), "seed": seed}
-        if path.exists() and evaluations.load(path)["asked"] == asked:
-            continue
-        model = blt_jax.load(point.folder)
+    most = build(Study, curves.read_json(folder / "study.json")["study"]).noise_bytes
+    if not most:
+        raise ConfigError(f"{folder}: its config says noise_bytes = 0, which leaves nothing to read")
+    found = validation(folder, most)
+    for family, (point, asked) in evaluations.missing(folder, points, most, seed).items():
+        model = loaded(point.folder)
         told = facts(model, plan["facts"][family]["label"]) | {"family": family, "asked": asked}
         made = told | of_texts(model, found, list(noise.NOISES), DIAL, seed)
+        path = folder / evaluations.FOLDER / f"{family}.json"
         path.parent.mkdir(exist_ok=True)
         write_json(path, made)
 
@@ -125,7 +121,7 @@ def named(folders):
     names = [Path(folder).name for folder in folders]
     models = {}
     for folder, name in zip(folders, names, strict=True):
-        models[folder if names.count(name) > 1 else name] = blt_jax.load(folder)
+        models[folder if names.count(name) > 1 else name] = loaded(folder)
     return models
 
 
@@ -161,7 +157,6 @@ def pictures(found, folder):
 
 
 def main(_):
-    logging.set_verbosity(logging.ERROR)  # orbax warns of every model that is only read
     if (WORKDIR.value is None) == (not MODEL.value):
         raise ConfigError("give one of --workdir=STUDY and --model=DIR[,DIR], and not both")
     if WORKDIR.value is not None:

@@ -1,7 +1,7 @@
 """Texts to score, and what a model makes of them: bits, bytes and units (patches, tokens, bytes) of each document.
 
-Every byte is scored once, each document by itself, with its end; long ones by windows (`likelihood.py`). Numbers stay by
-document, in columns, so that whoever reads them can group and resample them.
+Every byte is scored once, each document by itself, with its end; long ones by windows (`likelihood.py`). Numbers stay
+by document, in columns, so that whoever reads them can group and resample them.
 """
 
 import copy
@@ -88,13 +88,12 @@ def flops_per_byte(model, columns):
     """Forward FLOPs per byte at the units of these columns, "exact": {"model", "entropy_model", "total"}."""
     own = sum(columns["bytes"]) / max(sum(columns["units"]), 1)
     context = model.context * (own if unit(model) == "token" else 1)
-    cost = lambda config, size: (
-        analytic.per_byte(  # noqa: E731
-            config, patch_size=size, context_bytes=context, convention="exact"
-        ).total
-    )
     scorer = unit(model) == "patch" and model.patching.needs_entropies and model.patcher is not None
-    found = {"model": cost(model.config, own), "entropy_model": cost(model.patcher, 1) if scorer else 0.0}
+    parts = {"model": (model.config, own)} | ({"entropy_model": (model.patcher, 1)} if scorer else {})
+    found = {"model": 0.0, "entropy_model": 0.0}
+    for part, (config, size) in parts.items():
+        how = dict(patch_size=size, context_bytes=context, convention="exact")
+        found[part] = analytic.per_byte(config, **how).total
     return found | {"total": sum(found.values())}
 
 

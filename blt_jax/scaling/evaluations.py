@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import bootstrap
+from blt_jax.scaling import bootstrap, curves
 from blt_jax.scaling.bootstrap import Estimate
 
 DRAWS, SEED = 1000, 0
@@ -35,6 +35,22 @@ def of_study(study, families):
     """{family: evaluation} of a study's families, in their order; none of those that have no file."""
     files = {family: Path(study) / FOLDER / f"{family}.json" for family in families}
     return {family: load(path) for family, path in files.items() if path.exists()}
+
+
+def missing(study, points, noise_bytes, seed=0):
+    """{family: (Point, what its evaluation has to be of)} where STUDY/evaluations has none of just that.
+
+    A family's run is its best size at the largest budget that all families have reached, else at its own largest.
+    """
+    of_family = {p.family: curves.envelope(points, p.family) for p in points}
+    common = set.intersection(*({budget for budget, *_ in own} for own in of_family.values()))
+    made, found = of_study(study, of_family), {}
+    for family, own in of_family.items():
+        budget, _, group = next((one for one in own if common and one[0] == max(common)), own[-1])
+        asked = {"run": group[0].name, "budget": budget, "noise_bytes": noise_bytes, "seed": seed}
+        if family not in made or made[family]["asked"] != asked:
+            found[family] = (group[0], asked)
+    return found
 
 
 # ---------------------------------------------------------------- intervals
