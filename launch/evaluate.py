@@ -20,6 +20,7 @@ model writes (humaneval, mbpp) are run only with --execute, each in a process of
 
 import json
 import logging
+import os
 from pathlib import Path
 
 from absl import flags
@@ -27,7 +28,7 @@ from absl import flags
 from blt_jax import facade
 from blt_jax.config import ConfigError
 from blt_jax.data.store import Store, write_json
-from blt_jax.eval import noise, texts
+from blt_jax.eval import noise, tasks, texts
 from blt_jax.flops import analytic
 from blt_jax.record import build
 from blt_jax.scaling import curves, evaluation_plots, evaluations, fit, plots
@@ -75,6 +76,15 @@ def of_texts(model, found, noises=(), thresholds=(), seed=0):
         with progress.Bytes(f"{label}, thresholds") as tell:
             made["dial"] = texts.dial(model, data, thresholds, tell)
     return made
+
+
+def of_tasks(model, asked):
+    """The part "tasks" of an evaluation. `asked`: see `eval.tasks.asked`."""
+    from blt_jax.eval import harness
+
+    with progress.Bytes(f"{model.folder.name}, tasks") as tell:
+        how = dict(execute=EXECUTE.value, most=MAX_NEW_BYTES.value, seed=SEED.value, tell=tell)
+        return {"tasks": tasks.averaged(harness.run(model, asked, **how))}
 
 
 # ---------------------------------------------------------------- a study
@@ -125,6 +135,12 @@ def named(folders):
     return models
 
 
+def offline():
+    """Tells the libraries of the harness, before they are imported, to fetch nothing and to draw no bars."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):
+        os.environ.setdefault(name, "1")
+
+
 def thresholds_of(text):
     """`auto`, or the numbers of a comma list."""
     if text in ("", DIAL):
@@ -157,6 +173,9 @@ def pictures(found, folder):
 
 
 def main(_):
+    if TASKS.value == ["list"]:
+        print(*tasks.TASKS, *tasks.GROUPS, sep="\n")
+        return 0
     if (WORKDIR.value is None) == (not MODEL.value):
         raise ConfigError("give one of --workdir=STUDY and --model=DIR[,DIR], and not both")
     if WORKDIR.value is not None:
@@ -172,6 +191,14 @@ def main(_):
     if JSON.value and not Path(JSON.value).absolute().parent.is_dir():
         raise ConfigError(f"--json={JSON.value}: there is no folder {str(Path(JSON.value).parent)!r}")
     noises, thresholds = noise.chosen(NOISE.value), thresholds_of(THRESHOLDS.value)
+    for place in NOISE_AT.value:
+        if place not in noise.WHERE:
+            raise ConfigError(f"--noise_at={place}: known are {', '.join(noise.WHERE)}")
+    asked = tasks.asked(TASKS.value, FILES.value, LIMIT.value, noises, NOISE_AT.value, SEED.value)
+    tasks.allowed(asked, EXECUTE.value)
+    if asked:
+        offline()
+        from blt_jax.eval import harness  # noqa: F401  before minutes are spent: it may not be installed
     read, skipped = texts.read(INPUT.value, MAX_BYTES.value) if INPUT.value else ((), ())
     for line in skipped:
         print(f"left out: {line}")
@@ -180,6 +207,8 @@ def main(_):
         found[name] = facts(model, name)
         if read:
             found[name] |= of_texts(model, read, noises, thresholds, SEED.value)
+        if asked:
+            found[name] |= of_tasks(model, asked)
     tables.show(found)
     if PLOTS.value:
         print(f"pictures: {PLOTS.value} ({', '.join(pictures(found, PLOTS.value))})")
@@ -197,6 +226,11 @@ if __name__ == "__main__":
     NOISE = flags.DEFINE_list("noise", [], f"Noises, or all: {', '.join(noise.NOISES)}.")
     THRESHOLDS = flags.DEFINE_string("thresholds", "", "Patch thresholds in nats, with commas between, or auto.")
     TASKS = flags.DEFINE_list("tasks", [], "Tasks; list: name them.")
+    FILES = flags.DEFINE_string("files", ".", "Folder of the tasks' files.")
+    LIMIT = flags.DEFINE_integer("limit", 0, "Documents of a task, spread evenly; 0: all.", lower_bound=0)
+    NOISE_AT = flags.DEFINE_list("noise_at", list(noise.WHERE), "Where tasks of choices are noised, each by itself.")
+    MAX_NEW_BYTES = flags.DEFINE_integer("max_new_bytes", 0, "Bytes to generate; 0: the task's own.", lower_bound=0)
+    EXECUTE = flags.DEFINE_boolean("execute", False, "Run programs that a model writes.")
     JSON = flags.DEFINE_string("json", "", "Also write all numbers here.")
     PLOTS = flags.DEFINE_string("plots", "", "Also draw pictures into this folder.")
     SEED = flags.DEFINE_integer("seed", 0, "Seed of noises.")

@@ -13,8 +13,8 @@ def rows(found):
     """All numbers of evaluations {name: evaluation}, by table."""
     made = {label: evaluations.by_label(found, label) for label in texts.LABELS}
     made |= {"noise": evaluations.under_noise(found), "thresholds": evaluations.along_thresholds(found)}
-    tasks = {f"{task}, {metric}": of for (task, metric), of in evaluations.on_tasks(found).items()}
-    return {name: one for name, one in (made | {"tasks": tasks}).items() if one}
+    made["tasks"] = evaluations.on_tasks(found)
+    return {name: one for name, one in made.items() if one}
 
 
 def told(estimate, form="{:.4f}"):
@@ -100,5 +100,15 @@ def _tasks(made, found, others, base):
         count = max(one.documents for one in of.values())
         cells = [told(of[name].value if name in of else None, "{:.3f}") for name in found]
         gaps = [told(of[name].gap if name in of else None, "{:+.3f}") for name in others]
-        table.add_row(task, f"{count:,}", *cells, *gaps)
+        table.add_row(", ".join(task), f"{count:,}", *cells, *gaps)
+    corpus = {
+        task: told["corpus"]
+        for one in found.values()
+        for task, told in one.get("tasks", {}).items()
+        if "corpus" in told
+    }
+    for task, metrics in corpus.items():
+        for metric in metrics:
+            values = [one.get("tasks", {}).get(task, {}).get("corpus", {}).get(metric) for one in found.values()]
+            table.add_row(f"{task}, {metric} of the corpus", "", *("-" if v is None else f"{v:.3f}" for v in values))
     return table
