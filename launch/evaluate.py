@@ -68,7 +68,11 @@ def of_texts(model, found, noises=(), thresholds=(), seed=0):
             columns = made["noise"]["clean"]
         else:
             columns = texts.measure(model, data, tell)
-    made["texts"] = columns | {name: [one.labels[name] for one in found] for name in texts.LABELS}
+    made["texts"] = (
+        columns
+        | {"lines": [texts.lines(one) for one in data]}
+        | {name: [one.labels[name] for one in found] for name in texts.LABELS}
+    )
     made["flops_per_byte"] = texts.flops_per_byte(model, columns)
     if thresholds and made["flops_per_byte"]["entropy_model"]:
         if thresholds == DIAL:

@@ -59,13 +59,13 @@ def _table(title, *heads):
 def _texts(label, some, found, others, base):
     heads = [label, "documents", "bytes"]
     for name in found:
-        heads += [f"{found[name]['label']}: BPB", f"bytes/{found[name]['unit']}", "bits/document"]
+        heads += [f"{found[name]['label']}: BPB", f"bytes/{found[name]['unit']}", "bits/line"]
     heads += [f"{found[name]['label']} less {found[base]['label']}" for name in others]
     table = _table(f"bits per byte by {label}", *heads)
     for value, documents, size, of in some[:MOST]:
         cells = [value, f"{documents:,}", f"{size:,}"]
         for name in found:
-            cells += [told(of[name].bpb), f"{of[name].bytes_per_unit:.3f}", f"{of[name].bits_per_document.value:,.0f}"]
+            cells += [told(of[name].bpb), f"{of[name].bytes_per_unit:.3f}", f"{of[name].bits_per_line.value:,.0f}"]
         table.add_row(*cells, *(told(of[name].gap, "{:+.4f}") for name in others))
     if len(some) > MOST:
         table.caption = f"{len(some) - MOST} more in --json"

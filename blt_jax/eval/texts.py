@@ -57,6 +57,11 @@ def script_of(text: bytes):
     return max(counts, key=counts.get, default="")
 
 
+def lines(text: bytes):
+    """Lines that hold anything, at least 1."""
+    return max(1, sum(bool(line.strip()) for line in text.splitlines()))
+
+
 def unit(model):
     """What a model reads: "patch", "token" or "byte"."""
     return "patch" if isinstance(model.config, Blt) else model.config.unit

@@ -11,7 +11,7 @@ SIDE = 0.12  # how far two models lie apart beside each other
 
 @rc_context(PAPER)
 def labels(rows, looks, what):
-    """Bytes per unit, BPB and bits per document of each model, a line per value of a label; shortest units first."""
+    """Bytes per unit, BPB and bits per line of each model, a line per value of a label; shortest units first."""
     first = next(iter(looks))
     rows = sorted(rows, key=lambda row: row[3][first].bytes_per_unit)
     figure, [axes] = panels(WIDTH + 2, 1.1 + ROW * len(rows), columns=3, sharey=True)
@@ -20,9 +20,9 @@ def labels(rows, looks, what):
         told = [row[3][name] for row in rows]
         how = dict(color=look.colour, marker=look.marker, ls="", label=look.label, ms=3.5)
         axes[0].plot([one.bytes_per_unit for one in told], at, **how)
-        for axis, estimates in ((axes[1], [o.bpb for o in told]), (axes[2], [o.bits_per_document for o in told])):
+        for axis, estimates in ((axes[1], [o.bpb for o in told]), (axes[2], [o.bits_per_line for o in told])):
             axis.errorbar([one.value for one in estimates], at, xerr=_bars(estimates), elinewidth=0.8, **how)
-    for axis, name in zip(axes, ("bytes per patch or token", "bits per byte", "bits per document"), strict=True):
+    for axis, name in zip(axes, ("bytes per patch or token", "bits per byte", "bits per line"), strict=True):
         axis.set_xlabel(name)
     axes[0].set_yticks(at, [row[0] for row in rows])
     axes[0].set(ylabel=what, ylim=(-0.7, len(rows) - 0.3))

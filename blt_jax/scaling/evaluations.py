@@ -15,6 +15,7 @@ from blt_jax.scaling import bootstrap, curves
 from blt_jax.scaling.bootstrap import Estimate
 
 DRAWS, SEED = 1000, 0
+FEWEST = 5  # documents from which on drawing them anew says something
 FORMAT = 1
 FOLDER = "evaluations"  # of a study
 
@@ -57,11 +58,11 @@ def missing(study, points, noise_bytes, seed=0):
 
 
 class Draws:
-    """The same documents, drawn anew the same way for every column that is asked for. One document: no intervals."""
+    """The same documents, drawn anew the same way for every column that is asked for. Fewer than FEWEST: no intervals."""
 
     def __init__(self, documents, draws=DRAWS, seed=SEED):
         random, even = np.random.default_rng(seed), np.full(documents, 1 / documents)
-        self._weights_RxD = random.multinomial(documents, even, draws if documents > 1 else 0).astype(float)
+        self._weights_RxD = random.multinomial(documents, even, draws if documents >= FEWEST else 0).astype(float)
 
     def ratio(self, over_D, under_D):
         """(sum over / sum under, its replicates [R])."""
@@ -99,11 +100,14 @@ def baseline(evaluations):
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """One model on the texts of one label. `gap`: BPB less the baseline's; None for the baseline itself."""
+    """One model on the texts of one label. `gap`: BPB less the baseline's; None for the baseline itself.
+
+    Lines, of parallel text often sentences, say the same in each language: bits per line compare languages.
+    """
 
     bpb: Estimate
     bytes_per_unit: float
-    bits_per_document: Estimate
+    bits_per_line: Estimate
     gap: Estimate | None
 
 
@@ -125,9 +129,9 @@ def by_label(evaluations, label):
         for name in evaluations:
             ours = draws.ratio(column(name, "bits"), size_D[mask_D])
             gap = combined(np.subtract, ours, theirs) if name != base else None
-            per_document = draws.estimate(column(name, "bits"), np.ones(mask_D.sum()))
+            per_line = draws.estimate(column(name, "bits"), column(name, "lines"))
             per_unit = size_D[mask_D].sum() / max(column(name, "units").sum(), 1)
-            of[name] = Text(bootstrap.estimate(*ours), float(per_unit), per_document, gap)
+            of[name] = Text(bootstrap.estimate(*ours), float(per_unit), per_line, gap)
         rows.append((value or "-", int(mask_D.sum()), int(size_D[mask_D].sum()), of))
     return rows
 

@@ -35,7 +35,9 @@ def test_two_models_on_parallel_text(folder, models, tmp_path):
     found = json.loads(out.read_text())
     for name in ("patches", "tokens"):
         one = found["models"][name]["texts"]
-        assert one["lang"] == ["eng", "rus"] * 3 and one["script"][:2] == ["latin", "cyrillic"]
+        assert (
+            one["lines"] == [1] * 6 and one["lang"] == ["eng", "rus"] * 3 and one["script"][:2] == ["latin", "cyrillic"]
+        )
         bits = [models[name].bits(row["text"].encode()) for row in rows]
         assert one["bits"] == pytest.approx(bits, rel=1e-4)
     (row,) = [row for row in found["tables"]["lang"] if row[0] == "rus"]

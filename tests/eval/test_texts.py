@@ -28,7 +28,7 @@ def test_labels_come_from_the_record_or_the_letters(tmp_path):
     assert [len(one.data) for one in texts.read(str(tmp_path / "*.jsonl"), most=12)[0]] == [10]
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe a")
     assert texts.read(str(tmp_path / "b.txt"))[0][0].labels == {"source": "b", "lang": "", "script": "latin"}
-    assert texts.script_of(b"12 \xff") == ""
+    assert texts.script_of(b"12 \xff") == "" and texts.lines(b"a\n \nb\r\n") == 2 and texts.lines(b"\n") == 1
 
 
 def test_nothing_to_score_is_one_line(tmp_path):

@@ -25,7 +25,10 @@ def evaluation(unit, factor, noises=(), seed=0):
     }
     label = {"source": ["a"] * DOCUMENTS, "lang": ["x", "y"] * (DOCUMENTS // 2), "script": ["latin"] * DOCUMENTS}
     made = {"format": evaluations.FORMAT, "unit": unit, "label": unit, "threshold": 1.5 if unit == "patch" else None}
-    made |= {"texts": columns(1) | label, "flops_per_byte": {"total": 2e4, "model": 1e4, "entropy_model": 1e4}}
+    made |= {
+        "texts": columns(1) | label | {"lines": [3] * DOCUMENTS},
+        "flops_per_byte": {"total": 2e4, "model": 1e4, "entropy_model": 1e4},
+    }
     characters = {"bytes": size_D.tolist(), "characters": (size_D // 2).tolist(), "seed": 0}
     made["noise"] = characters | {"clean": columns(1)} | {name: columns(1.5, 2) for name in noises}
     return made
@@ -45,7 +48,7 @@ def test_differences_are_paired_and_to_the_token_model(two):
         assert of["blt"].bytes_per_unit == pytest.approx(4, rel=0.05)
         width = of["blt"].bpb.high - of["blt"].bpb.low
         assert of["blt"].gap.high - of["blt"].gap.low < width / 3  # documents differ, models hardly do
-        assert of["bpe"].bits_per_document.value == pytest.approx(of["bpe"].bpb.value * size / 20)
+        assert of["bpe"].bits_per_line.value == pytest.approx(of["bpe"].bpb.value * size / 60)
     again = evaluations.by_label(two, "lang")
     assert again == rows  # seeded
 
@@ -65,8 +68,9 @@ def test_noise_is_told_per_clean_byte_and_per_own(two):
     assert one.rise.value == pytest.approx(1.5) and one.bpb.value == pytest.approx(2 * one.own.value)
     assert one.per_character.value == pytest.approx(2 * one.bpb.value, rel=0.02)
     assert one.gap.high < 0 and abs(one.gap_rise.value) < 1e-9 and rows["Drop"]["bpe"].gap is None
-    alone = evaluations.Draws(1).estimate([3.0], [2.0])
-    assert alone.value == 1.5 and alone.low is None
+    for documents in (1, 4, 5):
+        alone = evaluations.Draws(documents).estimate(np.arange(documents) + 3.0, np.full(documents, 2.0))
+        assert alone.value >= 1.5 and (alone.low is None) == (documents < 5)
 
 
 def test_other_texts_are_no_comparison(two):
