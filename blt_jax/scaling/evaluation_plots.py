@@ -26,6 +26,7 @@ def labels(rows, looks, what):
         axis.set_xlabel(name)
     axes[0].set_yticks(at, [row[0] for row in rows])
     axes[0].set(ylabel=what, ylim=(-0.7, len(rows) - 0.3))
+    log_axis(axes[0], "x", plain)
     log_axis(axes[2], "x", flops_told)
     outside(axes[2])
     return figure
