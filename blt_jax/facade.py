@@ -262,8 +262,8 @@ class Model:
 
 
 def _length(rows):
-    """Positions of a static shape that holds every row."""
-    return likelihood.padded_length(max(map(len, rows)))
+    """Positions of a static shape: a power of two, at least 64."""
+    return max(64, 1 << (max(map(len, rows)) - 1).bit_length())
 
 
 def _padded(parts, size, fill=()):
