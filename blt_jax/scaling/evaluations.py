@@ -58,7 +58,7 @@ def missing(study, points, noise_bytes, seed=0):
 
 
 class Draws:
-    """The same documents, drawn anew the same way for every column that is asked for. Fewer than FEWEST: no intervals."""
+    """The same documents, drawn anew alike for every column that is asked for. Fewer than FEWEST: no intervals."""
 
     def __init__(self, documents, draws=DRAWS, seed=SEED):
         random, even = np.random.default_rng(seed), np.full(documents, 1 / documents)

@@ -1,4 +1,4 @@
-"""launch.evaluate from the command line: tables, pictures and numbers of two models; one line for each mistake."""
+"""launch.evaluate from the command line: tables, pictures and numbers of two models."""
 
 import json
 import os
@@ -45,9 +45,3 @@ def test_two_models_on_parallel_text(folder, models, tmp_path):
     gap = (sum(own["bits"][1::2]) - sum(twin["bits"][1::2])) / sum(own["bytes"][1::2])
     assert row[3]["patches"]["gap"]["value"] == pytest.approx(gap)
     assert found["models"]["patches"]["dial"][0]["bits"] == pytest.approx(own["bits"], rel=1e-5)
-
-
-def test_a_mistake_is_one_line(folder):
-    code, _, complaint = run(f"--model={folder / 'runs' / 'tokens'}", "--tasks=helaswag")
-    assert code == 2 and len(complaint.strip().splitlines()) == 1
-    assert complaint.startswith("error: --tasks=helaswag: did you mean 'hellaswag'?")

@@ -28,19 +28,20 @@ class Request:
         self.args = args
 
 
-QUESTIONS = [("that is", ["it", "what it is"]), ("and", ["that is that", "x", "is"])]
+QUESTIONS = [("that is", ["it", "what it is"]), ("and", ["that is that", "x"])]
 
 
 @pytest.mark.parametrize("name", ["patches", "tokens"])
 def test_choices_by_likelihood(harness, models, tmp_path, name):
-    """acc and acc_bytes of the harness's run, from likelihoods that are taken one by one."""
+    """The scores of the harness's run, from our own likelihoods."""
     model = models[name]
     rows = [{"question": q, "choices": choices, "label": i} for i, (q, choices) in enumerate(QUESTIONS)]
     write(tmp_path, "arc_easy.jsonl", rows)
     found = harness.run(model, tasks.asked(["arc_easy"], tmp_path))["arc_easy"]["documents"]
     for i, (question, choices) in enumerate(QUESTIONS):
         start = f"Question: {question}\nAnswer:".encode()
-        bits = [model.score([f" {choice}".encode()], [start])[0].bits for choice in choices]
+        said = [f" {choice}".encode() for choice in choices]
+        bits = [one.bits for one in model.score(said, [start] * len(said), greedy=True)]
         sizes = [len(choice) for choice in choices]
         assert found["acc"][i] == (np.argmin(bits) == i)
         assert found["acc_bytes"][i] == (np.argmin(np.array(bits) / sizes) == i)

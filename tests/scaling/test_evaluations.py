@@ -6,32 +6,9 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import curves, evaluation_plots, evaluations, laws, plots, report
-from tests.scaling.test_page import read, study
-
-DOCUMENTS = 40
-
-
-def evaluation(unit, factor, noises=(), seed=0):
-    """Of a model whose bits are `factor` times those of documents that differ widely, and half as many per noise."""
-    random = np.random.default_rng(0)
-    size_D = random.integers(50, 400, DOCUMENTS)
-    own = np.random.default_rng([seed, 1]).normal(1, 0.01, DOCUMENTS)
-    bits_D = size_D * random.uniform(1, 3, DOCUMENTS) * factor * own
-    columns = lambda times, longer=1: {  # noqa: E731
-        "bits": (bits_D * times).tolist(),
-        "bytes": (size_D * longer).tolist(),
-        "units": (size_D * longer // 4).tolist(),
-    }
-    label = {"source": ["a"] * DOCUMENTS, "lang": ["x", "y"] * (DOCUMENTS // 2), "script": ["latin"] * DOCUMENTS}
-    made = {"format": evaluations.FORMAT, "unit": unit, "label": unit, "threshold": 1.5 if unit == "patch" else None}
-    made |= {
-        "texts": columns(1) | label | {"lines": [3] * DOCUMENTS},
-        "flops_per_byte": {"total": 2e4, "model": 1e4, "entropy_model": 1e4},
-    }
-    characters = {"bytes": size_D.tolist(), "characters": (size_D // 2).tolist(), "seed": 0}
-    made["noise"] = characters | {"clean": columns(1)} | {name: columns(1.5, 2) for name in noises}
-    return made
+from blt_jax.scaling import curves, evaluation_plots, evaluations, plots, report
+from tests.scaling.evaluated import evaluate, evaluation
+from tests.scaling.test_page import study
 
 
 @pytest.fixture(scope="module")
@@ -90,26 +67,14 @@ def test_tasks():
     assert of["one"].gap.value == pytest.approx(0.15) and 0 < of["one"].gap.low < of["one"].gap.high
 
 
-def test_the_page_shows_noise_and_the_dial(tmp_path, monkeypatch, two):
-    monkeypatch.setattr(laws, "DRAWS", 40)
+def test_what_a_study_lacks(tmp_path):
     folder = study(tmp_path)
     _, points, _ = curves.load(folder)
-    wanted = evaluations.missing(folder, points, 1000)
-    assert list(wanted) == ["blt", "space", "bpe"]
-    (folder / evaluations.FOLDER).mkdir()
-    for family in ("blt", "bpe"):
-        told = two[family] | {"asked": wanted[family][1]}
-        if family == "blt":
-            turn = {"bits": [90.0, 80.0], "bytes": [40, 50], "units": [9, 11], "flops_per_byte": told["flops_per_byte"]}
-            told["dial"] = [{"threshold": at} | turn for at in (1.0, 1.5)]
-        (folder / evaluations.FOLDER / f"{family}.json").write_text(json.dumps(told))
+    assert list(evaluations.missing(folder, points, 1000)) == ["blt", "space", "bpe"]
+    evaluate(folder, ("blt", "bpe"))
     assert list(evaluations.missing(folder, points, 1000)) == ["space"]
     assert list(evaluations.missing(folder, points, 2000)) == ["blt", "space", "bpe"]  # of other text
-    page, text, told = read(report.write(folder).parent)
-    assert "Under noise" in page and "BLT, entropy patches less BPE tokens" in text and "× 1.500" in text
-    assert page.index("Under noise") < page.index("<details>") < page.index("The patch threshold as a dial")
-    assert told["evaluations"]["noise"]["Drop"]["blt"]["rise"]["value"] == pytest.approx(1.5)
-    assert wanted["blt"][1]["run"] in text and (folder / "report" / "robustness.png").exists()
+    assert all(asked["budget"] == 6e10 for _, asked in evaluations.missing(folder, points, 2000).values())
     (folder / evaluations.FOLDER / "bpe.json").write_text("{}")
     with pytest.raises(ConfigError, match="bpe.json: not an evaluation"):
         report.write(folder)
