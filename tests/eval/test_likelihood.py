@@ -26,6 +26,15 @@ def test_continuations_equal_a_forward_pass_by_hand(models, name):
     assert told[-1] == (sum(len(one.nats_N) for one in scored),) * 2
 
 
+def test_what_the_model_would_say_is_greedy(models):
+    model = models["bytes"]
+    (said,) = model.generate([b"and"], 3)
+    assert len(said) == 3
+    other = bytes([said[0], said[1] ^ 1, said[2]])
+    likeliest, less = model.score([said, other], [b"and"] * 2, greedy=True)
+    assert likeliest.greedy_N.all() and less.greedy_N[0] and not less.greedy_N[1]
+
+
 def test_a_token_across_the_boundary_belongs_to_the_text(models):
     model = models["tokens"]
     ids = model._encode(b"that is")

@@ -113,7 +113,7 @@ def test_programs_run_in_a_fence(tmp_path):
         "def broken(",
         "raise SystemExit(0)\nassert False",  # leaves before its tests
         "import os; os._exit(0)",
-        "x = bytearray(4 << 30)",
+        "x = bytearray(1200 << 20)",
         "open('x', 'wb').write(b'x' * (4 << 20))",
     ):
         assert not programs.passes(program), program
