@@ -168,6 +168,12 @@ def pictures(found, folder):
     dials = evaluations.along_thresholds(found)
     if dials:
         figures["thresholds"] = evaluation_plots.dials(dials, looks, *evaluations.beside_dials(found))
+    scores = evaluations.on_tasks(found)
+    parts = {label.rpartition(" ")[0] for label, _ in scores if label.endswith(noise.WHERE)}
+    averaged = {label for label, _ in scores} & parts  # instead of the places that it averages
+    shown = {key: of for key, of in scores.items() if key[0].rpartition(" ")[0] not in averaged}
+    if shown:
+        figures["tasks"] = evaluation_plots.tasks(shown, looks)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():

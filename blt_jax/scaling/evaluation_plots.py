@@ -1,4 +1,4 @@
-"""Figures of evaluations: writing systems and languages, noises, thresholds. Looks as in plots.py; bars are 90%."""
+"""Figures of evaluations: languages and scripts, noises, thresholds, tasks. Looks as in plots.py; bars are 90%."""
 
 import numpy as np
 from matplotlib import rc_context
@@ -49,6 +49,26 @@ def noises(rows, looks):
     axes[1].set_ylabel("bits over those\nof the clean text")
     axes[1].set_xticks(at, list(rows))
     outside(axes[0])
+    return figure
+
+
+@rc_context(PAPER)
+def tasks(rows, looks):
+    """Scores of each model, a panel per metric and a line per task, clean above noised."""
+    metrics = list(dict.fromkeys(metric for _, metric in rows))
+    most = max(sum(own == metric for _, own in rows) for metric in metrics)
+    figure, axes = panels(WIDTH + 1, 0.8 + (0.4 + ROW * most) * len(metrics), rows=len(metrics))
+    for axis, metric in zip(axes[:, 0], metrics, strict=True):
+        names = [task for task, own in rows if own == metric]
+        for i, (name, look) in enumerate(looks.items()):
+            some = [(j, rows[task, metric][name].value) for j, task in enumerate(names) if name in rows[task, metric]]
+            y = [j + SIDE * (i - (len(looks) - 1) / 2) for j, _ in some]
+            estimates = [estimate for _, estimate in some]
+            how = dict(color=look.colour, marker=look.marker, ls="", elinewidth=0.8, ms=3.5, label=look.label)
+            axis.errorbar([one.value for one in estimates], y, xerr=_bars(estimates), **how)
+        axis.set_yticks(range(len(names)), names)
+        axis.set(xlabel=metric, ylim=(len(names) - 0.5, -0.5))
+    outside(axes[0, 0])
     return figure
 
 

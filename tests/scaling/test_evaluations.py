@@ -64,6 +64,8 @@ def test_tasks():
     told["two"]["tasks"] = {"arc": {"documents": {"acc": right.astype(float).tolist()}}}
     of = evaluations.on_tasks(told)["arc", "acc"]
     assert of["two"].value.value == 0.25 and of["two"].gap is None and of["one"].documents == 100
+    figure = evaluation_plots.tasks(evaluations.on_tasks(told), plots.looks({name: name for name in told}))
+    assert [axis.get_xlabel() for axis in figure.axes] == ["acc"]
     assert of["one"].gap.value == pytest.approx(0.15) and 0 < of["one"].gap.low < of["one"].gap.high
 
 
