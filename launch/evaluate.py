@@ -12,7 +12,8 @@ model; differences are to the first model that reads tokens, else to the first.
 --noise scores the noised text: bits over the clean text's bytes, which compares noises that change lengths, and over
 the noised text's own. With --tasks it noises the prompt, the completion, or both (--noise_at). --thresholds sets the
 patch threshold anew: a comma list of nats, or auto. --workdir takes each family's best run at the largest common
-budget, and validation text under all noises and along thresholds, into STUDY/evaluations, which the report shows.
+budget, and validation text under all noises and along thresholds, into STUDY/evaluations, which the report
+shows; with --tasks these, too.
 
 Tasks read local files only (--files) and need `pip install -e '.[eval]'`; --tasks=list names them. Programs that a
 model writes (humaneval, mbpp) are run only with --execute, each in a process of its own with limits.
@@ -83,12 +84,12 @@ def of_texts(model, found, noises=(), thresholds=(), seed=0):
 
 
 def of_tasks(model, asked):
-    """The part "tasks" of an evaluation. `asked`: see `eval.tasks.asked`."""
+    """The parts "tasks" and "places" of an evaluation. `asked`: see `eval.tasks.asked`."""
     from blt_jax.eval import harness
 
     with progress.Bytes(f"{model.folder.name}, tasks") as tell:
         how = dict(execute=EXECUTE.value, most=MAX_NEW_BYTES.value, seed=SEED.value, tell=tell)
-        return {"tasks": tasks.averaged(harness.run(model, asked, **how))}
+        return tasks.averaged(harness.run(model, asked, **how))
 
 
 # ---------------------------------------------------------------- a study
@@ -110,21 +111,32 @@ def validation(folder, most):
     return found
 
 
-def of_study(folder, seed=0):
-    """Makes STUDY/evaluations/FAMILY.json where it is not there, or of another run or text. Raises ConfigError."""
+def of_study(folder, seed=0, asked=None):
+    """Makes STUDY/evaluations/FAMILY.json where it is not there, or of another run or text; adds `asked` tasks.
+
+    Raises ConfigError for a study without runs, or whose config leaves nothing to read.
+    """
     folder = Path(folder)
     plan, points, _ = curves.load(folder)
     most = build(Study, curves.read_json(folder / "study.json")["study"]).noise_bytes
     if not most:
         raise ConfigError(f"{folder}: its config says noise_bytes = 0, which leaves nothing to read")
-    found = validation(folder, most)
-    for family, (point, asked) in evaluations.missing(folder, points, most, seed).items():
-        model = loaded(point.folder)
-        told = facts(model, plan["facts"][family]["label"]) | {"family": family, "asked": asked}
-        made = told | of_texts(model, found, list(noise.NOISES), DIAL, seed)
-        path = folder / evaluations.FOLDER / f"{family}.json"
+    missing = evaluations.missing(folder, points, most, seed)
+    found = validation(folder, most) if missing else ()
+    for family, (point, wanted) in evaluations.wanted(points, most, seed).items():
+        if family not in missing and not asked:
+            continue
+        model, path = loaded(point.folder), folder / evaluations.FOLDER / f"{family}.json"
+        if family in missing:
+            told = facts(model, plan["facts"][family]["label"]) | {"family": family, "asked": wanted}
+            told |= of_texts(model, found, list(noise.NOISES), DIAL, seed)
+        else:
+            told = evaluations.load(path)
+        if asked:
+            made = of_tasks(model, asked)
+            told |= {part: told.get(part, {}) | made[part] for part in made}
         path.parent.mkdir(exist_ok=True)
-        write_json(path, made)
+        write_json(path, told)
 
 
 # ---------------------------------------------------------------- models given by name
@@ -169,11 +181,8 @@ def pictures(found, folder):
     if dials:
         figures["thresholds"] = evaluation_plots.dials(dials, looks, *evaluations.beside_dials(found))
     scores = evaluations.on_tasks(found)
-    parts = {label.rpartition(" ")[0] for label, _ in scores if label.endswith(noise.WHERE)}
-    averaged = {label for label, _ in scores} & parts  # instead of the places that it averages
-    shown = {key: of for key, of in scores.items() if key[0].rpartition(" ")[0] not in averaged}
-    if shown:
-        figures["tasks"] = evaluation_plots.tasks(shown, looks)
+    if scores:
+        figures["tasks"] = evaluation_plots.tasks(scores, looks)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
@@ -188,19 +197,7 @@ def main(_):
         return 0
     if (WORKDIR.value is None) == (not MODEL.value):
         raise ConfigError("give one of --workdir=STUDY and --model=DIR[,DIR], and not both")
-    if WORKDIR.value is not None:
-        from blt_jax.scaling import report
-
-        of_study(WORKDIR.value, SEED.value)
-        found = evaluations.of_study(WORKDIR.value, curves.load(WORKDIR.value)[0]["facts"])
-        tables.show(found)
-        print(f"report: {report.write(WORKDIR.value)}")
-        return 0
-    if not INPUT.value and not TASKS.value:
-        raise ConfigError("nothing to evaluate: give --input=GLOB, --tasks=NAMES or both")
-    if JSON.value and not Path(JSON.value).absolute().parent.is_dir():
-        raise ConfigError(f"--json={JSON.value}: there is no folder {str(Path(JSON.value).parent)!r}")
-    noises, thresholds = noise.chosen(NOISE.value), thresholds_of(THRESHOLDS.value)
+    noises = noise.chosen(NOISE.value)
     for place in NOISE_AT.value:
         if place not in noise.WHERE:
             raise ConfigError(f"--noise_at={place}: known are {', '.join(noise.WHERE)}")
@@ -209,6 +206,19 @@ def main(_):
     if asked:
         offline()
         from blt_jax.eval import harness  # noqa: F401  before minutes are spent: it may not be installed
+    if WORKDIR.value is not None:
+        from blt_jax.scaling import report
+
+        of_study(WORKDIR.value, SEED.value, asked)
+        found = evaluations.of_study(WORKDIR.value, curves.load(WORKDIR.value)[0]["facts"])
+        tables.show(found)
+        print(f"report: {report.write(WORKDIR.value)}")
+        return 0
+    if not INPUT.value and not TASKS.value:
+        raise ConfigError("nothing to evaluate: give --input=GLOB, --tasks=NAMES or both")
+    if JSON.value and not Path(JSON.value).absolute().parent.is_dir():
+        raise ConfigError(f"--json={JSON.value}: there is no folder {str(Path(JSON.value).parent)!r}")
+    thresholds = thresholds_of(THRESHOLDS.value)
     read, skipped = texts.read(INPUT.value, MAX_BYTES.value) if INPUT.value else ((), ())
     for line in skipped:
         print(f"left out: {line}")

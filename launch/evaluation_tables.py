@@ -13,7 +13,7 @@ def rows(found):
     """All numbers of evaluations {name: evaluation}, by table."""
     made = {label: evaluations.by_label(found, label) for label in texts.LABELS}
     made |= {"noise": evaluations.under_noise(found), "thresholds": evaluations.along_thresholds(found)}
-    made["tasks"] = evaluations.on_tasks(found)
+    made["tasks"] = {", ".join(task): of for task, of in evaluations.on_tasks(found).items()}
     return {name: one for name, one in made.items() if one}
 
 
@@ -100,7 +100,7 @@ def _tasks(made, found, others, base):
         count = max(one.documents for one in of.values())
         cells = [told(of[name].value if name in of else None, "{:.3f}") for name in found]
         gaps = [told(of[name].gap if name in of else None, "{:+.3f}") for name in others]
-        table.add_row(", ".join(task), f"{count:,}", *cells, *gaps)
+        table.add_row(task, f"{count:,}", *cells, *gaps)
     corpus = {
         task: told["corpus"]
         for one in found.values()

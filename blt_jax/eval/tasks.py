@@ -257,14 +257,20 @@ def _noised(document, name, place, seed):
 
 
 def averaged(scores):
-    """`scores` of `harness.run` with `NAME NOISE`, each document's mean over the places of a noise."""
-    found, places = dict(scores), {}
-    for label, one in scores.items():
+    """{"tasks", "places"}: `scores` of `harness.run`, those under a noise in several places as their mean `NAME NOISE`.
+
+    The mean is each document's; "places" keeps what it is of.
+    """
+    of_noise = {}
+    for label in scores:
         name, _, place = label.rpartition(" ")
         if place in noise.WHERE:
-            places.setdefault(name, []).append(one["documents"])
-    for name, told in places.items():
-        if len(told) > 1:
+            of_noise.setdefault(name, []).append(label)
+    found, places = dict(scores), {}
+    for name, labels in of_noise.items():
+        if len(labels) > 1:
+            told = [found.pop(label)["documents"] for label in labels]
+            places |= {label: scores[label] for label in labels}
             mean = {metric: np.mean([one[metric] for one in told], axis=0).tolist() for metric in told[0]}
             found[name] = {"documents": mean}
-    return found
+    return {"tasks": found, "places": places}

@@ -38,20 +38,25 @@ def of_study(study, families):
     return {family: load(path) for family, path in files.items() if path.exists()}
 
 
-def missing(study, points, noise_bytes, seed=0):
-    """{family: (Point, what its evaluation has to be of)} where STUDY/evaluations has none of just that.
-
-    A family's run is its best size at the largest budget that all families have reached, else at its own largest.
+def wanted(points, noise_bytes, seed=0):
+    """{family: (Point, what its evaluation is of)}: its best size at the largest budget that all families have reached,
+    else at its own largest.
     """
     of_family = {p.family: curves.envelope(points, p.family) for p in points}
     common = set.intersection(*({budget for budget, *_ in own} for own in of_family.values()))
-    made, found = of_study(study, of_family), {}
+    found = {}
     for family, own in of_family.items():
         budget, _, group = next((one for one in own if common and one[0] == max(common)), own[-1])
         asked = {"run": group[0].name, "budget": budget, "noise_bytes": noise_bytes, "seed": seed}
-        if family not in made or made[family]["asked"] != asked:
-            found[family] = (group[0], asked)
+        found[family] = (group[0], asked)
     return found
+
+
+def missing(study, points, noise_bytes, seed=0):
+    """The part of `wanted` that STUDY/evaluations does not have."""
+    found = wanted(points, noise_bytes, seed)
+    made = of_study(study, found)
+    return {family: one for family, one in found.items() if family not in made or made[family]["asked"] != one[1]}
 
 
 # ---------------------------------------------------------------- intervals

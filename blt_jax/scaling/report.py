@@ -58,6 +58,8 @@ def write(study):
         figures["robustness"] = evaluation_plots.noises(evaluated["noise"], looks)
     if evaluated["dials"]:
         figures["thresholds"] = evaluation_plots.dials(evaluated["dials"], looks, *evaluated["beside"])
+    if evaluated["tasks"]:
+        figures["tasks"] = evaluation_plots.tasks(evaluated["tasks"], looks)
     comparisons = _comparisons(points, looks)
     out = study / "report"
     out.mkdir(exist_ok=True)
@@ -249,6 +251,7 @@ def _evaluated(study, families):
     found = evaluations.of_study(study, families)
     told = {"asked": {family: one["asked"] for family, one in found.items()}}
     told |= {"noise": evaluations.under_noise(found), "dials": evaluations.along_thresholds(found)}
+    told["tasks"] = evaluations.on_tasks(found) if found else {}
     if found:
         told |= {"base": evaluations.baseline(found), "beside": evaluations.beside_dials(found)}
         sizes = next(iter(found.values()))["texts"]["bytes"]

@@ -68,7 +68,14 @@ def test_limit_is_spread_and_noise_has_its_places(files):
     assert words["prompt"].isupper() and words["answer"] == "f 5"
     assert "g2p_phonologybench UpperCase both" not in found
     scores = {label: {"documents": {"acc": [i, 0.0]}} for i, label in enumerate(found)}
-    assert tasks.averaged(scores)["arc_easy UpperCase"]["documents"]["acc"] == [2.0, 0.0]
+    mean = tasks.averaged(scores)
+    assert mean["tasks"]["arc_easy UpperCase"]["documents"]["acc"] == [2.0, 0.0] and len(mean["places"]) == 3
+    assert set(mean["tasks"]) == {
+        "arc_easy",
+        "arc_easy UpperCase",
+        "g2p_phonologybench",
+        "g2p_phonologybench UpperCase prompt",
+    }
 
 
 def test_refusals_are_one_line(files, tmp_path):

@@ -42,4 +42,5 @@ def evaluate(folder, families, noise_bytes=1000):
         if not i:
             turn = {"bits": [90.0, 80.0], "bytes": [40, 50], "units": [9, 11], "flops_per_byte": told["flops_per_byte"]}
             told["dial"] = [{"threshold": at} | turn for at in (1.0, 1.5)]
+        told["tasks"] = {"arc_easy Drop": {"documents": {"acc": [1.0, 0.0] * 10}}}
         (folder / evaluations.FOLDER / f"{family}.json").write_text(json.dumps(told))

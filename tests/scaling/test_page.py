@@ -120,6 +120,7 @@ def test_noise_and_the_dial(drawn):
     assert page.index("Under noise") < page.index("<details>") < page.index("The patch threshold as a dial")
     assert "BLT, entropy patches less BPE tokens" in text and "× 1.500" in text
     assert told["evaluations"]["noise"]["Drop"]["blt"]["rise"]["value"] == pytest.approx(1.5)
+    assert "arc_easy Drop acc 20 0.5" in text and (drawn / "tasks.svg").exists()
     assert told["evaluations"]["asked"]["blt"]["run"] in text and (drawn / "robustness.png").exists()
 
 
