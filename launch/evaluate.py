@@ -38,7 +38,7 @@ from launch import evaluation_tables as tables
 from launch import flags as launch_flags
 from launch import progress
 
-PIECE = 2048  # bytes of a validation document that a study's evaluation reads
+PIECE = 2048  # bytes at least of a validation document that a study's evaluation reads, so that it reads many
 DIAL = "auto"
 BROKEN = "".join(map(chr, range(0xDC80, 0xDD00)))  # what a cut leaves of a character, as surrogates
 
@@ -96,11 +96,12 @@ def of_tasks(model, asked):
 
 
 def validation(folder, most):
-    """The first PIECE bytes of validation documents, `most` bytes in all, as texts.Text."""
+    """The beginnings of validation documents, of about equal length, `most` bytes in all, as texts.Text."""
     store, found, size = Store(folder / "store", "validation"), [], 0
+    piece = max(PIECE, most // len(store))
     for i in range(len(store)):
         text, source = store.document(i)
-        text = text[:PIECE].decode("utf-8", "surrogateescape").rstrip(BROKEN)
+        text = text[:piece].decode("utf-8", "surrogateescape").rstrip(BROKEN)
         data = text.encode("utf-8", "surrogateescape")
         if data and size + len(data) <= most:
             labels = {"source": source, "lang": "", "script": texts.script_of(data)}
@@ -229,6 +230,8 @@ def main(_):
             found[name] |= of_texts(model, read, noises, thresholds, SEED.value)
         if asked:
             found[name] |= of_tasks(model, asked)
+    if thresholds and not any("dial" in one for one in found.values()):
+        print("no thresholds: entropies cut the patches of none of these models")
     tables.show(found)
     if PLOTS.value:
         print(f"pictures: {PLOTS.value} ({', '.join(pictures(found, PLOTS.value))})")
