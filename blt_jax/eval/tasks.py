@@ -1,7 +1,15 @@
 """Tasks on local files: how their records become prompts, choices, answers and programs.
 
 Prompts are those of the language-model evaluation harness and of the sets' own papers; few-shot examples are written
-into them here, so that noise can reach all of a prompt. Nothing is fetched.
+into them here, so that noise can reach all of a prompt. Nothing is fetched. Fields of a record, by file:
+
+    hellaswag                      activity_label context choices label (number of the right choice)
+    piqa; arc_easy, arc_challenge  goal; question    choices label
+    mmlu, mmlu_fewshot_dev         subject question choices label
+    g2p_*                          grapheme phonemes
+    cute, cute_prompts.json        task inputs label; {task: template with {} for each input}
+    translation_*                  text: {language: sentence}
+    humaneval; mbpp, mbpp_fewshot  prompt test entry_point; text code test_list test_setup_code
 """
 
 import dataclasses
