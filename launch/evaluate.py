@@ -180,7 +180,7 @@ def pictures(found, folder):
         figures["noise"] = evaluation_plots.noises(noised, looks)
     dials = evaluations.along_thresholds(found)
     if dials:
-        figures["thresholds"] = evaluation_plots.dials(dials, looks, *evaluations.beside_dials(found))
+        figures["thresholds"] = evaluation_plots.dials(dials, looks, evaluations.beside_dials(found))
     scores = evaluations.on_tasks(found)
     if scores:
         figures["tasks"] = evaluation_plots.tasks(scores, looks)

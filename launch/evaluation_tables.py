@@ -37,11 +37,24 @@ def show(found):
     if "noise" in made:
         console.print(_noise(made["noise"], found, others, base))
     for name, turned in made.get("thresholds", {}).items():
-        table = _table(f"{found[name]['label']}: patch threshold", "threshold", "bytes per patch", "FLOPs/byte", "BPB")
+        table = _table(
+            f"{found[name]['label']}: patch threshold",
+            "threshold",
+            "bytes per patch",
+            "FLOPs/byte",
+            "BPB",
+            "less trained",
+        )
         for one in turned:
             flops = f"{one.flops['total']:.4g}"
             mark = " *" if one.threshold == found[name]["threshold"] else ""
-            table.add_row(f"{one.threshold:.4f}{mark}", f"{one.bytes_per_unit:.3f}", flops, told(one.bpb))
+            table.add_row(
+                f"{one.threshold:.4f}{mark}",
+                f"{one.bytes_per_unit:.3f}",
+                flops,
+                told(one.bpb),
+                told(one.gap, "{:+.4f}"),
+            )
         table.caption = "FLOPs: forward, exact, entropy model included. * as trained."
         console.print(table)
     if "tasks" in made:

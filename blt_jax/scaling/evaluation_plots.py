@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib import rc_context
 
+from blt_jax.scaling import bootstrap
 from blt_jax.scaling.plots import PAPER, WIDTH, flops_told, log_axis, outside, panels, plain
 
 ROW = 0.17  # inches of a language
@@ -73,24 +74,26 @@ def tasks(rows, looks):
 
 
 @rc_context(PAPER)
-def dials(rows, looks, own, others=()):
-    """BPB against forward FLOPs per byte along thresholds; `own`: {model: its trained threshold}, ringed.
+def dials(rows, looks, others):
+    """BPB against forward FLOPs per byte along thresholds, the trained one ringed; bars: of the difference to it.
 
-    `others`: {model: (FLOPs per byte, bpb Estimate)} of models without a dial.
+    `others`: {model: (FLOPs per byte, BPB)} of models without a dial.
     """
     figure, [[axis]] = panels(WIDTH, 3.4)
     for name, told in rows.items():
-        look, flops = looks[name], [one.flops["total"] for one in told]
-        estimates = [one.bpb for one in told]
-        how = dict(color=look.colour, marker=look.marker, lw=1.2, elinewidth=0.8)
-        axis.errorbar(flops, [one.value for one in estimates], yerr=_bars(estimates), label=look.label, **how)
-        for one, x in zip(told, flops, strict=True):
-            axis.annotate(f"{one.bytes_per_unit:.1f}", (x, one.bpb.value), (3, 4), textcoords="offset points", size=7)
-            if one.threshold == own.get(name):
-                axis.plot([x], [one.bpb.value], "o", mfc="none", mec=look.colour, ms=12)
-    for name, (flops, bpb) in dict(others).items():
-        how = dict(color=looks[name].colour, marker=looks[name].marker, ls="", elinewidth=0.8)
-        axis.errorbar([flops], [bpb.value], yerr=_bars([bpb]), label=looks[name].label, **how)
+        look = looks[name]
+        how = dict(color=look.colour, marker=look.marker, label=look.label, lw=1.2, elinewidth=0.8)
+        flops_T, bpb_T = [one.flops["total"] for one in told], [one.bpb.value for one in told]
+        bars = _bars([one.gap or bootstrap.estimate(0.0) for one in told])
+        axis.errorbar(flops_T, bpb_T, yerr=bars, **how)
+        for i, (one, at) in enumerate(zip(told, zip(flops_T, bpb_T, strict=True), strict=True)):
+            place = dict(xytext=(0, 6 if i % 2 else -11), textcoords="offset points", ha="center", size=7)
+            axis.annotate(f"{one.bytes_per_unit:.1f}", at, **place)
+            if one.gap is None:
+                axis.plot(*at, "o", mfc="none", mec=look.colour, ms=12)
+    for name, (flops, bpb) in others.items():
+        look = looks[name]
+        axis.plot([flops], [bpb], color=look.colour, marker=look.marker, ls="", label=look.label)
     log_axis(axis, "x", flops_told)
     log_axis(axis, "y", plain)
     axis.set(xlabel="forward FLOPs per byte (exact, entropy model included)", ylabel="bits per byte")

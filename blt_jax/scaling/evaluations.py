@@ -186,8 +186,11 @@ def under_noise(evaluations):
 
 @dataclasses.dataclass(frozen=True)
 class Turned:
+    """A model at a threshold. `gap`: BPB less that at the trained threshold, on the same documents; None there."""
+
     threshold: float
     bpb: Estimate
+    gap: Estimate | None
     bytes_per_unit: float
     flops: dict  # forward, per byte, exact: model, entropy_model, total
 
@@ -196,22 +199,24 @@ def along_thresholds(evaluations):
     """{model: [Turned]} of the models that have a dial, by threshold."""
     found = {}
     for name, one in evaluations.items():
-        for at in one.get("dial", ()):
-            bpb = Draws(len(at["bytes"])).estimate(at["bits"], at["bytes"])
+        dial = one.get("dial", ())
+        trained = next((at for at in dial if at["threshold"] == one["threshold"]), None)
+        for at in dial:
+            draws = Draws(len(at["bytes"]))
+            bpb, gap = draws.ratio(at["bits"], at["bytes"]), None
+            if trained and at is not trained:
+                gap = combined(np.subtract, bpb, draws.ratio(trained["bits"], trained["bytes"]))
             per_unit = sum(at["bytes"]) / max(sum(at["units"]), 1)
-            found.setdefault(name, []).append(Turned(at["threshold"], bpb, per_unit, at["flops_per_byte"]))
+            turned = Turned(at["threshold"], bootstrap.estimate(*bpb), gap, per_unit, at["flops_per_byte"])
+            found.setdefault(name, []).append(turned)
     return found
 
 
 def beside_dials(evaluations):
-    """({model: trained threshold}, {model: (FLOPs per byte, BPB)} of those without a dial), for a picture of dials."""
-    own = {name: one["threshold"] for name, one in evaluations.items() if "dial" in one}
-    others = {}
-    for name, one in evaluations.items():
-        if "dial" not in one and "texts" in one:
-            bpb = Draws(len(one["texts"]["bytes"])).estimate(one["texts"]["bits"], one["texts"]["bytes"])
-            others[name] = (one["flops_per_byte"]["total"], bpb)
-    return own, others
+    """{model: (FLOPs per byte, BPB)} of the models without a dial."""
+    plain = {name: one for name, one in evaluations.items() if "dial" not in one and "texts" in one}
+    bpb = lambda columns: sum(columns["bits"]) / sum(columns["bytes"])  # noqa: E731
+    return {name: (one["flops_per_byte"]["total"], bpb(one["texts"])) for name, one in plain.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,7 +57,7 @@ def write(study):
     if evaluated["noise"]:
         figures["robustness"] = evaluation_plots.noises(evaluated["noise"], looks)
     if evaluated["dials"]:
-        figures["thresholds"] = evaluation_plots.dials(evaluated["dials"], looks, *evaluated["beside"])
+        figures["thresholds"] = evaluation_plots.dials(evaluated["dials"], looks, evaluated["beside"])
     if evaluated["tasks"]:
         figures["tasks"] = evaluation_plots.tasks(evaluated["tasks"], looks)
     comparisons = _comparisons(points, looks)

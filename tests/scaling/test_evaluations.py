@@ -57,6 +57,17 @@ def test_other_texts_are_no_comparison(two):
         evaluations.under_noise(other)
 
 
+def test_thresholds_are_compared_with_the_trained_one():
+    random = np.random.default_rng(0)
+    size_D, bits_D = np.full(20, 50.0), random.uniform(50, 150, 20)
+    columns = lambda factor: {"bits": (bits_D * factor).tolist(), "bytes": size_D.tolist(), "units": [9] * 20}  # noqa: E731
+    dial = [{"threshold": t, "flops_per_byte": {}} | columns(f) for t, f in ((1.0, 1.01), (1.5, 1.0))]
+    found = evaluations.along_thresholds({"blt": {"threshold": 1.5, "dial": dial}, "bpe": {"threshold": None}})
+    low, trained = found["blt"]
+    assert trained.gap is None and low.gap.low > 0 and low.gap.value == pytest.approx(0.01 * trained.bpb.value)
+    assert low.bpb.high - low.bpb.low > 10 * (low.gap.high - low.gap.low)
+
+
 def test_tasks():
     right = np.arange(100) % 4 == 0
     told = {"one": {"unit": "patch"}, "two": {"unit": "token"}}
