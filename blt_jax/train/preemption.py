@@ -8,6 +8,7 @@ import socket
 import threading
 
 SAVED_EXIT_CODE = 42  # "saved, run me again", on every engine; 0 means finished and nothing else
+LOST_EXIT_CODE = 75  # "another process of this run is gone, run me again", where the last save is not this moment's
 
 # Slurm and Kubernetes send SIGTERM, a person SIGINT, `sbatch --signal` is commonly asked for SIGUSR2.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
