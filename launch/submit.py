@@ -4,6 +4,7 @@ Killed at any moment and given again, from any machine that has the folder and t
 what is not there yet; the study's lease keeps two of them apart.
 """
 
+import shlex
 import sys
 import time
 
@@ -101,7 +102,8 @@ def on_tpu_vm(study, folder, resources, dry_run, retry, plan):
         prepare = elsewhere([*given_again(), f"--workdir={folder}", "--stage=prepare"], resources.python)
         report = elsewhere([sys.executable, "-m", "launch.report", f"--workdir={folder}"], resources.python)
         tpu_vm.write(folder, resources, prepare, report, _there(jobs, resources.python))
-    print(f"bash {folder / 'tpu_vm' / 'all.sh'} runs the study on {resources.name}, NAME.sh beside it one run")
+    where = shlex.quote(str(folder))
+    print(f"bash {where}/tpu_vm/all.sh runs the study on {resources.name}, NAME.sh beside it one run")
     return 0
 
 

@@ -14,8 +14,7 @@ import pytest
 from blt_jax.config import ConfigError
 from blt_jax.train.lease import Lease, holder
 from launch import overview, status
-from launch.engines import slurm
-from launch.engines.slurm import Queued
+from launch.engines.queued import Queued, told
 from tests.launch.test_sweep import CONFIG, ROOT
 
 MARKS = {
@@ -91,11 +90,17 @@ def test_a_terminal_gets_colours_until_all_is_done(study, monkeypatch):
         ("failed", [Queued("7_2", "runs", 2, False, "Priority")], "queued", "job 7_2: Priority"),
         ("failed", [], "failed", "a line [red]"),
         ("queued", [], "queued", "not submitted"),
+        (
+            "queued",
+            [Queued("r-x", "runs", 3, False, "out of memory", True)],
+            "queued",
+            "not submitted; job r-x ended: out of memory",
+        ),
     ],
 )
 def test_what_the_queue_adds(study, name, jobs, state, message):
-    told = slurm.queued(status.read(study / "runs" / name), jobs)
-    assert (told.state, told.message) == (state, message)
+    found = told(status.read(study / "runs" / name), jobs)
+    assert (found.state, found.message) == (state, message)
 
 
 def test_no_study_and_nothing_to_cancel(study):
