@@ -60,13 +60,14 @@ def test_all_states_on_a_pipe(study):
     assert words["run"] == ["run", "state", "step", "BPB", "bytes/s", "MFU", "time", "preempted"]
     assert words["running"][1:7] == ["running", "20 / 100", "3.250", "500", "41.2%", "8 s left"]
     assert words["done"][1:] == ["done", "2.500", "1 min 15 s", "2"]
-    assert words["failed"][1:] == ["failed", "20 / 100", "3.250", "500", "41.2%", "8 s", "a line [red]"]
+    assert words["failed"][1:] == ["failed", "20 / 100", "3.250", "a line [red]"]
     assert words["queued"][1:] == ["queued", "0 / 100"]
     assert "\x1b" not in table and not any(line.endswith(" ") for line in table.splitlines())
 
 
 def test_a_terminal_gets_colours_until_all_is_done(study, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     looks = []
@@ -74,12 +75,18 @@ def test_a_terminal_gets_colours_until_all_is_done(study, monkeypatch):
     def read():
         looks.append(1)
         if len(looks) == 2:
-            (study / "runs" / "queued" / "log.txt").write_text(status.mark("failed", "in the end"))
+            (study / "runs" / "queued" / "log.txt").write_text(status.mark("failed", "in the end " + 9 * "a word "))
         return [status.read(study / "runs" / name) for name in ("done", "failed", "queued")]
 
     status.show(read, terminal, every=0.01)
     assert len(looks) == 2
-    assert "\x1b[" in terminal.getvalue() and "[red]" in terminal.getvalue() and "in the end" in terminal.getvalue()
+    assert "\x1b[" in terminal.getvalue() and "[red]" in terminal.getvalue()
+    lines = re.sub(r"\x1b\[[\d;?]*\w", "", terminal.getvalue()).splitlines()[-6:]
+    assert all(len(line) <= 80 for line in lines)
+    assert any(re.match(r"failed +failed +20 / 100 +3.250 +a line", line) for line in lines), (
+        lines
+    )  # a long one beside it
+    assert "in the end " + 9 * "a word " in " ".join(line.strip() for line in lines) + " "
 
 
 @pytest.mark.parametrize(
