@@ -99,6 +99,7 @@ def _train(run, folder):
         except Diverged as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
+    preemption.leave_undisturbed()
     if result is None:
         return preemption.SAVED_EXIT_CODE
     if processes.first():

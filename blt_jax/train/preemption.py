@@ -20,6 +20,13 @@ def leave_when_told():
         signal.signal(number, lambda number, frame: os._exit(SAVED_EXIT_CODE))
 
 
+def leave_undisturbed():
+    """From here on `SIGNALS` are ignored: the exit code is settled, and Python, as it takes itself down, would put
+    back the default, by which a signal kills."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class StopSignal:
     """Context manager; inside it the `SIGNALS` set `requested`. For the main thread.
 
