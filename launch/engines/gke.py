@@ -19,6 +19,7 @@ import shlex
 
 from blt_jax.config import ConfigError
 from blt_jax.data.parts import replacing, write_json
+from blt_jax.train.lease import HEARTBEAT, STALE
 from blt_jax.train.preemption import LOST_EXIT_CODE, SAVED_EXIT_CODE
 from launch.engines import client
 from launch.engines.queued import Queued
@@ -70,6 +71,10 @@ shift 2
 [ "${{TPU_WORKER_ID:-0}} ${{MEGASCALE_SLICE_ID:-0}}" = "0 0" ] || log=/dev/null
 
 mark() {{ printf '==== %(%Y-%m-%d %H:%M:%S)T %s: %s\\n' -1 "$1" "${{2-}}" >> "$log"; }}
+
+# A host that died without a word leaves a lease that counts for {STALE:.0f} s; the cluster is quicker.
+fresh() {{ [ -n "$(find "${{result%/*}}/lease.json" -newermt '{STALE + HEARTBEAT:.0f} seconds ago' 2>/dev/null)" ]; }}
+while [ "$log" != /dev/null ] && fresh && [ $SECONDS -lt {2 * STALE:.0f} ]; do sleep 5; done
 
 mark started "$*"
 told=

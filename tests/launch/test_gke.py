@@ -138,6 +138,16 @@ def test_exit_codes_of_a_host(tmp_path, code, result, worker, ends, mark):
     assert status.last_words(tmp_path / "log.txt")[0] == mark
 
 
+def test_a_dead_hosts_lease_is_waited_for(tmp_path):
+    gke.write(tmp_path, Resources())
+    lease = tmp_path / "lease.json"
+    lease.touch()
+    path = programs(tmp_path / "bin", sleep=f"#!/bin/bash\ntouch -d '2 minutes ago' {lease}\n")
+    argv = ["bash", tmp_path / "gke" / "host.sh", tmp_path / "log.txt", tmp_path / "result.json"]
+    done = subprocess.run([*argv, "find", lease, "-mmin", "-1"], env=os.environ | {"PATH": path}, capture_output=True)
+    assert done.stdout == b"", "the command began before the lease was old"
+
+
 @needs_xpk
 def test_dry_run_and_a_slice_that_does_not_exist(config, tmp_path, schema):  # noqa: F811
     """Offline: neither gcloud nor kubectl is there to be asked."""
