@@ -70,10 +70,12 @@ def on_gke(study, folder, resources, dry_run, retry, plan):
             print(f"{folder / 'gke'} holds what would be submitted; the same command without --dry_run submits it")
             return 0
         if jobs is None:
-            gke.submit(folder, resources, runs[0], dry_run=True)  # of a slice that does not exist we hear now
+            # Of a slice that does not exist, or a cluster that does not answer, we hear now and not in an hour.
+            gke.submit(folder, resources, runs[0], dry_run=True)
+            there = gke.queue(folder)
             if resources.prepare_type:
                 if not _preparing(folder, gke.queue):
-                    name = gke.submit(folder, resources, prepare, gke.queue(folder))
+                    name = gke.submit(folder, resources, prepare, there)
                     print(f"submitted the preparation as job {name}; then {AGAIN}")
                 return 0
             if not plan(study, folder):

