@@ -3,6 +3,8 @@ lost, or told to stop."""
 
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -34,6 +36,15 @@ def until_saved(study, name, step, process):
     while not (study / name / "checkpoints" / str(step)).exists():
         assert process.poll() is None, (study / f"{name}-0.log").read_text()[-2000:]
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "body, code, line", [("os.abort", 75, "lost"), ("lambda: os.kill(os.getpid(), 9)", 1, "ended by")]
+)
+def test_how_the_child_ends(body, code, line):
+    program = f"import os; from launch.supervise import supervised; os._exit(supervised({body}, 'lost it'))"
+    done = subprocess.run([sys.executable, "-uc", program], capture_output=True, text=True)
+    assert done.returncode == code and done.stderr.startswith(f"error: {line}"), done
 
 
 def test_two_processes_of_four_devices_equal_one_of_eight(study):

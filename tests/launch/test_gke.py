@@ -285,6 +285,13 @@ def test_a_study_from_one_command_given_twice(config, cluster, tmp_path):  # noq
     assert RUN in (tmp_path / "study" / "report" / "report.json").read_text()
 
 
+def test_an_unknown_cluster_is_one_line(cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", cluster[1])
+    gke.write(tmp_path, Resources(**GIVEN | dict(zone="us-west1-a")))
+    with pytest.raises(ConfigError, match="does not know gke_p_us-west1-a_c: .* get-credentials c --project=p"):
+        gke.queue(tmp_path)
+
+
 def test_names_of_workloads(tmp_path):
     long = "spacebyte-with-a-very-long-name-1.6e+21-8B-s10"
     names = {
