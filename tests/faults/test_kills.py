@@ -89,7 +89,7 @@ def show(family, told, ended):
 
 
 def test_killed_and_continued(study):
-    show("blt", *kills(study, "blt", ("start", "save", "evaluation"), random.Random(1)))
+    show("bytes", *kills(study, "bytes", ("start", "save", "evaluation"), random.Random(1)))
 
 
 @pytest.mark.faults
