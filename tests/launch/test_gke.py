@@ -96,9 +96,8 @@ def test_manifests(tmp_path, schema):
     with pytest.raises(jsonschema.ValidationError, match="replica"):
         jsonschema.validate(without_nulls(manifest), schema)
 
-    python = (
-        f"#!/bin/bash\nprintf '%s\\n' \"$@\" > {tmp_path}/argv\ntrap 'exit 42' TERM\necho ready\n/bin/sleep 20 & wait\n"
-    )
+    python = f"#!/bin/bash\nprintf '%s\\n' \"$@\" > {tmp_path}/argv\ntrap 'exit 42' TERM\necho ready\n"
+    python += "/bin/sleep 20 &> /dev/null & wait\n"
     path = programs(tmp_path / "bin", python=python, sleep="#!/bin/bash\nexec /bin/sleep 0.05\n")
     log = run.folder / "log.txt"
     container = subprocess.Popen(found[3]["command"], env=os.environ | {"PATH": path}, stdout=subprocess.PIPE)
