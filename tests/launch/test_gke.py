@@ -97,7 +97,7 @@ def test_manifests(tmp_path, schema):
         jsonschema.validate(without_nulls(manifest), schema)
 
     python = f"#!/bin/bash\nprintf '%s\\n' \"$@\" > {tmp_path}/argv\ntrap 'exit 42' TERM\necho ready\n"
-    python += "/bin/sleep 20 &> /dev/null & wait\n"
+    python += "while [ $SECONDS -lt 20 ]; do :; done\n"
     path = programs(tmp_path / "bin", python=python, sleep="#!/bin/bash\nexec /bin/sleep 0.05\n")
     log = run.folder / "log.txt"
     container = subprocess.Popen(found[3]["command"], env=os.environ | {"PATH": path}, stdout=subprocess.PIPE)
