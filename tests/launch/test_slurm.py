@@ -15,6 +15,7 @@ from blt_jax.config import ConfigError
 from launch import status
 from launch.engines import local, slurm
 from launch.engines.slurm import Resources
+from tests import QUICK
 from tests.faults import runs
 from tests.launch import cluster as clusters
 from tests.launch.test_sweep import corpus, finish, sweep
@@ -41,7 +42,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", runs.QUICK)
+    monkeypatch.setenv("XLA_FLAGS", QUICK)
     path = corpus(tmp_path)
     path.write_text("from blt_jax.study import Size\n" + path.read_text().replace("    return config\n", SMALL))
     return path
