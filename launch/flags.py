@@ -19,6 +19,7 @@ from blt_jax.train.lease import LeaseHeld
 flags.disclaim_key_flags()  # what is defined here belongs to the command that asked for it
 
 USAGE_EXIT_CODE = 2
+FOLDERS = {"workdir", "output", "compile_cache"}  # flags of what is written to, renamed in, locked by a lease, mapped
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", re.DOTALL)
 
 
@@ -105,6 +106,12 @@ def _parse(argv):
         raise
     if len(rest) > 1:
         raise ConfigError(f"unexpected argument {rest[1]!r}: options are written --name=value")
+    for name in FOLDERS & set(flags.FLAGS):
+        if "://" in str(flags.FLAGS[name].value):
+            raise ConfigError(
+                f"--{name}={flags.FLAGS[name].value}: studies, runs and stores live in folders, not at URLs; mount the "
+                "bucket (gcsfuse, mountpoint-s3), better a Filestore or NFS, and name the folder"
+            )
     return rest
 
 

@@ -1,6 +1,7 @@
-"""A study seen and stopped from outside, whichever engine has it: by its folders, its leases and Slurm's queue."""
+"""A study seen and stopped from outside, whichever engine has it: by its folders, its leases, the clusters' queues."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -9,7 +10,10 @@ import sys
 from blt_jax.config import ConfigError
 from blt_jax.train import lease
 from launch import status
-from launch.engines import slurm
+from launch.engines import gke, slurm
+from launch.engines.queued import told
+
+QUEUES = {"slurm": slurm, "gke": gke}  # engine, also the folder that it makes in a study
 
 
 def show(folder):
@@ -24,27 +28,27 @@ def show(folder):
 
 
 def states(folder):
-    """`status.State` of each run of a study, from its folder and, where the study went there, from Slurm's queue.
+    """`status.State` of each run of a study, from its folder and, where the study went to a cluster, from its queue.
 
     While there is no plan, of the preparation instead. A queue that cannot be read is one line on stderr.
     """
-    queued = None
-    if (folder / "slurm").exists() and slurm.available():
-        try:
-            queued = slurm.queue(folder)
-        except ConfigError as error:
-            print(f"without the queue: {error}", file=sys.stderr)
+    jobs = None  # where no queue is known
+    for name, engine in QUEUES.items():
+        if (folder / name).exists():
+            try:
+                jobs = (jobs or []) + engine.queue(folder)
+            except ConfigError as error:
+                _say_once(f"without the queue of {name}: {error}")
 
     def state(read, part, index=-1):
-        if queued is None:
-            return read
-        return slurm.queued(read, [one for one in queued if (one.part, one.index) == (part, index)])
+        return read if jobs is None else told(read, [one for one in jobs if (one.part, one.index) == (part, index)])
 
     saved = folder / "plan.json"
     runs = [folder / "runs" / run["name"] for run in json.loads(saved.read_text())["runs"]] if saved.exists() else []
     found = []
     if not saved.exists():
-        word, message = status.last_words(folder / "slurm" / "prepare.log")
+        logs = sorted(folder.glob("*/prepare.log"), key=lambda log: log.stat().st_mtime)
+        word, message = status.last_words(logs[-1]) if logs else ("", "")
         failed = status.State("prepare", "failed", message=message)
         holder = lease.holder(folder)
         waits = status.State("prepare", "running" if holder else "queued", message=f"by {holder}" if holder else "")
@@ -57,17 +61,30 @@ def states(folder):
     return found
 
 
+@functools.cache
+def _say_once(line):
+    print(line, file=sys.stderr)
+
+
 def cancel(folder):
     """Stops the study wherever it runs; what has begun saves. Returns 0.
 
-    Raises ConfigError where a process on another machine holds the study, or where Slurm fails.
+    Raises ConfigError where a process on another machine holds the study, or where a cluster does not answer.
     """
-    jobs = slurm.cancel(folder) if (folder / "slurm").exists() and slurm.available() else []
+    jobs, silent = [], None
+    for name, engine in QUEUES.items():
+        if (folder / name).exists():
+            try:
+                jobs += engine.cancel(folder)
+            except ConfigError as error:  # perhaps the study never went there
+                silent = error
     if jobs:
         print(f"cancelled {len(jobs)} jobs; those that ran save first; the same study given again goes on from there")
         return 0
     holder = lease.holder(folder)
     if holder is None:
+        if silent:
+            raise silent
         print("nothing to cancel: no job of this study is queued or running")
     elif holder.local:
         os.kill(holder.pid, signal.SIGTERM)

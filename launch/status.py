@@ -109,42 +109,53 @@ def show(read, stream=None, every=15.0):
     with contextlib.suppress(KeyboardInterrupt), rich.live.Live(console=console, auto_refresh=False) as live:
         while True:
             states = read()
-            live.update(table(states), refresh=True)
+            # The table cuts what is long; why a run failed is read whole.
+            why = [rich.text.Text(f"{one.name}: {one.message}", "red") for one in states if one.state == "failed"]
+            live.update(rich.console.Group(table(states, width=console.width), *why), refresh=True)
             if not any(one.state in ("running", "queued") for one in states):
                 break
             time.sleep(every)
 
 
-def table(states, room=None):
-    """Table of `states`, the busy first, at most `room` of them."""
+WIDE = 110  # characters of a line, below which a table leaves out what is nice to know
+
+
+def table(states, room=None, width=WIDE):
+    """Table of `states`, the busy first, at most `room` of them, for a line of `width` characters."""
     rows = sorted(states, key=lambda s: STATES.index(s.state))
     room = len(rows) if room is None else room
-    some = {name for name in ("mfu", "preempted") if any(getattr(row, name) for row in rows)}
-    made = rich.table.Table(box=None, pad_edge=False)
-    made.add_column("run", no_wrap=True)
-    made.add_column("state")
-    for heading in ("step", "BPB", "bytes/s", *(["MFU"] if "mfu" in some else []), "time"):
-        made.add_column(heading, justify="right", no_wrap=True)
-    if "preempted" in some:
-        made.add_column("preempted", justify="right")
-    made.add_column("", no_wrap=True, overflow="ellipsis")
+    cells = {
+        "run": lambda row: rich.text.Text(row.name),
+        "state": lambda row: rich.text.Text(row.state, _STYLE[row.state]),
+        "step": lambda row: f"{row.step:,} / {row.steps:,}" if row.steps and row.state != "done" else "",
+        "BPB": lambda row: _number(row.bpb, ".3f"),
+        "bytes/s": lambda row: _number(row.rate if row.state == "running" else None, ",.0f"),
+        "MFU": lambda row: _number(row.mfu if row.state == "running" else None, ".1%"),
+        "time": _time,
+        "preempted": lambda row: str(row.preempted or ""),
+    }
+    for name, worth in (
+        ("bytes/s", width >= WIDE),
+        ("MFU", width >= WIDE and any(row.mfu for row in rows)),
+        ("preempted", width >= WIDE and any(row.preempted for row in rows)),
+    ):
+        if not worth:
+            del cells[name]
+    made = rich.table.Table(box=None, pad_edge=False, expand=True)
+    for name in cells:
+        made.add_column(name, no_wrap=True, justify="left" if name in ("run", "state") else "right")
+    made.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)  # the message has what the others leave
     for row in rows[:room]:
-        cells = [
-            rich.text.Text(row.name),
-            rich.text.Text(row.state, _STYLE[row.state]),
-            f"{row.step:,} / {row.steps:,}" if row.steps and row.state != "done" else "",
-            _number(row.bpb, ".3f"),
-            _number(row.rate, ",.0f"),
-        ]
-        if "mfu" in some:
-            cells.append(_number(row.mfu, ".1%"))
-        cells.append("" if row.seconds is None else duration(row.seconds) + (" left" if row.state == "running" else ""))
-        if "preempted" in some:
-            cells.append(str(row.preempted or ""))
-        made.add_row(*cells, rich.text.Text(row.message))
+        made.add_row(*(cell(row) for cell in cells.values()), rich.text.Text(row.message))
     if len(rows) > room:
         made.add_row(rich.text.Text(f"... {len(rows) - room} more", "dim"))
     return made
+
+
+def _time(row):
+    if row.seconds is None or row.state not in ("running", "done"):
+        return ""
+    return duration(row.seconds) + (" left" if row.state == "running" else "")
 
 
 def _progress(metrics, steps):
@@ -272,7 +283,7 @@ class Watch:
     def _table(self, full=False):
         room = None if full else max(self._console.size.height - 4, 1)
         summary = rich.text.Text(self.summary(), no_wrap=True, overflow="ellipsis")
-        return rich.console.Group(table(self._states.values(), room), summary)
+        return rich.console.Group(table(self._states.values(), room, self._console.width), summary)
 
 
 def _sentence(state):

@@ -9,14 +9,14 @@ import os
 import signal
 import sys
 
-from blt_jax.train.preemption import SAVED_EXIT_CODE, SIGNALS
+from blt_jax.train.preemption import LOST_EXIT_CODE, SAVED_EXIT_CODE, SIGNALS
 
 
 def supervised(body, lost):
     """Runs `body` in a child process and returns its exit code, or in the child what `body` returns.
 
     `lost`: the line to print where the runtime aborts the child, because another process of the run is gone; the exit
-    code is 1 then, or 42 where the run had been told to stop. Signals of `SIGNALS` reach the child; it dies with us.
+    code is 75 then, or 42 where the run had been told to stop. Signals of `SIGNALS` reach the child; it dies with us.
     """
     parent = os.getpid()
     # No thread of jax's or ours runs yet, so that a fork is safe; what is imported is imported once.
@@ -44,4 +44,4 @@ def supervised(body, lost):
     if told and code == -signal.SIGABRT:  # another process was told first and left nothing to wait for
         return SAVED_EXIT_CODE
     print(f"error: {lost if code == -signal.SIGABRT else f'ended by {signal.Signals(-code).name}'}", file=sys.stderr)
-    return 1
+    return LOST_EXIT_CODE if code == -signal.SIGABRT else 1

@@ -10,7 +10,11 @@ On a Slurm cluster, from any machine that has sbatch and the folder; with --dry_
 
 --slurm. takes partition account time nodes gpus cpus constraint at_once extra (launch/engines/slurm.py). Given again,
 the command submits what is neither done nor failed nor in the queue; --retry_failed takes the failed ones too (on
-this machine they are always tried again).
+this machine they are always tried again). TPU slices on GKE, by xpk, likewise; and scripts for one TPU VM:
+
+    python -m launch.sweep --config=... --workdir=/mnt/studies/STUDY --engine=gke --gke.cluster=C --gke.project=P \\
+        --gke.zone=Z --gke.tpu_type=v5p-64 --gke.image=REGISTRY/blt_jax:tpu  (launch/engines/gke.py)
+    python -m launch.sweep --config=... --workdir=/mnt/studies/STUDY --engine=tpu_vm --tpu_vm.name=N --tpu_vm.zone=Z
 
 Ctrl-C saves the runs in progress; the same command goes on from there and repeats nothing. Exit code 0: every
 run is done; 1: some run failed (the report says which); 2: a setting or input is wrong; 130: interrupted.
@@ -20,7 +24,6 @@ import dataclasses
 import json
 import os
 import platform
-import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -29,73 +32,30 @@ from absl import flags
 
 from blt_jax.config import ConfigError
 from blt_jax.data.store import write_json
-from blt_jax.record import build, differences, fingerprint, to_dict
+from blt_jax.record import build, to_dict
 from blt_jax.scaling import grid
 from blt_jax.study import Study
-from blt_jax.train import lease, preemption
+from blt_jax.train import preemption
 from blt_jax.train.lease import Lease
 from launch import flags as launch_flags
-from launch import overview, status
+from launch import overview, status, submit
 from launch import plan as launch_plan
-from launch.engines import local, slurm
+from launch.engines import local
+from launch.study_folder import finish, interrupted, job, planned_jobs, record
 
 CONFIG = launch_flags.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study.", required=True)
-ENGINE = flags.DEFINE_enum("engine", "local", ["local", "slurm"], "Where the runs go.")
+ENGINE = flags.DEFINE_enum("engine", "local", ["local", *submit.ENGINES], "Where the runs go.")
 WORKERS = flags.DEFINE_integer("workers", 0, "Processes at a time; 0: one per core, at most 8.")
 DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the plan, from assumed patch and token sizes, and stop.")
 STAGE = flags.DEFINE_enum("stage", "all", ["all", "prepare"], "prepare: stop when there is a plan.")
 STATUS = flags.DEFINE_boolean("status", False, "Show the runs (on a terminal until Ctrl-C) and stop.")
 RETRY = flags.DEFINE_boolean("retry_failed", False, "Submit failed runs again too.")
 CANCEL = flags.DEFINE_boolean("cancel", False, "Have the runs in progress save, take back the others, and stop.")
-for _field in dataclasses.fields(slurm.Resources):
-    _define = {str: flags.DEFINE_string, int: flags.DEFINE_integer}[_field.type]
-    _define(f"slurm.{_field.name}", _field.default, "Of the jobs of --engine=slurm.")
-
-INTERRUPTED = 130
-
-
-def record(study: Study, folder):
-    """Writes study.json, or checks that the folder belongs to this study."""
-    path = Path(folder) / "study.json"
-    mine = {"study": to_dict(study), "fingerprint": fingerprint(study)}
-    if path.exists():
-        theirs = json.loads(path.read_text())
-        if theirs["fingerprint"] != mine["fingerprint"]:
-            changed = differences(theirs["study"], mine["study"])
-            more = f" and {len(changed) - 2} more" if len(changed) > 2 else ""
-            raise ConfigError(
-                f"{folder} holds another study ({'; '.join(changed[:2])}{more}); choose another --workdir"
-            )
-        return
-    if Path(folder).exists() and any(p.name not in ("lease.json",) for p in Path(folder).iterdir()):
-        raise ConfigError(f"{folder} is not empty and holds no study; choose another --workdir")
-    write_json(path, mine)
-
-
-def command(folder, run_folder):
-    """What a person could paste to make this run; engines only wrap it."""
-    return [
-        sys.executable,
-        "-m",
-        "launch.train",
-        f"--config={RESOLVED}:{run_folder / 'config.json'}",
-        f"--workdir={run_folder}",
-        f"--compile_cache={folder / 'compile_cache'}",
-    ]
-
-
-RESOLVED = Path(__file__).parents[1] / "experiments" / "resolved.py"
-
-
-def job(folder, run_folder, run, cost=None):
-    """Writes a run's config.json and cost.json and returns its engine job."""
-    run_folder.mkdir(parents=True, exist_ok=True)
-    if not (run_folder / "config.json").exists():
-        write_json(run_folder / "config.json", to_dict(run))
-    if cost is not None:
-        write_json(run_folder / "cost.json", cost)
-    return local.Job(run.name, command(folder, run_folder), run_folder)
+for _engine, (_module, _) in submit.ENGINES.items():
+    for _field in dataclasses.fields(_module.Resources):
+        _define = {str: flags.DEFINE_string, int: flags.DEFINE_integer}[_field.type]
+        _define(f"{_engine}.{_field.name}", _field.default, f"Of the jobs of --engine={_engine}.")
 
 
 def execute(jobs, workers, flops=None):
@@ -173,98 +133,24 @@ def plan(study, folder):
     return True
 
 
-def planned_jobs(folder):
-    """(plan.json, its runs' jobs in order), or (None, None) while there is no plan."""
-    saved = folder / "plan.json"
-    if not saved.exists():
-        return None, None
-    read = json.loads(saved.read_text())
-    return read, jobs_of(folder, [run["name"] for run in read["runs"]])
-
-
-def jobs_of(folder, names):
-    return [local.Job(name, command(folder, folder / "runs" / name), folder / "runs" / name) for name in names]
-
-
-def on_slurm(study, folder, resources):
-    """Submits what is neither done nor failed nor submitted already."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not DRY_RUN.value and preparing(folder):
-        return 0
-    with Lease(folder, what="study"):
-        record(study, folder)
-        jobs = planned_jobs(folder)[1]
-        once = ("--dry_run", "--retry_failed")
-        again = [sys.executable, "-m", "launch.sweep", *(a for a in sys.argv[1:] if a.split("=")[0] not in once)]
-        report = [sys.executable, "-m", "launch.report", f"--workdir={folder}"]
-        if DRY_RUN.value:
-            planned = grid.plan(study, grid.assumed_facts(study))  # the names hold, the sizes are assumed
-            launch_plan.show(planned)
-            jobs = jobs or jobs_of(folder, [one.run.name for one in planned])
-        slurm.write(folder, resources, again, report, jobs)
-        if DRY_RUN.value:
-            print(f"{folder / 'slurm'} holds what would be submitted; the same command without --dry_run submits it")
-            return 0
-        if jobs is None:
-            if not preparing(folder):
-                print(f"submitted the preparation as job {slurm.submit(folder, 'prepare')}; it submits the runs")
-            return 0
-        queued = {one.index: one for one in slurm.queue(folder) if one.part == "runs"}
-        missing, failed = [], {}
-        for i, one in enumerate(jobs):
-            if one.done or i in queued or lease.holder(one.folder):
-                continue
-            word, message = status.last_words(one.folder / "log.txt")
-            if word == "failed" and not RETRY.value:
-                failed[one.name] = message
-                continue
-            if word == "failed":
-                with open(one.folder / "log.txt", "a") as log:
-                    log.write(status.mark("queued", "again"))
-            missing.append(i)
-        print(f"{sum(one.done for one in jobs)} of {len(jobs)} runs are done, {len(queued)} in the queue")
-        after = sorted({one.job for one in queued.values()})
-        if missing:
-            after.append(slurm.submit_runs(folder, missing, resources.at_once))
-            print(f"submitted runs {slurm.spans(missing)} as job {after[-1]}")
-        waiting = [one.job for one in slurm.queue(folder) if one.part == "report" and not one.running]
-        if missing or (after and not waiting):
-            print(f"submitted the report as job {slurm.submit_report(folder, after)}")
-        if not after:
-            return finish(folder, time.monotonic(), failed)
-    return 0
-
-
-def preparing(folder):
-    """Whether the preparation is queued or running; says so."""
-    if (folder / "plan.json").exists():
-        return False
-    found = [one for one in slurm.queue(folder) if one.part == "prepare"]
-    for one in found:
-        state = "running" if one.running else f"queued ({one.reason})"
-        print(f"the preparation is {state}, job {one.job}; it submits the runs; --status shows them")
-    return bool(found)
-
-
 def main(_):
     study = build(Study, CONFIG.value.to_dict())
     folder = Path(WORKDIR.value).absolute()
-    asked = {one.name: flags.FLAGS[f"slurm.{one.name}"].value for one in dataclasses.fields(slurm.Resources)}
-    resources = slurm.Resources(**asked)
+    asked = {name: resources(name, module) for name, (module, _) in submit.ENGINES.items()}
     alone = STAGE.value == "prepare"
     if STATUS.value:
         return overview.show(folder)
     if CANCEL.value:
         return overview.cancel(folder)
-    if ENGINE.value == "slurm" and not alone:
-        return on_slurm(study, folder, resources)
+    if ENGINE.value != "local" and not alone:
+        give = submit.ENGINES[ENGINE.value][1]
+        return give(study, folder, asked[ENGINE.value], DRY_RUN.value, RETRY.value, plan)
     if DRY_RUN.value:
         launch_plan.show(grid.plan(study, grid.assumed_facts(study)))
         return 0
     if alone:
         preemption.leave_when_told()  # the stages up to the entropy model repeat little
 
-    folder.mkdir(parents=True, exist_ok=True)
     with Lease(folder, what="study"):
         record(study, folder)
         began = time.monotonic()
@@ -285,27 +171,10 @@ def main(_):
         return finish(folder, began, failed, study.noise_bytes)
 
 
-def finish(folder, began, failed, noise_bytes=0):
-    """The report, and the word of those runs (name: why) that have no result. Returns the exit code.
-
-    With `noise_bytes`, the evaluation of each family's best run comes first, where it is not there yet.
-    """
-    from blt_jax.scaling import curves, evaluations, report  # plots: not needed before
-
-    if noise_bytes and evaluations.missing(folder, curves.load(folder)[1], noise_bytes):
-        from launch import evaluate  # imports jax
-
-        evaluate.of_study(folder)
-    page = report.write(folder)
-    for name in failed:
-        print(f"failed: {name}: {failed[name]}", file=sys.stderr)
-    print(f"report: {page}  ({time.monotonic() - began:.0f} s)")
-    return 1 if failed else 0
-
-
-def interrupted(folder):
-    print(f"interrupted; every run saved its state: the same command goes on from there ({folder})")
-    return INTERRUPTED
+def resources(engine, module):
+    """What the flags `--ENGINE.NAME` ask for. Raises ConfigError."""
+    names = [field.name for field in dataclasses.fields(module.Resources)]
+    return module.Resources(**{name: flags.FLAGS[f"{engine}.{name}"].value for name in names})
 
 
 if __name__ == "__main__":

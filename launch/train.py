@@ -4,7 +4,7 @@
 
 Continues from the newest checkpoint in --workdir. Writes config.json, metrics.jsonl, tensorboard/,
 checkpoints/, validation.json and, last, result.json. Exit code 0: finished; 42: told to stop, saved, run me
-again; 1: diverged or failed; 2: a setting or input is wrong.
+again; 75: another process of this run is gone, run me again; 1: diverged or failed; 2: a setting or input is wrong.
 
 Several processes train one run together where the cluster says so (srun, TPU pods, Open MPI), or by hand, on a
 shared --workdir, the same line for each PROCESS from 0:
@@ -45,6 +45,7 @@ HEARTBEAT = flags.DEFINE_integer("heartbeat", processes.HEARTBEAT, "Seconds afte
 
 # Set where a process is started as one of several.
 CLUSTERS = ("SLURM_STEP_NODELIST", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES", "OMPI_MCA_orte_hnp_uri")
+CLUSTERS += ("TPU_ML_PLATFORM",)  # by jax itself where it finds the chips of a TPU VM
 BROKEN = ("Gloo", "Connection", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
@@ -76,7 +77,8 @@ def _together(run, folder, lost):
         if line is None:
             # Some runtimes notice a broken connection before the heartbeat does, and say so in many ways.
             broken = any(sign in str(error) for sign in BROKEN)
-            line, code = lost if broken else f"{run.name}: {type(error).__name__}, see above", 1
+            line = lost if broken else f"{run.name}: {type(error).__name__}, see above"
+            code = preemption.LOST_EXIT_CODE if broken else 1
             if not broken:
                 traceback.print_exc()
         print(f"error: {line}", file=sys.stderr)
@@ -97,6 +99,7 @@ def _train(run, folder):
         except Diverged as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
+    preemption.leave_undisturbed()
     if result is None:
         return preemption.SAVED_EXIT_CODE
     if processes.first():

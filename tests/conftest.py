@@ -9,9 +9,11 @@ import os
 import shutil
 import tempfile
 
+from tests import QUICK
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _before = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = f"{_before or ''} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{_before or ''} {QUICK}"
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")

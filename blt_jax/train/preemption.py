@@ -8,6 +8,7 @@ import socket
 import threading
 
 SAVED_EXIT_CODE = 42  # "saved, run me again", on every engine; 0 means finished and nothing else
+LOST_EXIT_CODE = 75  # "another process of this run is gone, run me again", where the last save is not this moment's
 
 # Slurm and Kubernetes send SIGTERM, a person SIGINT, `sbatch --signal` is commonly asked for SIGUSR2.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -17,6 +18,13 @@ def leave_when_told():
     """Until a `StopSignal` takes over, `SIGNALS` end the process with SAVED_EXIT_CODE: for the seconds of imports."""
     for number in SIGNALS:
         signal.signal(number, lambda number, frame: os._exit(SAVED_EXIT_CODE))
+
+
+def leave_undisturbed():
+    """From here on `SIGNALS` are ignored: the exit code is settled, and Python, as it takes itself down, would put
+    back the default, by which a signal kills."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class StopSignal:

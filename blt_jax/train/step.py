@@ -84,6 +84,7 @@ def state_shardings(run: Run, mesh):
     return {"params": params, "moments": moments, "step": whole, "recent_loss": whole}
 
 
+@functools.lru_cache(maxsize=4)  # a run that goes on in the same process is not traced again
 def make_step(run: Run, mesh):
     """jitted (state, batch, schedule) -> (state, metrics); state is donated.
 

@@ -3,7 +3,8 @@
 STUDY/slurm holds what is submitted, to be read, edited and submitted by hand:
 
     prepare.sh  store, tokenizer, entropy model, plan; then submits the next two
-    runs.sh     one array for all runs: array index -> line of runs.tsv (run folder, command), from 0
+    runs.sh     an array for all runs: array index -> line of runs.tsv (run folder, command), from 0;
+                where the cluster takes no array that long, runs-1001.sh is an array of those from line 1001, and so on
     report.sh   after the runs, whether they succeeded or not
 
 Slurm queues, places, requeues. What is done is read from the run folders, what is queued or running from
@@ -15,16 +16,15 @@ import hashlib
 import os
 import re
 import shlex
-import shutil
-import subprocess
 
 from blt_jax.config import ConfigError
 from blt_jax.data.parts import replacing
-from blt_jax.train.preemption import SAVED_EXIT_CODE
+from blt_jax.train.preemption import LOST_EXIT_CODE, SAVED_EXIT_CODE
+from launch.engines import client
+from launch.engines.queued import Queued
 
 WARNING = 120  # seconds before the time limit at which jobs are told to save
-PATIENCE = 60  # seconds that a client of Slurm may take
-PARTS = ("prepare", "runs", "report")
+MAX_ARRAY = 1001  # Slurm's own default of MaxArraySize: indices are below it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ step() {{  # runs a command, says in $log how it went, and has it queued again i
   case $code in
     0) [ -e "$result" ] && return
        mark failed "exit code 0, but no ${{result##*/}}"; exit 1 ;;
-    {saved})  # it saved, or was told to stop before it was ready to
+    {saved})  # it saved, or a process of it was told to stop and the others lost it
        # A cancelled job is COMPLETING here, and would be queued again all the same.
        # So is one that Slurm ends and queues again by itself.
        if scontrol show job "$job" | grep -q JobState=COMPLETING; then
@@ -98,7 +98,7 @@ step() {{  # runs a command, says in $log how it went, and has it queued again i
 
 {body}
 """
-_SAVED = f"{SAVED_EXIT_CODE} | 138 | 140 | 143"  # 128 + SIGTERM; SIGUSR2 differs between architectures
+_SAVED = f"{SAVED_EXIT_CODE} | {LOST_EXIT_CODE} | 138 | 140 | 143"  # 128 + SIGTERM, SIGUSR2 of any machine
 
 
 def script(study, part, options, what, body, job="$SLURM_JOB_ID"):
@@ -149,13 +149,35 @@ def write(study, resources, sweep, report, jobs):
         return
     lines = [f"{job.folder}\t{job.command}\n" for job in jobs]
     _write(folder / "runs.tsv", "".join(lines))
-    line = f'sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {_quoted(folder / "runs.tsv")}'
-    body = f"IFS=$'\\t' read -r folder command < <({line})\n"
-    body += 'log=$folder/log.txt result=$folder/result.json\nstep "$command"\nmark finished'
     limit = f"%{resources.at_once}" if resources.at_once else ""
-    options = [f"--array=0-{len(jobs) - 1}{limit}", *resources.places(resources.nodes, max(resources.gpus, 1))]
-    job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
-    part("runs", options, "One run of the study: array index -> line of runs.tsv, from 0.", body, job=job)
+    places = resources.places(resources.nodes, max(resources.gpus, 1))
+    job, most = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}", max_array()
+    for first in range(0, len(jobs), most):
+        line = f'sed -n "$((SLURM_ARRAY_TASK_ID + {first + 1}))p" {_quoted(folder / "runs.tsv")}'
+        body = f"IFS=$'\\t' read -r folder command < <({line})\n"
+        body += 'log=$folder/log.txt result=$folder/result.json\nstep "$command"\nmark finished'
+        options = [f"--array=0-{min(most, len(jobs) - first) - 1}{limit}", *places]
+        part(array(first), options, f"Runs: array index -> line of runs.tsv, from {first}.", body, job=job)
+
+
+def array(first):
+    """Name of the array whose index 0 is run number `first`."""
+    return f"runs-{first}" if first else "runs"
+
+
+def max_array():
+    """How many jobs an array of this cluster may have, where it says so."""
+    try:
+        told = re.search(r"MaxArraySize\s*=\s*(\d+)", _client("scontrol", "show", "config"))
+    except ConfigError:  # no cluster here: files for one
+        told = None
+    return int(told[1]) if told else MAX_ARRAY
+
+
+def arrays(study):
+    """{name: first run} of the arrays that STUDY/slurm has scripts of."""
+    names = sorted(path.stem for path in (study / "slurm").glob("runs*.sh"))
+    return {name: int(name.partition("-")[2] or 0) for name in names}
 
 
 def _quoted(path):
@@ -173,45 +195,20 @@ def job_name(study, part):
     return "-".join((re.sub(r"[^\w.-]", "-", study.name), mark, part))
 
 
-@dataclasses.dataclass(frozen=True)
-class Queued:
-    """A job of the study in Slurm's queue. `index`: of a run; -1 otherwise."""
-
-    job: str  # "12" or "12_3"
-    part: str
-    index: int
-    running: bool
-    reason: str  # why it waits
-
-
-def queued(state, jobs):
-    """A run's `status.State`, read from its folder, with what the queue says of it: `jobs`, its `Queued`."""
-    if state.state == "done":
-        return state
-    if not jobs:
-        return dataclasses.replace(state, message="not submitted") if state.state == "queued" else state
-    one = jobs[-1]
-    if one.running:
-        return dataclasses.replace(state, state="running", message=f"job {one.job}")
-    return dataclasses.replace(state, state="queued", message=f"job {one.job}: {one.reason}")
-
-
-def available():
-    return shutil.which("squeue") is not None
-
-
 def queue(study):
     """The study's jobs that are queued or running, a list of `Queued`. Raises ConfigError where squeue does."""
-    names = {job_name(study, part): part for part in PARTS}
+    first = {"prepare": 0, "report": 0} | arrays(study)
+    names = {job_name(study, part): part for part in first}
     told = _client("squeue", "--noheader", "--array", f"--name={','.join(names)}", "--format=%A|%F|%K|%j|%T|%r")
     found = []
     for line in told.splitlines():
-        _, array, index, name, state, reason = line.strip().split("|", 5)
+        _, number, index, name, state, reason = line.strip().split("|", 5)
         if name not in names:
             continue
-        task = int(index) if index.isdigit() else -1
-        job = f"{array}_{task}" if task >= 0 else array
-        found.append(Queued(job, names[name], task, state != "PENDING", reason if state == "PENDING" else ""))
+        part = names[name]
+        job, run = (f"{number}_{index}", int(index) + first[part]) if index.isdigit() else (number, -1)
+        waits = state == "PENDING"
+        found.append(Queued(job, part.partition("-")[0], run, not waits, reason if waits else ""))
     return found
 
 
@@ -222,8 +219,16 @@ def submit(study, part, *options):
 
 
 def submit_runs(study, indices, at_once=0):
-    """Submits those runs, `at_once` at a time (0: all), and returns the job's number."""
-    return submit(study, "runs", f"--array={spans(indices)}{f'%{at_once}' if at_once else ''}")
+    """Submits those runs, `at_once` at a time (0: all), and returns the numbers of the jobs: one for each array."""
+    most, found = max_array(), []
+    for first in range(0, max(indices) + 1, most):
+        some = [i - first for i in indices if first <= i < first + most]
+        if some:
+            limit = f"%{at_once}" if at_once else ""
+            # The limit is one array's: of several, each waits for the one before.
+            after = [f"--dependency=afterany:{found[-1]}"] if at_once and found else []
+            found.append(submit(study, array(first), f"--array={spans(some)}{limit}", *after))
+    return found
 
 
 def submit_report(study, after):
@@ -251,15 +256,6 @@ def spans(numbers):
 
 
 def _client(*argv):
-    """What a client of Slurm prints. What it says when it fails is one line, and ours to pass on."""
     # Inside a job its own shape must not become that of the jobs it submits.
     environment = {k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith("SLURM_")}
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, env=environment)
-    except FileNotFoundError:
-        raise ConfigError(f"--engine=slurm: there is no {argv[0]} on this machine; run this where Slurm is") from None
-    except subprocess.TimeoutExpired:
-        raise ConfigError(f"{argv[0]} did not answer within {PATIENCE} s; is the cluster's controller up?") from None
-    if done.returncode:
-        raise ConfigError(f"{argv[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
-    return done.stdout
+    return client.call(*argv, need="run --engine=slurm where Slurm is", environment=environment)

@@ -12,6 +12,7 @@ import pytest
 from blt_jax import models
 from blt_jax.config import ConfigError, Lm, Stack, preset
 from blt_jax.eval import entropy
+from tests import QUICK
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -163,7 +164,7 @@ print(max(np.abs(a.astype(np.float32) - b.astype(np.float32)).max() for a, b in 
 
 def test_eight_devices_equal_one():
     """Rows over 8 forced host devices: one row on each, nothing said between them, equal up to a rounding."""
-    more = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"}
+    more = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=8 {QUICK}"}
     done = subprocess.run(
         [sys.executable, "-c", EIGHT], capture_output=True, text=True, env=os.environ | more, cwd=ROOT
     )

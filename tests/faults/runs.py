@@ -14,6 +14,7 @@ from blt_jax.data.sources import Document
 from blt_jax.data.store import Store, write_store
 from blt_jax.patching import rules
 from blt_jax.record import to_dict
+from tests import QUICK
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = Stack(1, 16, 1, window=8, ffn=16)
@@ -28,7 +29,6 @@ FAMILIES = {  # model, patching
     "megabyte": (Blt(LOCAL, LATENT, LOCAL, hash_sizes=(3,), hash_rows=64), STRIDED),
 }
 STEPS, SAVES = 48, 6  # steps of a run, and between two checkpoints
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def study(folder):

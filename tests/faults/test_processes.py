@@ -3,6 +3,8 @@ lost, or told to stop."""
 
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -36,6 +38,15 @@ def until_saved(study, name, step, process):
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize(
+    "body, code, line", [("os.abort", 75, "lost"), ("lambda: os.kill(os.getpid(), 9)", 1, "ended by")]
+)
+def test_how_the_child_ends(body, code, line):
+    program = f"import os; from launch.supervise import supervised; os._exit(supervised({body}, 'lost it'))"
+    done = subprocess.run([sys.executable, "-uc", program], capture_output=True, text=True)
+    assert done.returncode == code and done.stderr.startswith(f"error: {line}"), done
+
+
 def test_two_processes_of_four_devices_equal_one_of_eight(study):
     mesh = ("--config.mesh.data=2", "--config.mesh.fsdp=4", "--config.train.steps=12")
     assert runs.finish(study, "blt", "eight", *mesh, devices=8) == 0
@@ -51,7 +62,7 @@ def test_lost_then_stopped_then_on_other_devices(study):
     until_saved(study, "two", runs.SAVES, first)
     second.kill()
     began = time.monotonic()
-    assert first.wait(HEARTBEAT + 20) == 1
+    assert first.wait(HEARTBEAT + 20) == 75
     print(f"\na lost process ends the other after {time.monotonic() - began:.1f} s, heartbeat {HEARTBEAT} s")
     assert (study / "two-0.log").read_text().rstrip().endswith(LOST)
 

@@ -22,13 +22,11 @@ def spacebyte(size):
 FLAT = Lm(Stack(24, 1280, 10))
 RUNS = {  # model, bytes per patch or token, bytes per row
     "blt-entropy 400m": (preset("blt-400m"), 4.5, 8192),
-    "blt-entropy 1b": (preset("blt-1b"), 8.0, 8192),
     "blt-entropy 8b": (preset("blt-8b"), 4.5, 16384),
     "blt-space 1b": (preset("blt-1b"), 6.1, 8192),
     "spacebyte 400m": (spacebyte("400m"), 6.1, 8192),
     "spacebyte 8b": (spacebyte("8b"), 6.1, 16384),
     "megabyte++ 2b": (preset("blt-2b"), 4.0, 8192),
-    "megabyte++ 4b": (preset("blt-4b"), 6.0, 8192),
     "flat bytes": (FLAT, 1.0, 8192),
     "flat bytes, window": (dataclasses.replace(FLAT, stack=Stack(12, 1024, 16, kv_heads=4, window=512)), 1.0, 8192),
     "llama2 400m": (preset("llama2-400m"), 3.7, 8192),

@@ -38,6 +38,7 @@ from launch import flags
 
 _CONFIG = flags.define_config()
 _RAISE = absl_flags.DEFINE_string("raise", "", "what to raise")
+_WORKDIR = absl_flags.DEFINE_string("workdir", "", "a folder")
 
 def main(argv):
     match _RAISE.value:
@@ -161,6 +162,7 @@ def test_a_right_command_line(command):
         (["--raise=config"], "error: heads = 3: must divide width 64"),
         (["--raise=disk"], "error: no space left on device (x/y)"),
         (["--raise=lease"], "error: the study folder is in use by process"),
+        (["--workdir=gs://bucket/study"], "error: --workdir=gs://bucket/study: studies, runs and stores live"),
     ],
 )
 def test_errors_are_one_line(command, argv, start):

@@ -17,6 +17,7 @@ from blt_jax.scaling import forecast, grid
 from blt_jax.study import Study
 from experiments import blt_1t, quickstart
 from launch import topology
+from tests import QUICK
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -116,7 +117,7 @@ def test_a_slice_without_its_compiler(tmp_path):
         "--runs=blt-5e11-small-s0",
         "--compile=v5e:2x2",
         f"--json={out}",
-        XLA_FLAGS="--xla_backend_optimization_level=0",
+        XLA_FLAGS=QUICK,
     )
     assert made.returncode == 0, made.stderr
     (run,) = json.loads(out.read_text())

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -14,6 +15,7 @@ from blt_jax.config import ConfigError
 from launch import status
 from launch.engines import local, slurm
 from launch.engines.slurm import Resources
+from tests import QUICK
 from tests.faults import runs
 from tests.launch import cluster as clusters
 from tests.launch.test_sweep import corpus, finish, sweep
@@ -40,7 +42,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", runs.QUICK)
+    monkeypatch.setenv("XLA_FLAGS", QUICK)
     path = corpus(tmp_path)
     path.write_text("from blt_jax.study import Size\n" + path.read_text().replace("    return config\n", SMALL))
     return path
@@ -132,7 +134,7 @@ def test_what_would_be_submitted(config, tmp_path):
         assert f"\n#SBATCH --{option}\n" in array
     folders = [line.split("\t")[0] for line in (study / "slurm" / "runs.tsv").read_text().splitlines()]
     assert folders == [str(study / "runs" / name) for name in (RUN, BROKEN)]
-    for part in slurm.PARTS:
+    for part in ("prepare", "runs", "report"):
         subprocess.run(["bash", "-n", study / "slurm" / f"{part}.sh"], check=True)
     code, output = finish(sweep(config, study, "--engine=slurm", "--slurm.partitoin=x"))
     assert code == 2 and "slurm.partition" in output
@@ -146,6 +148,7 @@ def test_what_would_be_submitted(config, tmp_path):
         (0, False, "RUNNING", 1, "failed"),
         (3, False, "RUNNING", 3, "failed"),
         (42, False, "RUNNING", 42, "saved"),
+        (75, False, "RUNNING", 42, "saved"),  # told to stop, one process left before another had heard of it
         (42, False, "COMPLETING", 42, "stopped"),  # cancelled, or queued again by Slurm itself
     ],
 )
@@ -176,20 +179,21 @@ def test_a_client_that_fails_is_one_line(config, tmp_path):
     (tmp_path / "squeue").chmod(0o755)
     for path, words in (
         (f"{tmp_path}:{os.environ['PATH']}", "error: squeue: slurm_load_jobs error: Unable to contact\n"),
-        (str(tmp_path / "nothing"), "error: --engine=slurm: there is no squeue on this machine"),
+        (str(tmp_path / "nothing"), "error: there is no squeue on this machine; run --engine=slurm where"),
     ):
         code, output = finish(sweep(config, tmp_path / "s", "--engine=slurm", env=os.environ | {"PATH": path}))
         assert code == 2 and output.startswith(words) and output.count("\n") == 1, output
 
 
 FAKE_SBATCH = """#!{python} -IS
-import os, pathlib, re, signal, sys
+import os, pathlib, re, signal, sys, time
 queue = pathlib.Path({queue!r})
 script = pathlib.Path(sys.argv[-1]).read_text()
 array = ([a[8:] for a in sys.argv if a.startswith("--array=")] or ["N/A"])[0]
 indices = [i for a in array.split(",") for i in (range(int(a[0]), int(a[-1]) + 1) if a != "N/A" else ["N/A"])]
 name = re.search("--job-name=(.*)", script)[1]
 number = 1 + sum(1 for _ in open(queue))
+time.sleep(float(os.environ.get("SLOW", "0")))
 with queue.open("a") as lines:
     lines.writelines(f"{{number}}|{{number}}|{{i}}|{{name}}|PENDING|Priority\\n" for i in indices)
 if os.environ.get("KILLED") in script:
@@ -198,37 +202,67 @@ print(number)
 """
 
 
-def test_killed_after_each_submission(config, tmp_path):
-    """The submitter dies as soon as a job is in the queue: the same command adds what is missing, and nothing twice."""
+@pytest.fixture
+def scripts(config, tmp_path):
+    """A queue of scripts whose arrays have two jobs: (study, `given(killed, **variables)`, `parts()` of the queue)."""
     study, queue = tmp_path / "study", tmp_path / "queue"
     queue.touch()
     (tmp_path / "bin").mkdir()
     for name, text in (
         ("sbatch", FAKE_SBATCH.format(python=sys.executable, queue=str(queue))),
         ("squeue", f"#!/bin/bash\ncat {queue}\n"),
+        ("scontrol", "#!/bin/bash\necho 'MaxArraySize            = 2'\n"),
     ):
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
 
-    def given(killed):
+    def given(killed="no such script", **variables):
         path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-        return finish(sweep(config, study, "--engine=slurm", env=os.environ | {"PATH": path, "KILLED": killed}))
+        return sweep(config, study, "--engine=slurm", env=os.environ | {"PATH": path, "KILLED": killed, **variables})
 
     def parts():
-        return [(line.split("|")[3].rsplit("-")[-1], line.split("|")[2]) for line in queue.read_text().splitlines()]
+        return [(line.split("|")[3].rpartition("-")[2], line.split("|")[2]) for line in queue.read_text().splitlines()]
 
-    nobody = "no such script"
-    assert given("-prepare")[0] == -9 and parts() == [("prepare", "N/A")]
-    code, output = given(nobody)
+    return study, given, parts
+
+
+def test_killed_after_each_submission(scripts):
+    """The submitter dies as soon as a job is in the queue: the same command adds what is missing, and nothing twice."""
+    study, given, parts = scripts
+    assert finish(given("-prepare"))[0] == -9 and parts() == [("prepare", "N/A")]
+    code, output = finish(given())
     assert code == 0 and "the preparation is queued (Priority), job 1" in output and len(parts()) == 1
 
-    (study / "plan.json").write_text(json.dumps({"runs": [{"name": name} for name in (RUN, BROKEN, "other")]}))
+    # Five runs, one of them done, are three arrays; a name ends with the number of its array's first run.
+    names = (RUN, BROKEN, "third", "fourth", "fifth")
+    (study / "plan.json").write_text(json.dumps({"runs": [{"name": name} for name in names]}))
     (study / "runs" / BROKEN).mkdir(parents=True)
-    (study / "runs" / BROKEN / "result.json").touch()  # done
-    assert given("-runs")[0] == -9 and parts()[1:] == [("runs", "0"), ("runs", "2")]
-    assert given("-report")[0] == -9 and parts()[3:] == [("report", "N/A")]
-    code, output = given(nobody)
-    assert code == 0 and "submitted" not in output and len(parts()) == 4, output
+    (study / "runs" / BROKEN / "result.json").touch()
+    assert finish(given("-runs\n"))[0] == -9 and parts()[1:] == [("runs", "0")]
+    assert finish(given("-runs-2\n"))[0] == -9 and parts()[2:] == [("2", "0"), ("2", "1")]
+    assert finish(given("-report"))[0] == -9 and parts()[4:] == [("4", "0"), ("report", "N/A")]
+    code, output = finish(given())
+    assert code == 0 and "submitted" not in output and len(parts()) == 6, output
+    line = (study / "slurm" / "runs.tsv").read_text().splitlines()[3]
+    script = (study / "slurm" / "runs-2.sh").read_text()
+    read = next(line for line in script.splitlines() if line.startswith("IFS="))
+    shown = subprocess.run(
+        ["bash", "-c", f"SLURM_ARRAY_TASK_ID=1; {read}; echo $folder"], capture_output=True, text=True
+    )
+    assert shown.stdout.strip() == line.split("\t")[0] == str(study / "runs" / "fourth")
+
+
+def test_submitted_twice_at_once(scripts):
+    """The second of two submitters is told of the first, and a third finds what it submitted."""
+    study, given, parts = scripts
+    first = given(SLOW="3")
+    while not (study / "slurm" / "report.sh").exists():
+        assert first.poll() is None
+        time.sleep(0.01)
+    code, output = finish(given())
+    assert code == 2 and output.startswith(f"error: the study {study} is in use by process {first.pid} on"), output
+    assert finish(first)[0] == 0 and "the preparation is queued" in finish(given())[1]
+    assert parts() == [("prepare", "N/A")]
 
 
 def test_spans():

@@ -14,8 +14,7 @@ import pytest
 from blt_jax.config import ConfigError
 from blt_jax.train.lease import Lease, holder
 from launch import overview, status
-from launch.engines import slurm
-from launch.engines.slurm import Queued
+from launch.engines.queued import Queued, told
 from tests.launch.test_sweep import CONFIG, ROOT
 
 MARKS = {
@@ -61,13 +60,14 @@ def test_all_states_on_a_pipe(study):
     assert words["run"] == ["run", "state", "step", "BPB", "bytes/s", "MFU", "time", "preempted"]
     assert words["running"][1:7] == ["running", "20 / 100", "3.250", "500", "41.2%", "8 s left"]
     assert words["done"][1:] == ["done", "2.500", "1 min 15 s", "2"]
-    assert words["failed"][1:] == ["failed", "20 / 100", "3.250", "500", "41.2%", "8 s", "a line [red]"]
+    assert words["failed"][1:] == ["failed", "20 / 100", "3.250", "a line [red]"]
     assert words["queued"][1:] == ["queued", "0 / 100"]
     assert "\x1b" not in table and not any(line.endswith(" ") for line in table.splitlines())
 
 
 def test_a_terminal_gets_colours_until_all_is_done(study, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     looks = []
@@ -75,12 +75,18 @@ def test_a_terminal_gets_colours_until_all_is_done(study, monkeypatch):
     def read():
         looks.append(1)
         if len(looks) == 2:
-            (study / "runs" / "queued" / "log.txt").write_text(status.mark("failed", "in the end"))
+            (study / "runs" / "queued" / "log.txt").write_text(status.mark("failed", "in the end " + 9 * "a word "))
         return [status.read(study / "runs" / name) for name in ("done", "failed", "queued")]
 
     status.show(read, terminal, every=0.01)
     assert len(looks) == 2
-    assert "\x1b[" in terminal.getvalue() and "[red]" in terminal.getvalue() and "in the end" in terminal.getvalue()
+    assert "\x1b[" in terminal.getvalue() and "[red]" in terminal.getvalue()
+    lines = re.sub(r"\x1b\[[\d;?]*\w", "", terminal.getvalue()).splitlines()[-6:]
+    assert all(len(line) <= 80 for line in lines)
+    assert any(re.match(r"failed +failed +20 / 100 +3.250 +a line", line) for line in lines), (
+        lines
+    )  # a long one beside it
+    assert "in the end " + 9 * "a word " in " ".join(line.strip() for line in lines) + " "
 
 
 @pytest.mark.parametrize(
@@ -91,11 +97,17 @@ def test_a_terminal_gets_colours_until_all_is_done(study, monkeypatch):
         ("failed", [Queued("7_2", "runs", 2, False, "Priority")], "queued", "job 7_2: Priority"),
         ("failed", [], "failed", "a line [red]"),
         ("queued", [], "queued", "not submitted"),
+        (
+            "queued",
+            [Queued("r-x", "runs", 3, False, "out of memory", True)],
+            "queued",
+            "not submitted; job r-x ended: out of memory",
+        ),
     ],
 )
 def test_what_the_queue_adds(study, name, jobs, state, message):
-    told = slurm.queued(status.read(study / "runs" / name), jobs)
-    assert (told.state, told.message) == (state, message)
+    found = told(status.read(study / "runs" / name), jobs)
+    assert (found.state, found.message) == (state, message)
 
 
 def test_no_study_and_nothing_to_cancel(study):

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import QUICK
+
 ROOT = Path(__file__).resolve().parents[2]
-# Eight devices; the rest compiles quickly rather than well (tests/conftest.py).
-FLAGS = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
-)
+FLAGS = f"--xla_force_host_platform_device_count=8 {QUICK}"
 
 
 @pytest.fixture(scope="session")

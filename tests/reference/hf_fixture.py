@@ -21,13 +21,11 @@ BLT_NAMES = (
     "blt_encoder_all_layers",
     "blt_documents",
 )
-# Tiny models are compiled once and run once: optimising the program costs far more than it saves.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def run(function, *arguments):
-    """`function(*arguments)`, jitted without much optimisation."""
-    return jax.jit(function).lower(*arguments).compile(compiler_options=QUICK)(*arguments)
+    """`function(*arguments)`, jitted."""
+    return jax.jit(function)(*arguments)
 
 
 def _folder(name):

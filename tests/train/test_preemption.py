@@ -40,6 +40,29 @@ def test_exit_code_of_the_run_contract():
     assert SAVED_EXIT_CODE == 42
 
 
+LEAVING = """
+import time
+from blt_jax.train import preemption
+
+class Slow:
+    def __del__(self):
+        print("leaving", flush=True)
+        time.sleep(1)
+
+slow = Slow()
+with preemption.StopSignal():
+    pass
+preemption.leave_undisturbed()
+"""
+
+
+def test_a_signal_while_python_leaves_changes_no_exit_code():
+    process = subprocess.Popen([sys.executable, "-c", LEAVING], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "leaving\n"
+    process.terminate()
+    assert process.wait(60) == 0
+
+
 BUSY = """
 import hashlib, sys
 from blt_jax.train.lease import Lease

@@ -1,0 +1,65 @@
+"""The scripts of a study on a TPU VM, run with a gcloud that runs what it is told on this machine."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from blt_jax.config import ConfigError
+from launch.engines.tpu_vm import Resources
+from tests.launch.test_slurm import BROKEN, RUN, config  # noqa: F401
+from tests.launch.test_sweep import finish, sweep
+
+GCLOUD = """#!/bin/bash
+printf '%s|' "${@:1:$#-1}" >> "$TOLD"; echo >> "$TOLD"
+[[ ${!#} == --command=* ]] && exec bash -c "${!##--command=}"
+"""
+PYTHON = f"""#!{sys.executable} -IS
+import json, os, sys
+print(json.dumps([os.getcwd(), *sys.argv[1:]]), file=open(os.environ["TOLD"], "a"))
+sys.exit(3 * (os.environ["BREAKS"] in " ".join(sys.argv)))
+"""
+
+
+def test_scripts_of_a_study(config, tmp_path):  # noqa: F811
+    study, there = tmp_path / "it's a study", tmp_path / "a home" / "the checkout"
+    there.mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python 3"
+    for path, text in ((tmp_path / "bin" / "gcloud", GCLOUD), (python, PYTHON)):
+        path.write_text(text)
+        path.chmod(0o755)
+    flags = ["--engine=tpu_vm", "--tpu_vm.name=pod", "--tpu_vm.zone=us-east5-a"]
+    flags += ["--tpu_vm.checkout=the checkout", f"--tpu_vm.python={python}"]
+    code, output = finish(sweep(config, study, *flags))
+    assert code == 0 and f"bash {shlex.quote(str(study))}/tpu_vm/all.sh runs the study on pod" in output, output
+
+    def run(script, breaks="nothing"):
+        told = tmp_path / "told"
+        told.unlink(missing_ok=True)
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "TOLD": str(told), "BREAKS": breaks}
+        done = subprocess.run(["bash", study / "tpu_vm" / script], env=environment, cwd=tmp_path / "a home")
+        lines = told.read_text().splitlines()
+        return done.returncode, lines[::2], [json.loads(line) for line in lines[1::2]]
+
+    code, calls, commands = run(f"{RUN}.sh")
+    assert code == 0 and calls == ["compute|tpus|tpu-vm|ssh|pod|--zone=us-east5-a|--worker=all|"]
+    folder = study / "runs" / RUN
+    config_there = f"--config=experiments/resolved.py:{folder}/config.json"
+    (command,) = commands
+    assert command[:5] == [str(there), "-m", "launch.train", config_there, f"--workdir={folder}"]
+    code, calls, commands = run("all.sh")
+    assert code == 0 and [call.split("|")[-2] for call in calls] == [f"--worker={w}" for w in ("0", "all", "all", "0")]
+    assert [one[2] for one in commands] == ["launch.sweep", "launch.train", "launch.train", "launch.report"]
+    assert commands[0][-2:] == [f"--workdir={study}", "--stage=prepare"]
+    code, calls, _ = run("all.sh", breaks=f"/{RUN}/")  # what fails ends the row
+    assert code == 3 and len(calls) == 2 and BROKEN not in str(calls)
+
+
+def test_bad_resources():
+    with pytest.raises(ConfigError, match=r"needs --tpu_vm.zone=$"):
+        Resources(name="pod").check()
