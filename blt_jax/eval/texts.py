@@ -17,6 +17,7 @@ from blt_jax.flops import analytic
 
 LABELS = ("source", "lang", "script")
 LOOKED_AT = 1000  # characters that tell a document's script
+SAMPLE = 64  # texts that tell thresholds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +123,9 @@ def dial(model, texts, thresholds, tell=None):
 def thresholds(model, texts, sizes=(1.5, 2, 3, 4, 6, 8, 12)):
     """Thresholds at which patches of these texts are about so long, and the model's own: ascending.
 
-    From the entropies of up to a context of each text; patches that a document's begin forces are not counted.
+    From the entropies of up to a context of some SAMPLE texts; patches that a text's beginning forces do not count.
     """
-    rows = [model._encode(text)[: model.context] for text in texts]
+    rows = [model._encode(text)[: model.context] for text in texts[:: max(1, len(texts) // SAMPLE)]]
     values = np.concatenate([model.entropies(row[None])[0] for row in rows])
     made = {float(np.quantile(values, 1 - 1 / size)) for size in sizes} | {model.patching.threshold}
     return sorted(made)
