@@ -15,14 +15,13 @@ import numpy as np
 from blt_jax import models
 from blt_jax.config import EOS, Blt, ConfigError, Lm
 from blt_jax.data import bpe, pack, vocab
+from blt_jax.eval import likelihood
 from blt_jax.eval.entropy import NEWLINE, entropies
 from blt_jax.interop import hf, hf_config
 from blt_jax.patching import layout, rules
 from blt_jax.train.checkpoint import load_params
-from blt_jax.train.step import nats
 
 ENTROPY_MODEL = Path("../../entropy_model")  # from a run's folder
-POSITIONS = 1 << 14  # ids that `bits` gives to the device at a time
 
 
 def load(folder, dtype="float32"):
@@ -97,24 +96,28 @@ class Model:
 
         Longer texts than `context` go through windows that overlap by half: each carries half a context over.
         """
-        ids = self._encode(data)
-        inputs, targets = ids[:-1], ids[1:]
-        windows = [(0, 0, min(self.context, len(inputs)))]  # first position, first scored, end
-        while windows[-1][2] < len(inputs):
-            done = windows[-1][2]
-            begin = done - self.context // 2
-            windows.append((begin, done, min(begin + self.context, len(inputs))))
-        total, group = 0.0, max(1, POSITIONS // self.context)
-        for first in range(0, len(windows), group):
-            some = windows[first : first + group]
-            batch = self._batch([inputs[begin:end] for begin, _, end in some])
-            batch["targets_BxL"] = np.zeros_like(batch["ids_BxL"])
-            batch["loss_mask_BxL"] = np.zeros(batch["ids_BxL"].shape, np.float32)
-            for b, (begin, scored, end) in enumerate(some):
-                batch["targets_BxL"][b, : end - begin] = targets[begin:end]
-                batch["loss_mask_BxL"][b, scored - begin : end - begin] = 1
-            total += np.asarray(_nats(self._on_device, batch, self.config, self._compute), np.float64).sum()
-        return float(total / np.log(2))
+        return self.score([data])[0].bits
+
+    def score(self, texts, before=None, greedy=False, tell=None):
+        """`eval.likelihood.Scored` of each text (bytes) as one document, EOS included; batched, `bits` for each.
+
+        With `before` (a list of bytes), of the text as what follows it, without EOS. A token model reads both at once
+        where the text's first byte begins a token; a token that lies across is counted to the text, whole. `tell`:
+        see `eval.likelihood.score`.
+        """
+        if before is None:
+            rows, firsts = [self._encode(text) for text in texts], None
+        else:
+            rows = [self._encode(start + text)[:-1] for start, text in zip(before, texts, strict=True)]
+            firsts = [self._first(ids, len(start)) for ids, start in zip(rows, before, strict=True)]
+        how = dict(firsts=firsts, greedy=greedy, tell=tell)
+        return likelihood.score(self._on_device, self.config, self._compute, rows, self._batch, self.context, **how)
+
+    def _first(self, ids, skipped):
+        """The target (id after the first) in which byte number `skipped` of the text lies."""
+        if self._unit != "token":
+            return skipped
+        return int(np.searchsorted(np.cumsum(self._bpe.token_bytes[ids[1:]]), skipped, side="right"))
 
     # ------------------------------------------------------------ generation
 
@@ -298,8 +301,3 @@ def _logits(params, batch, config, compute):
 def _last_logits(params, batch, last_B, config, compute):
     logits_BxLxV = models.apply(params, batch, config, compute)
     return jnp.take_along_axis(logits_BxLxV, last_B[:, None, None], axis=1)[:, 0]
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _nats(params, batch, config, compute):
-    return nats(params, batch, config, compute)

@@ -64,6 +64,7 @@ class Study:
     warmup_fraction: float = 0.1  # of a run's steps, at most optimizer.warmup_steps
     checkpoints_per_run: int = 4  # evenly spaced, the last one at the end
     sample_bytes: int = 320  # length of the text that the report shows cut into patches
+    noise_bytes: int = later(32_768)  # validation bytes that the sweep's end reads noised and along thresholds; 0: none
 
     def __post_init__(self):
         object.__setattr__(self, "budgets", _positive(self.budgets))
@@ -75,6 +76,7 @@ class Study:
         need(bool(self.families), "families", self.families, "a study needs at least one family")
         choice("convention", self.convention, ("paper", "exact"))
         need(self.checkpoints_per_run >= 1, "checkpoints_per_run", self.checkpoints_per_run, "must be at least 1")
+        need(self.noise_bytes >= 0, "noise_bytes", self.noise_bytes, "must not be negative")
         need(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "must be 0 to below 1")
         for name, family in self.families.items():
             for size, entry in family.sizes.items():

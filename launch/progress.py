@@ -30,8 +30,9 @@ class Bytes:
         elif now - self._printed > QUIET_SECONDS and done:
             self._printed = now
             rate = done / (now - self._began)
-            megabytes = f"{done / 1e6:,.1f} of {of / 1e6:,.1f} MB"
-            print(f"{self._what}: {megabytes}, {rate:,.0f} bytes/s, {(of - done) / rate:,.0f} s left", flush=True)
+            unit, name = (1e6, "MB") if of >= 1e6 else (1e3, "kB")
+            told = f"{done / unit:,.1f} of {of / unit:,.1f} {name}"
+            print(f"{self._what}: {told}, {rate:,.0f} bytes/s, {(of - done) / rate:,.0f} s left", flush=True)
 
     def __exit__(self, *_):
         if self._bar:

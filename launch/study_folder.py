@@ -69,10 +69,17 @@ def jobs_of(folder, names):
     return [local.Job(name, command(folder, folder / "runs" / name), folder / "runs" / name) for name in names]
 
 
-def finish(folder, began, failed):
-    """The report, and the word of those runs (name: why) that have no result. Returns the exit code."""
-    from blt_jax.scaling import report  # plots: not needed before
+def finish(folder, began, failed, noise_bytes=0):
+    """The report, and the word of those runs (name: why) that have no result. Returns the exit code.
 
+    With `noise_bytes`, the evaluation of each family's best run comes first, where it is not there yet.
+    """
+    from blt_jax.scaling import curves, evaluations, report  # plots: not needed before
+
+    if noise_bytes and evaluations.missing(folder, curves.load(folder)[1], noise_bytes):
+        from launch import evaluate  # imports jax
+
+        evaluate.of_study(folder)
     page = report.write(folder)
     for name in failed:
         print(f"failed: {name}: {failed[name]}", file=sys.stderr)

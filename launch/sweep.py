@@ -168,7 +168,7 @@ def main(_):
             failed, stopped = execute(jobs, workers, flops)
             if stopped:
                 return interrupted(folder)
-        return finish(folder, began, failed)
+        return finish(folder, began, failed, study.noise_bytes)
 
 
 def resources(engine, module):

@@ -35,11 +35,15 @@ TRAIN, VALIDATION = 0, -1  # rank of an input: the lower keeps a document that b
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """`text` as it is, NULs and invalid UTF-8 included; `source` is what reports group by; `name`: file and line."""
+    """`text` as it is, NULs and invalid UTF-8 included; `source` is what reports group by; `name`: file and line.
+
+    `labels`: what else the record says of it, where that was asked for.
+    """
 
     text: bytes
     source: str
     name: str
+    labels: tuple[str, ...] = ()
 
     @property
     def digest(self):
@@ -167,10 +171,13 @@ def _one_line(error):
 # ---------------------------------------------------------------- reading
 
 
-def documents(file: File, data: Data, skips: Skips):
-    """Yields each Document of `file`. Raises ConfigError, naming the file, where it cannot be read."""
+def documents(file: File, data: Data, skips: Skips, fields=()):
+    """Yields each Document of `file`. Raises ConfigError, naming the file, where it cannot be read.
+
+    `fields` of a record become the document's labels, "" where it has none.
+    """
     try:
-        yield from _READERS[file.kind](file, data, skips)
+        yield from _READERS[file.kind](file, data, skips, fields)
     except ConfigError:
         raise
     except Exception as error:
@@ -191,7 +198,7 @@ def _open(path):
     return raw
 
 
-def _jsonl(file, data, skips):
+def _jsonl(file, data, skips, fields):
     with _open(file.path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -206,26 +213,26 @@ def _jsonl(file, data, skips):
             if not isinstance(record, dict):
                 skips.add("not a JSON object", name)
                 continue
-            yield from _record(record, file.source, name, data, skips)
+            yield from _record(record, file.source, name, data, skips, fields)
 
 
-def _parquet(file, data, skips):
+def _parquet(file, data, skips, fields):
     with _open(file.path) as raw, pyarrow.parquet.ParquetFile(raw) as table:
         known = table.schema_arrow.names
         if data.field not in known:
             near = difflib.get_close_matches(data.field, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise ConfigError(f"data.field = {data.field!r}: {file.path} has no such column; {hint}")
-        columns = [c for c in (data.field, data.source_field) if c in known]
+        columns = [c for c in dict.fromkeys((data.field, data.source_field, *fields)) if c in known]
         number = 0
         for batch in table.iter_batches(batch_size=1024, columns=columns):
             for record in batch.to_pylist():
                 number += 1
                 skips.seen += 1
-                yield from _record(record, file.source, f"{file.path}:{number}", data, skips)
+                yield from _record(record, file.source, f"{file.path}:{number}", data, skips, fields)
 
 
-def _record(record, default, name, data, skips):
+def _record(record, default, name, data, skips, fields):
     text = record.get(data.field)
     if isinstance(text, str):
         text = text.encode("utf-8", "surrogatepass")  # a lone surrogate stays, as three bytes
@@ -236,10 +243,11 @@ def _record(record, default, name, data, skips):
         skips.add("empty text", name, bad=False)
     else:
         source = record.get(data.source_field)
-        yield Document(text, source if isinstance(source, str) and source else default, name)
+        labels = tuple(str(record.get(one) or "") for one in fields)
+        yield Document(text, source if isinstance(source, str) and source else default, name, labels)
 
 
-def _text(file, data, skips):
+def _text(file, data, skips, _):
     """The whole file as one document."""
     skips.seen += 1
     with _open(file.path) as raw:
@@ -250,7 +258,7 @@ def _text(file, data, skips):
         skips.add("empty text", file.path, bad=False)
 
 
-def _topics(file, data, skips):
+def _topics(file, data, skips, _):
     """The help texts inside `topics.py`. The file itself would repeat them all, across both splits."""
     for node in ast.parse(Path(file.path).read_bytes()).body:
         value = getattr(node, "value", None)

@@ -17,7 +17,7 @@ import jinja2
 import numpy as np
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import curves, fit, fit_plots, laws, plots
+from blt_jax.scaling import curves, evaluation_plots, evaluations, fit, fit_plots, laws, plots
 from blt_jax.scaling.frontier import best_sizes
 
 COLUMNS = (
@@ -53,6 +53,13 @@ def write(study):
     sample = curves.read_json(study / "sample.json")
     if sample["families"]:
         figures["sample"] = plots.sample(sample["text"], sample["entropies"], sample["families"], looks)
+    evaluated = _evaluated(study, looks)
+    if evaluated["noise"]:
+        figures["robustness"] = evaluation_plots.noises(evaluated["noise"], looks)
+    if evaluated["dials"]:
+        figures["thresholds"] = evaluation_plots.dials(evaluated["dials"], looks, evaluated["beside"])
+    if evaluated["tasks"]:
+        figures["tasks"] = evaluation_plots.tasks(evaluated["tasks"], looks)
     comparisons = _comparisons(points, looks)
     out = study / "report"
     out.mkdir(exist_ok=True)
@@ -64,8 +71,10 @@ def write(study):
         "missing": missing,
         "comparisons": [dataclasses.asdict(c) for c in comparisons],
         "timing": {p.name: p.result["timing"] for p in points},
+        "evaluations": {name: fit.as_json(evaluated[name]) for name in ("asked", "noise", "dials")},
     }
     shown = {"told": told, "plan": plan, "points": points, "headers": headers, "sources": _sources(headers)}
+    shown["evaluated"] = evaluated
     return _page(out, told["name"], out / "points.csv", looks, figures, summary, shown, convention=convention)
 
 
@@ -235,6 +244,19 @@ def _quality(found):
     rows = [("frontier", family, one.law) for family, one in found.frontiers.items()]
     rows += [("Chinchilla", family, one) for family, one in found.chinchillas.items()]
     return rows + ([("joint with patch size", None, found.patch.joint)] if found.patch else [])
+
+
+def _evaluated(study, families):
+    """What STUDY/evaluations says of these families, for the page; empty parts where nothing was evaluated."""
+    found = evaluations.of_study(study, families)
+    told = {"asked": {family: one["asked"] for family, one in found.items()}}
+    told |= {"noise": evaluations.under_noise(found), "dials": evaluations.along_thresholds(found)}
+    told["tasks"] = evaluations.on_tasks(found) if found else {}
+    if found:
+        told |= {"base": evaluations.baseline(found), "beside": evaluations.beside_dials(found)}
+        sizes = next(iter(found.values()))["texts"]["bytes"]
+        told |= {"documents": len(sizes), "bytes": sum(sizes)}
+    return told
 
 
 def _sources(headers):

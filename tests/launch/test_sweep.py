@@ -83,6 +83,8 @@ def test_a_study_leaves_its_contract(studied):
         assert (study / name).stat().st_size > 0
     page = (study / "report" / "index.html").read_text()
     assert "http://" not in page and "https://" not in page and "one seed" in page
+    assert "Under noise" in page and "UpperCase" in page and "The patch threshold as a dial" in page
+    assert {p.name for p in (study / "evaluations").iterdir()} == {"blt.json", "bpe.json"}
     for name, result in results(study).items():
         files = {p.name for p in (study / "runs" / name).iterdir()}
         assert {"config.json", "cost.json", "metrics.jsonl", "tensorboard", "checkpoints", "log.txt"} <= files
@@ -91,10 +93,11 @@ def test_a_study_leaves_its_contract(studied):
 
 def test_again_recomputes_nothing(studied):
     config, study, _ = studied
-    before = {p: p.stat().st_mtime_ns for p in study.glob("runs/*/*.json*")}
+    made = lambda: [*study.glob("runs/*/*.json*"), *study.glob("evaluations/*.json")]  # noqa: E731
+    before = {p: p.stat().st_mtime_ns for p in made()}
     code, output = finish(sweep(config, study))
     assert code == 0 and "2 of 2 runs are done" in output
-    assert before == {p: p.stat().st_mtime_ns for p in study.glob("runs/*/*.json*")}
+    assert before == {p: p.stat().st_mtime_ns for p in made()}
 
 
 def test_killed_in_the_middle_and_continued(studied):

@@ -9,6 +9,7 @@ import pytest
 
 from blt_jax.config import ConfigError
 from blt_jax.scaling import laws, report
+from tests.scaling.evaluated import evaluate
 
 FAMILIES = {"blt": ("BLT, entropy patches", 4.5, 1.05), "space": ("SpaceByte", 6.0, 1.1), "bpe": ("BPE tokens", 3.0, 1)}
 PARTS = ("encoder", "pooling", "latent", "decoder", "head")
@@ -81,8 +82,9 @@ def study(folder, budgets=(1e10, 2.5e10, 6e10), seeds=(0,), noise=0.002, left_ou
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A study the size of the quickstart: three budgets, one seed, one run missing."""
+    """A study the size of the quickstart: three budgets, one seed, one run missing; two families evaluated."""
     folder = study(tmp_path_factory.mktemp("study"))
+    evaluate(folder, ("blt", "bpe"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(laws, "DRAWS", 60)
         return report.write(folder).parent
@@ -108,9 +110,18 @@ def test_the_page_needs_nothing_else(drawn):
 def test_what_is_first_and_what_is_folded(drawn):
     page, _, _ = read(drawn)
     first, folded = page[: page.index("<details>")], page[page.index("<details>") :]
-    assert first.count("<img") == 2 and first.count("<table>") == 2 and folded.count("<img") >= 5
+    assert first.count("<img") == 3 and first.count("<table>") == 3 and folded.count("<img") >= 5
     for summary in ("Constants of the laws", "Lack of fit", "How text is cut", "Training", "Runs", "What it stands on"):
         assert f"<summary>{summary}" in folded
+
+
+def test_noise_and_the_dial(drawn):
+    page, text, told = read(drawn)
+    assert page.index("Under noise") < page.index("<details>") < page.index("The patch threshold as a dial")
+    assert "BLT, entropy patches less BPE tokens" in text and "× 1.500" in text
+    assert told["evaluations"]["noise"]["Drop"]["blt"]["rise"]["value"] == pytest.approx(1.5)
+    assert "arc_easy Drop acc 20 0.5" in text and (drawn / "tasks.svg").exists()
+    assert told["evaluations"]["asked"]["blt"]["run"] in text and (drawn / "robustness.png").exists()
 
 
 def test_one_seed_and_three_budgets_show_no_confident_curve(drawn):

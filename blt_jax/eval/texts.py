@@ -1,0 +1,130 @@
+"""Texts to score, and what a model makes of them: bits, bytes and units (patches, tokens, bytes) of each document.
+
+Every byte is scored once, each document by itself, with its end; long ones by windows (`likelihood.py`). Numbers stay
+by document, in columns, so that whoever reads them can group and resample them.
+"""
+
+import copy
+import dataclasses
+import unicodedata
+
+import numpy as np
+
+from blt_jax.config import Blt, ConfigError, Data
+from blt_jax.data import sources
+from blt_jax.eval import noise
+from blt_jax.flops import analytic
+
+LABELS = ("source", "lang", "script")
+LOOKED_AT = 1000  # characters that tell a document's script
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    data: bytes
+    labels: dict  # by LABELS; "" where nothing is known
+
+
+def read(pattern, most=0):
+    """([Text] of a glob of .jsonl[.gz|.zst], .parquet or .txt, lines on what was left out); at most `most` bytes.
+
+    A record's own fields `source`, `lang` and `script` are its labels; without a script its letters tell.
+    Raises ConfigError for a glob without files or with nothing to score.
+    """
+    data, skips, found, size = Data(input=pattern), sources.Skips(), [], 0
+    for file in sources.files(data):
+        for document in sources.documents(file, data, skips, LABELS[1:]):
+            if most and size + len(document.text) > most:
+                continue
+            lang, script = document.labels or ("", "")
+            labels = {"source": document.source, "lang": lang, "script": script or script_of(document.text)}
+            found.append(Text(document.text, labels))
+            size += len(document.text)
+    skips.check()
+    if not found:
+        why = "; ".join(skips.lines()) or f"no document within {most:,} bytes; raise --max_bytes"
+        raise ConfigError(f"--input={pattern}: nothing to score: {why}")
+    return found, skips.lines()
+
+
+def script_of(text: bytes):
+    """The writing system of most letters, as Unicode names them ("latin", "devanagari"); "" where there are none."""
+    counts = {}
+    for c in text[: 4 * LOOKED_AT].decode("utf-8", "ignore")[:LOOKED_AT]:
+        if c.isalpha():
+            name = unicodedata.name(c, "unnamed").split()[0].lower()
+            counts[name] = counts.get(name, 0) + 1
+    return max(counts, key=counts.get, default="")
+
+
+def lines(text: bytes):
+    """Lines that hold anything, at least 1."""
+    return max(1, sum(bool(line.strip()) for line in text.splitlines()))
+
+
+def unit(model):
+    """What a model reads: "patch", "token" or "byte"."""
+    return "patch" if isinstance(model.config, Blt) else model.config.unit
+
+
+def measure(model, texts, tell=None):
+    """Columns by document of a list of bytes: `bits`, `bytes`, `units`. `tell(done, of)`: bytes."""
+    size = sum(map(len, texts))
+    told = None if tell is None else lambda done, of: tell(done * size // max(of, 1), size)
+    scored = model.score(texts, tell=told)
+    units = [one.units for one in scored]
+    return {"bits": [one.bits for one in scored], "bytes": [len(text) for text in texts], "units": units}
+
+
+def robustness(model, texts, names, seed=0, tell=None):
+    """{"bytes", "characters" of the clean texts, "clean": columns, NAME of each noise: columns}, by document.
+
+    What is scored is the noised text; divided by the clean one's bytes its bits are comparable between noises that
+    change lengths, divided by its own they are bits per byte of what was read.
+    """
+    wanted = {"clean": texts} | {name: [noise.noised(text, name, seed) for text in texts] for name in names}
+    columns = measure(model, [text for some in wanted.values() for text in some], tell)
+    cut = lambda i: {key: values[i * len(texts) :][: len(texts)] for key, values in columns.items()}  # noqa: E731
+    counts = {"bytes": [len(text) for text in texts], "characters": [noise.characters(text) for text in texts]}
+    return counts | {name: cut(i) for i, name in enumerate(wanted)} | {"seed": seed}
+
+
+def flops_per_byte(model, columns):
+    """Forward FLOPs per byte at the units of these columns, "exact": {"model", "entropy_model", "total"}."""
+    own = sum(columns["bytes"]) / max(sum(columns["units"]), 1)
+    context = model.context * (own if unit(model) == "token" else 1)
+    scorer = unit(model) == "patch" and model.patching.needs_entropies and model.patcher is not None
+    parts = {"model": (model.config, own)} | ({"entropy_model": (model.patcher, 1)} if scorer else {})
+    found = {"model": 0.0, "entropy_model": 0.0}
+    for part, (config, size) in parts.items():
+        how = dict(patch_size=size, context_bytes=context, convention="exact")
+        found[part] = analytic.per_byte(config, **how).total
+    return found | {"total": sum(found.values())}
+
+
+def dial(model, texts, thresholds, tell=None):
+    """[{"threshold", columns, "flops_per_byte"}] of an entropy-patched model, its threshold set anew each time.
+
+    Raises ConfigError for a model whose patches ask for no threshold.
+    """
+    if unit(model) != "patch" or not model.patching.needs_entropies:
+        raise ConfigError(f"{model.folder}: a threshold can be set only where entropies cut patches")
+    found, size = [], len(thresholds)
+    for i, threshold in enumerate(thresholds):
+        turned = copy.copy(model)
+        turned.patching = dataclasses.replace(model.patching, threshold=float(threshold), target=0.0)
+        told = None if tell is None else lambda done, of, i=i: tell(i * of + done, size * of)
+        columns = measure(turned, texts, told)
+        found.append({"threshold": float(threshold)} | columns | {"flops_per_byte": flops_per_byte(model, columns)})
+    return found
+
+
+def thresholds(model, texts, sizes=(1.5, 2, 3, 4, 6, 8, 12)):
+    """Thresholds at which patches of these texts are about so long, and the model's own: ascending.
+
+    From the entropies of up to a context of each text; patches that a document's begin forces are not counted.
+    """
+    rows = [model._encode(text)[: model.context] for text in texts]
+    values = np.concatenate([model.entropies(row[None])[0] for row in rows])
+    made = {float(np.quantile(values, 1 - 1 / size)) for size in sizes} | {model.patching.threshold}
+    return sorted(made)
