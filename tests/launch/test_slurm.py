@@ -20,9 +20,9 @@ from tests.faults import runs
 from tests.launch import cluster as clusters
 from tests.launch.test_sweep import corpus, finish, sweep
 
-RUN, BROKEN = "bpe-1e10-small-s0", "bpe-1e10-unstable-s0"
+RUN, BROKEN = "bpe-2e10-small-s0", "bpe-2e10-unstable-s0"
 SMALL = """
-    config.budgets = (1e10,)
+    config.budgets = (2e10,)  # long enough to be preempted
     del config.families["blt"]  # compiles for long
     sizes = config.families["bpe"].sizes
     sizes["unstable"] = of(Size, model=sizes["small"].model, learning_rate=1e30)
