@@ -17,6 +17,8 @@ from blt_jax.config import EOS, Blt, ConfigError, Lm
 from blt_jax.data import bpe, pack, vocab
 from blt_jax.eval import likelihood
 from blt_jax.eval.entropy import NEWLINE, entropies
+from blt_jax.infer import decode, layers
+from blt_jax.infer import prompts as from_prompts
 from blt_jax.interop import hf, hf_config
 from blt_jax.patching import layout, rules
 from blt_jax.train.checkpoint import load_params
@@ -145,32 +147,43 @@ class Model:
         return [cut(ids)[0] for ids in new]
 
     def generate_ids(self, prompts, max_new, temperature=0.0, top_p=1.0, seed=0, eos=None, ends=None):
-        """At most `max_new` ids after each prompt (a list of int arrays [L]), by full forward passes; a list of lists.
+        """At most `max_new` ids after each prompt (a list of int arrays [L]), as a list of lists.
 
-        A row ends before `eos` (an id; None: nothing ends it), and when `ends(new ids)` says so. Patches are made
-        anew from all ids at each step; the model sees the last `context` of them.
+        A row ends before `eos` (an id; None: nothing ends it), and when `ends(new ids)` says so.
+        """
+        prompts = list(prompts)
+        new = [[] for _ in prompts]
+        told = ends and (lambda row, ids: ends(ids))
+        for parts in self.stream_ids(prompts, max_new, temperature, top_p, seed, eos, told):
+            for ids, (some, _) in zip(new, parts, strict=True):
+                ids += some
+        return new
+
+    def stream_ids(self, prompts, max_new, temperature=0.0, top_p=1.0, seed=0, eos=None, ends=None, steps=32):
+        """As `generate_ids`, some ids at a time: yields a list of (new ids, whether each completed a patch) by prompt.
+
+        `ends(row, ids)`: as there, with the prompt's number. `steps`: ids at a time, at most 32.
+
+        Each id costs one step with cached keys and values: local models see their window, the latent model all patches,
+        a model without a window all positions. Nothing is forgotten or read again when a text grows beyond `context`,
+        the positions that the model was trained on; it only meets positions that it has not seen.
+        Raises ConfigError for a prompt that is empty or longer than `context`.
         """
         if max_new < 0 or temperature < 0 or not 0 < top_p <= 1:
             what = f"max_new = {max_new}, temperature = {temperature}, top_p = {top_p}"
             raise ConfigError(f"{what}: must be at least 0, at least 0, and in (0, 1]")
-        rows = [list(self._rows(np.asarray(prompt)[None])[0]) for prompt in prompts]
-        new = [[] for _ in rows]
-        random = [np.random.default_rng([seed, number]) for number in range(len(rows))]
-        open_rows = list(range(len(rows))) if max_new else []
-        while open_rows:
-            seen = [np.array(rows[r][-self.context :], np.int32) for r in open_rows]
-            batch = self._batch(seen)
-            last = np.zeros(len(batch["ids_BxL"]), np.int32)
-            last[: len(seen)] = [len(row) - 1 for row in seen]
-            logits_BxV = np.asarray(_last_logits(self._on_device, batch, last, self.config, self._compute))
-            for r, logits_V in zip(list(open_rows), logits_BxV, strict=False):
-                chosen = choose(logits_V, temperature, top_p, random[r])
-                if chosen != eos:
-                    rows[r].append(chosen)
-                    new[r].append(chosen)
-                if chosen == eos or len(new[r]) == max_new or (ends and ends(new[r])):
-                    open_rows.remove(r)
-        return new
+        rows = [self._rows(np.asarray(prompt)[None])[0] for prompt in prompts]
+        long = max(map(len, rows), default=0)
+        if long > self.context:
+            raise ConfigError(
+                f"prompt of {long:,} ids: {self.folder} reads {self.context:,} at a time; give the last of them"
+            )
+        if not rows or not max_new:
+            return
+        whole = decode.Params(self._on_device, self._plan.patcher and self._patcher_on_device)
+        state = from_prompts.start(whole, self._plan, rows, max_new)
+        how = dict(temperature=temperature, top_p=top_p, seed=seed, eos=eos, ends=ends, steps=steps)
+        yield from decode.stream(self._by_layer, self._plan, state, len(rows), max_new, **how)
 
     # ------------------------------------------------------------ ids and text
 
@@ -212,27 +225,52 @@ class Model:
             raise ConfigError(f"ids: must be 0 to {self.config.vocab - 1}, are {ids_BxL.min()} to {ids_BxL.max()}")
         return list(ids_BxL.astype(np.int32))
 
-    def _segments(self, ids_L):
-        """Segments of attention, 1 up. Only the byte alphabet says which id closes a document."""
+    @property
+    def _closing(self):
+        """Ids that close a document: only the byte alphabet, or a tokenizer, says which."""
         if self._unit == "token":
-            closes = ids_L == self._bpe.eos if self._tokenizer is not None else np.zeros(ids_L.shape, bool)
-            return (1 + np.cumsum(closes) - closes).astype(np.int32)
-        return layout.document_segments(ids_L)
+            return () if self._tokenizer is None else (self._bpe.eos,)
+        return (EOS,)
+
+    @property
+    def _patcher_closing(self):
+        """Ids that close what the entropy model looks back on; with `newline_reset` a newline, too."""
+        reset = self.patching is not None and self.patching.newline_reset
+        return (*self._closing, NEWLINE) if reset else self._closing
+
+    @functools.cached_property
+    def _plan(self):
+        """What generation is compiled for. Raises ConfigError where an entropy model is needed and missing."""
+        if not isinstance(self.config, Blt):
+            return decode.Plan(self.config, self._closing, compute=self._compute)
+        if not self.patching.needs_entropies:
+            return decode.Plan(self.config, self._closing, self.patching, compute=self._compute)
+        self._need_patcher()
+        rounds = self._entropy_dtype == np.float16
+        return decode.Plan(
+            self.config, self._closing, self.patching, self.patcher, self._patcher_closing, rounds, self._compute
+        )
+
+    @functools.cached_property
+    def _by_layer(self):
+        """Parameters as the loop takes them: layers apart, all else the same arrays."""
+        patcher = self._plan.patcher and layers.by_layer(self._patcher_on_device)
+        return decode.Params(layers.by_layer(self._on_device), patcher)
 
     def _need_patches(self):
         if not isinstance(self.config, Blt):
             raise ConfigError(f"{self.folder}: a plain LM has no patches")
 
-    def _entropies(self, rows):
-        """One float32 array per row."""
+    def _need_patcher(self):
         if self.patcher is None:
             why = "its patching needs none" if not self.patching.needs_entropies else f"no {ENTROPY_MODEL} beside it"
             raise ConfigError(f"{self.folder}: has no entropy model ({why})")
-        segments = [self._segments(row) for row in rows]
-        if self.patching is not None and self.patching.newline_reset:  # a newline, too, closes its segment
-            segments = [s + np.cumsum(row == NEWLINE) - (row == NEWLINE) for s, row in zip(segments, rows, strict=True)]
-        batch = _padded({"ids_BxL": rows, "segment_BxL": segments}, _length(rows))
-        entropy_BxL = np.asarray(entropies(self._patcher_on_device, batch, self.patcher, self._compute))
+
+    def _entropies(self, rows):
+        """One float32 array per row."""
+        self._need_patcher()
+        batch = from_prompts.lm_batch(rows, self._patcher_closing)
+        entropy_BxL = np.asarray(entropies(self._patcher_on_device, batch, self.patcher, decode.exact(self._compute)))
         rounded = entropy_BxL.astype(self._entropy_dtype).astype(np.float32)
         return [rounded[b, : len(row)] for b, row in enumerate(rows)]
 
@@ -247,46 +285,9 @@ class Model:
 
     def _batch(self, rows, lengths=None):
         """A model batch of rows of any lengths, padded to a static shape."""
-        long = _length(rows)
         if not isinstance(self.config, Blt):
-            return _padded({"ids_BxL": rows, "segment_BxL": [self._segments(row) for row in rows]}, long)
-        lengths = self._lengths(rows) if lengths is None else lengths
-        made = [layout.rows_by_lengths(row[None], np.asarray(n)[None]) for row, n in zip(rows, lengths, strict=True)]
-        parts = {key: [one[key][0] for one in made] for key in made[0]}
-        most = max(map(len, parts["patch_segment_BxP"]))
-        fewer = (long // 4, long // 2) if long > 256 else ()  # in short rows another program costs more than slots
-        slots = next(slots for slots in (*fewer, long + 1, most) if slots >= most)
-        slot_parts = {"patch_segment_BxP": parts.pop("patch_segment_BxP")}
-        fill = {"patch_BxL": slots, "read_BxL": slots - 1}  # no slot; any slot
-        return _padded(parts, long, fill) | _padded(slot_parts, slots)
-
-
-def _length(rows):
-    """Positions of a static shape: a power of two, at least 64."""
-    return max(64, 1 << (max(map(len, rows)) - 1).bit_length())
-
-
-def _padded(parts, size, fill=()):
-    """Lists of arrays [L] as int32 [B, size], B a power of two; rows past the last are padding altogether."""
-    padded = {}
-    for key, arrays in parts.items():
-        out = np.full((1 << (len(arrays) - 1).bit_length(), size), dict(fill).get(key, 0), np.int32)
-        for b, array in enumerate(arrays):
-            out[b, : len(array)] = array
-        padded[key] = out
-    return padded
-
-
-def choose(logits_V, temperature, top_p, random):
-    """An id by its logits: the first of the likeliest at temperature 0, else drawn from the nucleus `top_p`."""
-    if temperature == 0:
-        return int(np.argmax(logits_V))
-    scaled = (logits_V.astype(np.float64) - logits_V.max()) / temperature
-    probability = np.exp(scaled) / np.exp(scaled).sum()
-    order = np.argsort(-probability, kind="stable")
-    before = np.cumsum(probability[order]) - probability[order]
-    kept = order[before < top_p]
-    return int(random.choice(kept, p=probability[kept] / probability[kept].sum()))
+            return from_prompts.lm_batch(rows, self._closing)
+        return from_prompts.blt_batch(rows, self._lengths(rows) if lengths is None else lengths)
 
 
 # ---------------------------------------------------------------- programs
@@ -295,9 +296,3 @@ def choose(logits_V, temperature, top_p, random):
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _logits(params, batch, config, compute):
     return models.apply(params, batch, config, compute)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _last_logits(params, batch, last_B, config, compute):
-    logits_BxLxV = models.apply(params, batch, config, compute)
-    return jnp.take_along_axis(logits_BxLxV, last_B[:, None, None], axis=1)[:, 0]
