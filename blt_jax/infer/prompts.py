@@ -57,7 +57,7 @@ def blt_batch(rows, lengths):
 
 def _room(positions):
     """At least so many slots: one of four sizes between powers of two, so that few programs are compiled."""
-    step = max(8, 1 << max(0, positions.bit_length() - 3))
+    step = max(64, 1 << (positions.bit_length() - 3))
     return -(-positions // step) * step
 
 
