@@ -128,23 +128,29 @@ class Model:
 
         Temperature 0 is greedy; `top_p` keeps the likeliest ids that hold that much probability. A text ends at EOS
         and before the first `stop` (bytes, or a list of them). What a prompt gives depends on the seed and on its
-        place in the list, not on the other prompts.
+        place in the list, not on the other prompts. How much of a text the model sees: `stream_ids`.
+        """
+        texts = [bytearray() for _ in prompts]
+        for parts in self.stream(prompts, max_new_bytes, temperature, top_p, seed, stop):
+            for text, (some, _) in zip(texts, parts, strict=True):
+                text += some
+        return [bytes(text) for text in texts]
+
+    def stream(self, prompts, max_new_bytes, temperature=0.0, top_p=1.0, seed=0, stop=None, steps=32):
+        """As `generate`, some bytes at a time: yields a list of (bytes, whether each completed a patch) by prompt.
+
+        Bytes that may begin a `stop` are held back. `steps`: ids at a time, at most 32.
         """
         stops = [stop] if isinstance(stop, bytes) else list(stop or [])
         if any(not isinstance(s, bytes) or not s for s in stops):
             raise ConfigError(f"stop = {stop!r}: must be bytes or a list of bytes, none of them empty")
-
-        def cut(ids):
-            """(text up to its end, whether it ends there)."""
-            text = self._decode(ids)
-            found = [at for at in (text.find(s) for s in stops) if at >= 0]
-            end = min([*found, max_new_bytes])
-            return text[:end], len(text) >= end and (bool(found) or len(text) >= max_new_bytes)
-
+        texts = [_Text(self._decode, stops, max_new_bytes) for _ in prompts]
         begins = [self._encode(prompt)[:-1] for prompt in prompts]  # without the EOS
         eos = self._bpe.eos if self._unit == "token" else EOS
-        new = self.generate_ids(begins, max_new_bytes, temperature, top_p, seed, eos=eos, ends=lambda ids: cut(ids)[1])
-        return [cut(ids)[0] for ids in new]
+        ends = lambda row, ids: texts[row].add(ids[-1])  # noqa: E731
+        for parts in self.stream_ids(begins, max_new_bytes, temperature, top_p, seed, eos, ends, steps):
+            yield [text.take(closed) for text, (_, closed) in zip(texts, parts, strict=True)]
+        yield [text.take([], held=0) for text in texts]
 
     def generate_ids(self, prompts, max_new, temperature=0.0, top_p=1.0, seed=0, eos=None, ends=None):
         """At most `max_new` ids after each prompt (a list of int arrays [L]), as a list of lists.
@@ -172,18 +178,22 @@ class Model:
         if max_new < 0 or temperature < 0 or not 0 < top_p <= 1:
             what = f"max_new = {max_new}, temperature = {temperature}, top_p = {top_p}"
             raise ConfigError(f"{what}: must be at least 0, at least 0, and in (0, 1]")
+        if not len(prompts) or not max_new:
+            return
+        how = dict(temperature=temperature, top_p=top_p, seed=seed, eos=eos, ends=ends, steps=steps)
+        state = self.prompted(prompts, max_new)
+        yield from decode.stream(self._by_layer, self._plan, state, len(prompts), max_new, **how)
+
+    def prompted(self, prompts, room):
+        """The `decode.State` after prompts (a list of int arrays [L]), with caches for `room` more ids each."""
         rows = [self._rows(np.asarray(prompt)[None])[0] for prompt in prompts]
-        long = max(map(len, rows), default=0)
+        long = max(map(len, rows))
         if long > self.context:
             raise ConfigError(
                 f"prompt of {long:,} ids: {self.folder} reads {self.context:,} at a time; give the last of them"
             )
-        if not rows or not max_new:
-            return
         whole = decode.Params(self._on_device, self._plan.patcher and self._patcher_on_device)
-        state = from_prompts.start(whole, self._plan, rows, max_new)
-        how = dict(temperature=temperature, top_p=top_p, seed=seed, eos=eos, ends=ends, steps=steps)
-        yield from decode.stream(self._by_layer, self._plan, state, len(rows), max_new, **how)
+        return from_prompts.start(whole, self._plan, rows, room)
 
     # ------------------------------------------------------------ ids and text
 
@@ -288,6 +298,35 @@ class Model:
         if not isinstance(self.config, Blt):
             return from_prompts.lm_batch(rows, self._closing)
         return from_prompts.blt_batch(rows, self._lengths(rows) if lengths is None else lengths)
+
+
+class _Text:
+    """What a row has said, up to its end: a stop string, or so many bytes."""
+
+    def __init__(self, decode, stops, most):
+        self._decode, self._stops, self._most = decode, stops, most
+        self._held = max(map(len, stops), default=1) - 1  # bytes that may begin a stop
+        self._bytes, self._closed, self._sent, self._lengths = bytearray(), [], 0, []
+
+    def add(self, id):
+        """Adds what an id stands for; whether the text ends there."""
+        new, before = self._decode([id]), len(self._bytes)
+        self._bytes += new
+        found = [at for at in (self._bytes.find(s, max(0, before - self._held)) for s in self._stops) if at >= 0]
+        end = min([*found, self._most])
+        ended = bool(found) or len(self._bytes) >= self._most
+        del self._bytes[end:]
+        self._lengths.append(len(new))
+        return ended
+
+    def take(self, closed, held=None):
+        """(bytes, flags) that are certain and were not taken before. `closed`: flags of the ids added since."""
+        for flag, length in zip(closed, self._lengths, strict=True):
+            self._closed += [False] * (length - 1) + [flag] * (length > 0)
+        self._lengths = []
+        begin = self._sent
+        self._sent = max(begin, len(self._bytes) - (self._held if held is None else held))
+        return bytes(self._bytes[begin : self._sent]), self._closed[begin : self._sent]
 
 
 # ---------------------------------------------------------------- programs

@@ -63,7 +63,7 @@ def step(params, c: Blt, compute, state: BltState, ids_B, starts_B):
     position_B, h_Bx1xE, state = _encode(params["encoder"], c, compute, state, ids_B)
     patches = jax.lax.cond(
         starts_B.any(),
-        lambda patches, opened: _close(params, c, compute, patches, opened, state.step, position_B, starts_B),
+        lambda patches, opened: close(params, c, compute, patches, opened, state.step, position_B, starts_B),
         lambda patches, opened: patches,
         state.patches,
         state.open,
@@ -126,7 +126,7 @@ def _crosses(params, c: Blt, compute):
     return [(module, params[name]) for name in names if c.encoder_cross != "none"]
 
 
-def _close(params, c: Blt, compute, patches: Patches, opened: Open, step, position_B, starts_B):
+def close(params, c: Blt, compute, patches: Patches, opened: Open, step, position_B, starts_B):
     """The open patches of rows with `starts_B` go through the latent model; other rows keep what they have."""
     x = opened.pooled_BxE[:, None]
     if c.encoder_cross != "none":
