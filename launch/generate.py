@@ -4,8 +4,8 @@
     python -m launch.generate --model=DIR --prompt=@FILE --temperature=0.8 --top_p=0.9 --seed=1 --stop='\\n\\n' --colour
 
 --model is a run folder or a Hugging Face directory (`blt`, `llama`). Several --prompt make one batch, whose texts are
-printed one after the other. What is no UTF-8 is shown as \ufffd. --colour gives each patch its colour and underlines the
-characters after which the latent model ran; --plot=OUT.png draws the FLOPs of each byte.
+printed one after the other. What is no UTF-8 is shown as U+FFFD. --colour gives each patch its colour and underlines
+the characters after which the latent model ran; --plot=OUT.png draws the FLOPs of each byte.
 """
 
 import codecs

@@ -118,9 +118,7 @@ def _flops(model, prompt, new, rate):
     """A row of the table of FLOPs; `rate`: patches per byte."""
     state, plan, params = model.prompted([prompt], new), model._plan, model._by_layer
     opened = state.model.open.ring  # patches of at most NEAR bytes, which is what runs but for rare ones
-    near = Ring(
-        opened.position_BxW[:, : blt.NEAR], tuple((k[:, : blt.NEAR], v[:, : blt.NEAR]) for k, v in opened.layers)
-    )
+    near = jax.tree.map(lambda x: x[:, : blt.NEAR], opened)
     state = state._replace(model=state.model._replace(open=state.model.open._replace(ring=near)))
     ids_B, no_B = jnp.zeros(1, jnp.int32), jnp.zeros(1, bool)
     feed = jax.jit(lambda params, state: decode.feed(params, plan, state, ids_B, no_B))
