@@ -4,7 +4,8 @@
     python -m launch.generate --model=DIR --prompt=@FILE --temperature=0.8 --top_p=0.9 --seed=1 --stop='\\n\\n' --colour
 
 --model is a run folder or a Hugging Face directory (`blt`, `llama`). Several --prompt make one batch, whose texts are
-printed one after the other. What is no UTF-8 is shown as U+FFFD. --colour gives each patch its colour and underlines
+printed one after the other. What is no UTF-8 is shown as U+FFFD, and on a terminal control characters as their pictures
+(a model may write them, and a terminal would obey). --colour gives each patch its colour and underlines
 the characters after which the latent model ran; --plot=OUT.png draws the FLOPs of each byte.
 """
 
@@ -22,6 +23,8 @@ from launch import flags as launch_flags
 
 COLOURS = (36, 33, 35, 32)  # ANSI foregrounds, one patch after the other
 STEPS = 16  # bytes between two looks of the host
+PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
+PICTURES |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
 def main(_):
@@ -93,6 +96,8 @@ class _Shown:
     def _put(self, characters):
         if not characters:
             return
+        if self._colour or sys.stdout.isatty():
+            characters = characters.translate(PICTURES)
         if self._colour:
             code = f"{COLOURS[self._patch % len(COLOURS)]}{';4' if self._marked else ''}"
             characters = f"\033[{code}m{characters}\033[0m"

@@ -46,11 +46,9 @@ def measure(quick=False):
         model, tokens = blt_jax.load(folder), _token_lm(shapes.blt())
         for prefix in prefixes:
             prompts = _prompts(16, prefix)
-            one, sixteen = _speed(model, prompts[:1], new), _speed(model, prompts, new)
+            one, sixteen = _speed(model, prompts[:1], new), _speed(model, prompts, new // 2)
             short = [ids[: round(prefix / shapes.MEAN_PATCH)] for ids in prompts]
-            token = [
-                _speed(tokens, some, round(new / shapes.MEAN_PATCH), shapes.MEAN_PATCH) for some in (short[:1], short)
-            ]
+            token = [_speed(tokens, some, new // 2, shapes.MEAN_PATCH) for some in (short[:1], short)]
             same = model.generate_ids(prompts[:1], SAME)[0]
             peer = _child(folder, prefix)
             print(f"generate: after {prefix} bytes: ours {one}, peer {peer}", flush=True)
