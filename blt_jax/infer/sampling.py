@@ -12,15 +12,18 @@ def row_keys(seed, rows):
 def choose(logits_BxV, keys_B, step, temperature, top_p):
     """Ids, int32 [B]: at temperature 0 the first of the likeliest, else a draw of `step` from the nucleus `top_p`."""
 
-    def draw(logits_BxV):
-        order_BxV = jnp.argsort(-logits_BxV, axis=-1)
-        sorted_BxV = jnp.take_along_axis(logits_BxV, order_BxV, axis=-1) / temperature
-        probability = jax.nn.softmax(sorted_BxV, axis=-1)
+    def nucleus(logits_BxV):
+        """Without the logits of ids beyond the likeliest that hold `top_p` of the probability."""
+        falling_BxV = -jnp.sort(-logits_BxV, axis=-1)
+        probability = jax.nn.softmax(falling_BxV, axis=-1)
         before_BxV = jnp.cumsum(probability, axis=-1) - probability
-        nucleus = jnp.where((before_BxV < top_p) | (top_p >= 1), sorted_BxV, -jnp.inf)
-        keys_B_ = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
-        drawn_B = jax.vmap(jax.random.categorical)(keys_B_, nucleus)
-        return jnp.take_along_axis(order_BxV, drawn_B[:, None], axis=-1)[:, 0].astype(jnp.int32)
+        least_Bx1 = jnp.min(jnp.where(before_BxV < top_p, falling_BxV, jnp.inf), axis=-1, keepdims=True)
+        return jnp.where(logits_BxV >= least_Bx1, logits_BxV, -jnp.inf)
+
+    def draw(logits_BxV):
+        scaled_BxV = jax.lax.cond(top_p < 1, nucleus, lambda logits: logits, logits_BxV / temperature)
+        of_step_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
+        return jax.vmap(jax.random.categorical)(of_step_B, scaled_BxV).astype(jnp.int32)
 
     likeliest = lambda logits_BxV: jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)  # noqa: E731
     return jax.lax.cond(temperature > 0, draw, likeliest, logits_BxV)
