@@ -184,6 +184,13 @@ class Model:
         state = self.prompted(prompts, max_new)
         yield from decode.stream(self._by_layer, self._plan, state, len(prompts), max_new, **how)
 
+    def tail(self, prompt: bytes) -> bytes:
+        """As much of a prompt's end as the model reads at a time: all of it, unless it is longer than `context`."""
+        keep = self.context - 1  # beside BOS
+        while len(ids := self._encode(prompt)[:-1]) > self.context:
+            prompt, keep = self._decode(ids[-keep:]), keep - 1
+        return prompt
+
     def prompted(self, prompts, room):
         """The `decode.State` after prompts (a list of int arrays [L]), with caches for `room` more ids each."""
         rows = [self._rows(np.asarray(prompt)[None])[0] for prompt in prompts]
