@@ -59,10 +59,16 @@ def test_draws_and_stops(model):
     drawn = draw(PROMPTS, seed=3)
     assert drawn == draw(PROMPTS, seed=3) != draw(PROMPTS, seed=4)
     assert draw(PROMPTS[:1], seed=3) == drawn[:1]
+    streamed = lambda **how: [  # noqa: E731
+        b"".join(text for text, _ in parts)
+        for parts in zip(*model.stream(PROMPTS, 40, temperature=1.0, top_p=0.9, seed=3, **how), strict=True)
+    ]
+    assert streamed(steps=7) == drawn, "not how many bytes a call makes"
     some = [bytes([drawn[0][9]]), drawn[2][17:19]]
     stopped = draw(PROMPTS, seed=3, stop=some)
     ends = [min([at for at in map(text.find, some) if at >= 0], default=len(text)) for text in drawn]
     assert stopped == [text[:end] for text, end in zip(drawn, ends, strict=True)] != drawn
+    assert streamed(steps=1, stop=some) == stopped, "what may begin a stop is held back"
 
 
 def test_a_prompt_beyond_the_context_is_refused(model):
