@@ -78,4 +78,4 @@ def test_characters_come_whole_and_visible():
     coloured = generate._Shown(colour=True)
     coloured.add(b"ab\x1b", [True, False, False])
     a, b, escape = coloured.take().split("\033[0m")[:3]
-    assert a.endswith(";4ma") and b.endswith("mb") and a[:5] != b[:5] and escape.endswith("m\u241b")
+    assert a.endswith(";4ma") and b.endswith("mb") and a[:4] != b[:4] and escape.endswith("m\u241b")
