@@ -17,6 +17,8 @@ from blt_jax.config import EOS, Blt, ConfigError, Lm
 from blt_jax.data import bpe, pack, vocab
 from blt_jax.eval import likelihood
 from blt_jax.eval.entropy import NEWLINE, entropies
+from blt_jax.infer import decode, layers
+from blt_jax.infer import prompts as from_prompts
 from blt_jax.interop import hf, hf_config
 from blt_jax.patching import layout, rules
 from blt_jax.train.checkpoint import load_params
@@ -126,51 +128,79 @@ class Model:
 
         Temperature 0 is greedy; `top_p` keeps the likeliest ids that hold that much probability. A text ends at EOS
         and before the first `stop` (bytes, or a list of them). What a prompt gives depends on the seed and on its
-        place in the list, not on the other prompts.
+        place in the list, not on the other prompts. How much of a text the model sees: `stream_ids`.
+        """
+        texts = [bytearray() for _ in prompts]
+        for parts in self.stream(prompts, max_new_bytes, temperature, top_p, seed, stop):
+            for text, (some, _) in zip(texts, parts, strict=True):
+                text += some
+        return [bytes(text) for text in texts]
+
+    def stream(self, prompts, max_new_bytes, temperature=0.0, top_p=1.0, seed=0, stop=None, steps=32):
+        """As `generate`, some bytes at a time: yields a list of (bytes, whether each completed a patch) by prompt.
+
+        Bytes that may begin a `stop` are held back. `steps`: ids at a time, at most 32.
         """
         stops = [stop] if isinstance(stop, bytes) else list(stop or [])
         if any(not isinstance(s, bytes) or not s for s in stops):
             raise ConfigError(f"stop = {stop!r}: must be bytes or a list of bytes, none of them empty")
-
-        def cut(ids):
-            """(text up to its end, whether it ends there)."""
-            text = self._decode(ids)
-            found = [at for at in (text.find(s) for s in stops) if at >= 0]
-            end = min([*found, max_new_bytes])
-            return text[:end], len(text) >= end and (bool(found) or len(text) >= max_new_bytes)
-
+        texts = [_Text(self._decode, stops, max_new_bytes) for _ in prompts]
         begins = [self._encode(prompt)[:-1] for prompt in prompts]  # without the EOS
         eos = self._bpe.eos if self._unit == "token" else EOS
-        new = self.generate_ids(begins, max_new_bytes, temperature, top_p, seed, eos=eos, ends=lambda ids: cut(ids)[1])
-        return [cut(ids)[0] for ids in new]
+        ends = lambda row, ids: texts[row].add(ids[-1])  # noqa: E731
+        for parts in self.stream_ids(begins, max_new_bytes, temperature, top_p, seed, eos, ends, steps):
+            yield [text.take(closed) for text, (_, closed) in zip(texts, parts, strict=True)]
+        yield [text.take([], held=0) for text in texts]
 
     def generate_ids(self, prompts, max_new, temperature=0.0, top_p=1.0, seed=0, eos=None, ends=None):
-        """At most `max_new` ids after each prompt (a list of int arrays [L]), by full forward passes; a list of lists.
+        """At most `max_new` ids after each prompt (a list of int arrays [L]), as a list of lists.
 
-        A row ends before `eos` (an id; None: nothing ends it), and when `ends(new ids)` says so. Patches are made
-        anew from all ids at each step; the model sees the last `context` of them.
+        A row ends before `eos` (an id; None: nothing ends it), and when `ends(new ids)` says so.
+        """
+        prompts = list(prompts)
+        new = [[] for _ in prompts]
+        told = ends and (lambda row, ids: ends(ids))
+        for parts in self.stream_ids(prompts, max_new, temperature, top_p, seed, eos, told):
+            for ids, (some, _) in zip(new, parts, strict=True):
+                ids += some
+        return new
+
+    def stream_ids(self, prompts, max_new, temperature=0.0, top_p=1.0, seed=0, eos=None, ends=None, steps=32):
+        """As `generate_ids`, some ids at a time: yields a list of (new ids, whether each completed a patch) by prompt.
+
+        `ends(row, ids)`: as there, with the prompt's number. `steps`: ids at a time, at most 32.
+
+        Each id costs one step with cached keys and values: local models see their window, the latent model all patches,
+        a model without a window all positions. Nothing is forgotten or read again when a text grows beyond `context`,
+        the positions that the model was trained on; it only meets positions that it has not seen.
+        Raises ConfigError for a prompt that is empty or longer than `context`.
         """
         if max_new < 0 or temperature < 0 or not 0 < top_p <= 1:
             what = f"max_new = {max_new}, temperature = {temperature}, top_p = {top_p}"
             raise ConfigError(f"{what}: must be at least 0, at least 0, and in (0, 1]")
-        rows = [list(self._rows(np.asarray(prompt)[None])[0]) for prompt in prompts]
-        new = [[] for _ in rows]
-        random = [np.random.default_rng([seed, number]) for number in range(len(rows))]
-        open_rows = list(range(len(rows))) if max_new else []
-        while open_rows:
-            seen = [np.array(rows[r][-self.context :], np.int32) for r in open_rows]
-            batch = self._batch(seen)
-            last = np.zeros(len(batch["ids_BxL"]), np.int32)
-            last[: len(seen)] = [len(row) - 1 for row in seen]
-            logits_BxV = np.asarray(_last_logits(self._on_device, batch, last, self.config, self._compute))
-            for r, logits_V in zip(list(open_rows), logits_BxV, strict=False):
-                chosen = choose(logits_V, temperature, top_p, random[r])
-                if chosen != eos:
-                    rows[r].append(chosen)
-                    new[r].append(chosen)
-                if chosen == eos or len(new[r]) == max_new or (ends and ends(new[r])):
-                    open_rows.remove(r)
-        return new
+        if not len(prompts) or not max_new:
+            return
+        how = dict(temperature=temperature, top_p=top_p, seed=seed, eos=eos, ends=ends, steps=steps)
+        state = self.prompted(prompts, max_new)
+        yield from decode.stream(self._by_layer, self._plan, state, len(prompts), max_new, **how)
+
+    def tail(self, prompt: bytes) -> bytes:
+        """As much of a prompt's end as the model reads at a time: all of it, unless it is longer than `context`."""
+        keep = self.context - 1  # beside BOS
+        while len(ids := self._encode(prompt)[:-1]) > self.context:
+            prompt, keep = self._decode(ids[-keep:]), keep - 1
+        return prompt
+
+    def prompted(self, prompts, room):
+        """The `decode.State` after prompts (a list of int arrays [L]), with caches for `room` more ids each."""
+        rows = [self._rows(np.asarray(prompt)[None])[0] for prompt in prompts]
+        long = max(map(len, rows))
+        if long > self.context:
+            raise ConfigError(
+                f"prompt of {long:,} ids: {self.folder} reads {self.context:,} at a time; give the last of them"
+            )
+        whole = decode.Params(self._on_device, self._plan.patcher and self._patcher_on_device)
+        return from_prompts.start(whole, self._plan, rows, room)
 
     # ------------------------------------------------------------ ids and text
 
@@ -212,27 +242,52 @@ class Model:
             raise ConfigError(f"ids: must be 0 to {self.config.vocab - 1}, are {ids_BxL.min()} to {ids_BxL.max()}")
         return list(ids_BxL.astype(np.int32))
 
-    def _segments(self, ids_L):
-        """Segments of attention, 1 up. Only the byte alphabet says which id closes a document."""
+    @property
+    def _closing(self):
+        """Ids that close a document: only the byte alphabet, or a tokenizer, says which."""
         if self._unit == "token":
-            closes = ids_L == self._bpe.eos if self._tokenizer is not None else np.zeros(ids_L.shape, bool)
-            return (1 + np.cumsum(closes) - closes).astype(np.int32)
-        return layout.document_segments(ids_L)
+            return () if self._tokenizer is None else (self._bpe.eos,)
+        return (EOS,)
+
+    @property
+    def _patcher_closing(self):
+        """Ids that close what the entropy model looks back on; with `newline_reset` a newline, too."""
+        reset = self.patching is not None and self.patching.newline_reset
+        return (*self._closing, NEWLINE) if reset else self._closing
+
+    @functools.cached_property
+    def _plan(self):
+        """What generation is compiled for. Raises ConfigError where an entropy model is needed and missing."""
+        if not isinstance(self.config, Blt):
+            return decode.Plan(self.config, self._closing, compute=self._compute)
+        if not self.patching.needs_entropies:
+            return decode.Plan(self.config, self._closing, self.patching, compute=self._compute)
+        self._need_patcher()
+        rounds = self._entropy_dtype == np.float16
+        return decode.Plan(
+            self.config, self._closing, self.patching, self.patcher, self._patcher_closing, rounds, self._compute
+        )
+
+    @functools.cached_property
+    def _by_layer(self):
+        """Parameters as the loop takes them: layers apart, all else the same arrays."""
+        patcher = self._plan.patcher and layers.by_layer(self._patcher_on_device)
+        return decode.Params(layers.by_layer(self._on_device), patcher)
 
     def _need_patches(self):
         if not isinstance(self.config, Blt):
             raise ConfigError(f"{self.folder}: a plain LM has no patches")
 
-    def _entropies(self, rows):
-        """One float32 array per row."""
+    def _need_patcher(self):
         if self.patcher is None:
             why = "its patching needs none" if not self.patching.needs_entropies else f"no {ENTROPY_MODEL} beside it"
             raise ConfigError(f"{self.folder}: has no entropy model ({why})")
-        segments = [self._segments(row) for row in rows]
-        if self.patching is not None and self.patching.newline_reset:  # a newline, too, closes its segment
-            segments = [s + np.cumsum(row == NEWLINE) - (row == NEWLINE) for s, row in zip(segments, rows, strict=True)]
-        batch = _padded({"ids_BxL": rows, "segment_BxL": segments}, _length(rows))
-        entropy_BxL = np.asarray(entropies(self._patcher_on_device, batch, self.patcher, self._compute))
+
+    def _entropies(self, rows):
+        """One float32 array per row."""
+        self._need_patcher()
+        batch = from_prompts.lm_batch(rows, self._patcher_closing)
+        entropy_BxL = np.asarray(entropies(self._patcher_on_device, batch, self.patcher, decode.exact(self._compute)))
         rounded = entropy_BxL.astype(self._entropy_dtype).astype(np.float32)
         return [rounded[b, : len(row)] for b, row in enumerate(rows)]
 
@@ -247,46 +302,38 @@ class Model:
 
     def _batch(self, rows, lengths=None):
         """A model batch of rows of any lengths, padded to a static shape."""
-        long = _length(rows)
         if not isinstance(self.config, Blt):
-            return _padded({"ids_BxL": rows, "segment_BxL": [self._segments(row) for row in rows]}, long)
-        lengths = self._lengths(rows) if lengths is None else lengths
-        made = [layout.rows_by_lengths(row[None], np.asarray(n)[None]) for row, n in zip(rows, lengths, strict=True)]
-        parts = {key: [one[key][0] for one in made] for key in made[0]}
-        most = max(map(len, parts["patch_segment_BxP"]))
-        fewer = (long // 4, long // 2) if long > 256 else ()  # in short rows another program costs more than slots
-        slots = next(slots for slots in (*fewer, long + 1, most) if slots >= most)
-        slot_parts = {"patch_segment_BxP": parts.pop("patch_segment_BxP")}
-        fill = {"patch_BxL": slots, "read_BxL": slots - 1}  # no slot; any slot
-        return _padded(parts, long, fill) | _padded(slot_parts, slots)
+            return from_prompts.lm_batch(rows, self._closing)
+        return from_prompts.blt_batch(rows, self._lengths(rows) if lengths is None else lengths)
 
 
-def _length(rows):
-    """Positions of a static shape: a power of two, at least 64."""
-    return max(64, 1 << (max(map(len, rows)) - 1).bit_length())
+class _Text:
+    """What a row has said, up to its end: a stop string, or so many bytes."""
 
+    def __init__(self, decode, stops, most):
+        self._decode, self._stops, self._most = decode, stops, most
+        self._held = max(map(len, stops), default=1) - 1  # bytes that may begin a stop
+        self._bytes, self._closed, self._sent, self._lengths = bytearray(), [], 0, []
 
-def _padded(parts, size, fill=()):
-    """Lists of arrays [L] as int32 [B, size], B a power of two; rows past the last are padding altogether."""
-    padded = {}
-    for key, arrays in parts.items():
-        out = np.full((1 << (len(arrays) - 1).bit_length(), size), dict(fill).get(key, 0), np.int32)
-        for b, array in enumerate(arrays):
-            out[b, : len(array)] = array
-        padded[key] = out
-    return padded
+    def add(self, id):
+        """Adds what an id stands for; whether the text ends there."""
+        new, before = self._decode([id]), len(self._bytes)
+        self._bytes += new
+        found = [at for at in (self._bytes.find(s, max(0, before - self._held)) for s in self._stops) if at >= 0]
+        end = min([*found, self._most])
+        ended = bool(found) or len(self._bytes) >= self._most
+        del self._bytes[end:]
+        self._lengths.append(len(new))
+        return ended
 
-
-def choose(logits_V, temperature, top_p, random):
-    """An id by its logits: the first of the likeliest at temperature 0, else drawn from the nucleus `top_p`."""
-    if temperature == 0:
-        return int(np.argmax(logits_V))
-    scaled = (logits_V.astype(np.float64) - logits_V.max()) / temperature
-    probability = np.exp(scaled) / np.exp(scaled).sum()
-    order = np.argsort(-probability, kind="stable")
-    before = np.cumsum(probability[order]) - probability[order]
-    kept = order[before < top_p]
-    return int(random.choice(kept, p=probability[kept] / probability[kept].sum()))
+    def take(self, closed, held=None):
+        """(bytes, flags) that are certain and were not taken before. `closed`: flags of the ids added since."""
+        for flag, length in zip(closed, self._lengths, strict=True):
+            self._closed += [False] * (length - 1) + [flag] * (length > 0)
+        self._lengths = []
+        begin = self._sent
+        self._sent = max(begin, len(self._bytes) - (self._held if held is None else held))
+        return bytes(self._bytes[begin : self._sent]), self._closed[begin : self._sent]
 
 
 # ---------------------------------------------------------------- programs
@@ -295,9 +342,3 @@ def choose(logits_V, temperature, top_p, random):
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _logits(params, batch, config, compute):
     return models.apply(params, batch, config, compute)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _last_logits(params, batch, last_B, config, compute):
-    logits_BxLxV = models.apply(params, batch, config, compute)
-    return jnp.take_along_axis(logits_BxLxV, last_B[:, None, None], axis=1)[:, 0]

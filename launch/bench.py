@@ -7,7 +7,8 @@ Suites: `train_step` (forward and backward against transformers' `blt`, on the s
 `pip install -e '.[peer]'`), `parity_of_hardware` (achieved FLOP/s of a BLT against a token LM of the same executed
 FLOPs per byte), `patching` (entropies to row index), `data` (batches against what a training step eats), `packing`
 (how full the rows of a study's own store are: `--store=STUDY/store`), `entropy` (entropies of a corpus against the
-bare forward of the entropy model).
+bare forward of the entropy model), `generate` (bytes/s and FLOPs of generation, against transformers' `blt` where it is
+installed and a token LM).
 Each module of `launch/suites` says what it measures and how. `--quick` takes sizes that end in a minute or two.
 """
 
@@ -25,7 +26,7 @@ from rich.table import Table
 from blt_jax.config import ConfigError
 from launch import flags as launch_flags
 
-SUITES = ("train_step", "parity_of_hardware", "patching", "data", "packing", "entropy")
+SUITES = ("train_step", "parity_of_hardware", "patching", "data", "packing", "entropy", "generate")
 
 
 def show(title, rows):

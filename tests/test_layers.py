@@ -24,8 +24,9 @@ BELOW = {
     "models": {"nn", "config"},
     "train": {"models", "data", "parallel", "flops", "eval", "interop", "config"},
     "eval": {"models", "data", "parallel", "flops", "train", "config"},
+    "infer": {"models", "nn", "patching", "config"},
     "interop": {"models", "data", "parallel", "flops", "patching", "config"},
-    "facade": {"models", "data", "eval", "interop", "patching", "train", "config"},
+    "facade": {"models", "data", "eval", "infer", "interop", "patching", "train", "config"},
     "scaling": {"flops", "config"},
 }
 

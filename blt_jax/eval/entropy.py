@@ -34,8 +34,7 @@ IN_FLIGHT = 2  # batches that the devices have
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def entropies(params, batch, config, compute):
     """Entropies (nats), float32 [B, L], of the distribution after each id of `batch` (ids_BxL, segment_BxL)."""
-    logp = jax.nn.log_softmax(models.apply(params, batch, config, compute), axis=-1)
-    return -jnp.sum(jnp.exp(logp) * logp, axis=-1)
+    return models.entropy(models.apply(params, batch, config, compute))
 
 
 @dataclasses.dataclass

@@ -47,7 +47,10 @@ class HarnessModel(LM):
         return [-float(one.nats_N.sum()) for one in self.model.score(texts, [b""] * len(texts), tell=self._tell)]
 
     def generate_until(self, requests):
-        """[what follows each context, up to `until`]. Prompts of about one length and equal settings go together."""
+        """[what follows each context, up to `until`]. Prompts of about one length and equal settings go together.
+
+        Of a context that is longer than the model's, its end counts (`Model.tail`), as elsewhere in the harness.
+        """
         asked = _arguments(requests)
         order = sorted(range(len(asked)), key=lambda i: (repr(sorted(asked[i][1].items())), len(asked[i][0])))
         found, done, size = [""] * len(asked), 0, sum(len(context) for context, _ in asked)
@@ -55,7 +58,7 @@ class HarnessModel(LM):
             settings = asked[order[0]][1]
             some = [i for i in order[:TOGETHER] if asked[i][1] == settings]
             order = order[len(some) :]
-            made = self.model.generate([asked[i][0].encode() for i in some], **self._how(settings))
+            made = self.model.generate([self.model.tail(asked[i][0].encode()) for i in some], **self._how(settings))
             for i, text in zip(some, made, strict=True):
                 found[i] = text.decode("utf-8", "replace")
                 done += len(asked[i][0])

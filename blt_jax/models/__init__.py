@@ -1,11 +1,23 @@
 """Pure functions of (params, batch, config): `init(key, config)` and `apply(params, batch, config)`."""
 
-from blt_jax.models.head import losses
+from blt_jax.models.head import entropy, logits, losses
 from blt_jax.models.init import init, logical_axes, module, shapes
 from blt_jax.nn.attention import backend_of
 from blt_jax.nn.compute import PLAIN, Compute
 
-__all__ = ["PLAIN", "Compute", "apply", "backend_of", "init", "logical_axes", "losses", "module", "shapes"]
+__all__ = [
+    "PLAIN",
+    "Compute",
+    "apply",
+    "backend_of",
+    "entropy",
+    "init",
+    "logical_axes",
+    "logits",
+    "losses",
+    "module",
+    "shapes",
+]
 
 
 def apply(params, batch, config, compute=PLAIN):

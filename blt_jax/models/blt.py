@@ -48,7 +48,11 @@ class Encoder(nn.Module):
                 embedded /= c.hash_tables + 1
         embedded = constrain(embedded, *RESIDUAL)
 
-        pool = lambda x_BxLxE: Segments(patch_BxL, patches).max(x_BxLxE)  # noqa: E731
+        def pool(x_BxLxE):
+            pooled_BxPxE = Segments(patch_BxL, patches).max(x_BxLxE)
+            self.sow("kept", "pooled", pooled_BxPxE, reduce_fn=lambda _, new: new)
+            return pooled_BxPxE
+
         query = Linear((c.slots * stack.width,), ("embed", "slots"), dtype=dtype, name="query")
         cross = lambda name: PatchReadsBytes(c, stack.norm_eps, dtype, name=name)  # noqa: E731
         to_slots = lambda x_BxPxE: query(x_BxPxE).reshape(*x_BxPxE.shape[:2], c.slots, stack.width)  # noqa: E731

@@ -30,8 +30,7 @@ def losses(params, batch, config, compute):
     part = positions_at_a_time(x_BxLxD.shape[1], config.vocab)
 
     def some(weights, x, targets):
-        logits = _logits(weights, x, config, compute)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        return optax.softmax_cross_entropy_with_integer_labels(_logits(weights, x, config, compute), targets)
 
     def in_parts(weights, x_BxLxD, targets_BxL):
         B, L = targets_BxL.shape
@@ -52,6 +51,17 @@ def losses(params, batch, config, compute):
     return by_rows(in_parts, weights, x_BxLxD, targets_BxL)
 
 
+def logits(params, x_BxLxD, config, compute):
+    """Logits [B, L, V], float32, of the states that a model returns without its head."""
+    return _logits(_weights(params, config), x_BxLxD, config, compute)
+
+
+def entropy(logits_BxLxV):
+    """Entropies (nats), float32 [B, L], of the distributions that logits give."""
+    logp = jax.nn.log_softmax(logits_BxLxV, axis=-1)
+    return -jnp.sum(jnp.exp(logp) * logp, axis=-1)
+
+
 def _weights(params, config):
     """The head's: parameters of `untied_head`, or the embedding, laid as a head's."""
     plain = isinstance(config, Lm)
@@ -63,7 +73,7 @@ def _weights(params, config):
 def _logits(weights, x_BxLxD, config, compute):
     """The head of `LmModel` or of `Decoder`; over `tensor` each device has a part of V."""
     if config.tied:
-        logits = tied_head(x_BxLxD, weights, compute.dtype)
+        logits_BxLxV = tied_head(x_BxLxD, weights, compute.dtype)
     else:
-        logits = untied_head(config.vocab, compute.dtype).apply({"params": weights}, x_BxLxD)
-    return constrain(logits, "batch", "length", "vocab")
+        logits_BxLxV = untied_head(config.vocab, compute.dtype).apply({"params": weights}, x_BxLxD)
+    return constrain(logits_BxLxV, "batch", "length", "vocab")

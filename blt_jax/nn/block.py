@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from blt_jax.config import Stack
-from blt_jax.nn import rope
+from blt_jax.nn import ring, rope
 from blt_jax.nn.attention import attend
 from blt_jax.nn.compute import Compute
 from blt_jax.nn.layout import constrain
@@ -59,40 +59,56 @@ class Block(nn.Module):
     stack: Stack
     compute: Compute = Compute()
 
-    @nn.compact
+    def setup(self):
+        s = self.stack
+        linear = lambda features, *axes: Linear(features, axes, dtype=self.compute.dtype)  # noqa: E731
+        self.attention_norm = RMSNorm(s.norm_eps)
+        self.q = linear((s.heads, s.head_width), "embed", "heads", "head_width")
+        self.k = linear((s.kv_heads, s.head_width), "embed", "kv_heads", "head_width")
+        self.v = linear((s.kv_heads, s.head_width), "embed", "kv_heads", "head_width")
+        self.o = linear((s.width,), "heads", "head_width", "embed")
+        self.ffn_norm = RMSNorm(s.norm_eps)
+        self.gate = linear((s.ffn,), "embed", "mlp")
+        self.up = linear((s.ffn,), "embed", "mlp")
+        self.down = linear((s.width,), "mlp", "embed")
+
     def __call__(self, x_BxLxD, segment_BxL):
-        s, dtype = self.stack, self.compute.dtype
-        y = RMSNorm(s.norm_eps, name="attention_norm")(x_BxLxD)
+        q, k, v = self._projected(x_BxLxD)
+        self.sow("kept", "kv", (k, v), reduce_fn=lambda _, new: new)  # what decoding starts from (`infer/prompts.py`)
+        return self._rest(x_BxLxD, attend(q, k, v, segment_BxL, self.stack.window, self.compute.attention))
 
-        def project(heads, axis, name):
-            made = Linear((heads, s.head_width), ("embed", axis, "head_width"), dtype=dtype, name=name)(y)
-            return constrain(made, "batch", "length", axis, "head_width")
+    def step(self, x_Bx1xD, position_B, kv, slot, seen_BxW):
+        """One position: (its state, (k, v) of `ring` with it). `seen_BxW`: slots that it may read, its own included."""
+        q, k, v = self._projected(x_Bx1xD, position_B[:, None])
+        kv = ring.write(kv, (k, v), slot)
+        return self._rest(x_Bx1xD, ring.attend(q, *kv, seen_BxW)), kv
 
-        q = rope.rotate(project(s.heads, "heads", "q"), s.rope_theta, s.rope_scaling)
-        k = rope.rotate(project(s.kv_heads, "kv_heads", "k"), s.rope_theta, s.rope_scaling)
-        v = project(s.kv_heads, "kv_heads", "v")
-        out_BxLxHxC = attend(q, k, v, segment_BxL, s.window, self.compute.attention)
-        x_BxLxD += Linear((s.width,), ("heads", "head_width", "embed"), dtype=dtype, name="o")(out_BxLxHxC)
-        x_BxLxD = constrain(x_BxLxD, *RESIDUAL)
+    def _projected(self, x_BxLxD, position_BxL=None):
+        """Queries, keys and values [B, L, ., C], rotated."""
+        s, y = self.stack, self.attention_norm(x_BxLxD)
+        lay = lambda made, axis: constrain(made, "batch", "length", axis, "head_width")  # noqa: E731
+        q, k, v = lay(self.q(y), "heads"), lay(self.k(y), "kv_heads"), lay(self.v(y), "kv_heads")
+        q, k = (rope.rotate(x, s.rope_theta, s.rope_scaling, position_BxL) for x in (q, k))
+        return q, k, v
 
-        y = RMSNorm(s.norm_eps, name="ffn_norm")(x_BxLxD)
-        gate = Linear((s.ffn,), ("embed", "mlp"), dtype=dtype, name="gate")(y)
-        up = Linear((s.ffn,), ("embed", "mlp"), dtype=dtype, name="up")(y)
-        down = Linear((s.width,), ("mlp", "embed"), dtype=dtype, name="down")
-        hidden_BxLxF = constrain(nn.silu(gate) * up, "batch", "length", "mlp")
-        return constrain(x_BxLxD + down(hidden_BxLxF), *RESIDUAL)
+    def _rest(self, x_BxLxD, attended_BxLxHxC):
+        x_BxLxD = constrain(x_BxLxD + self.o(attended_BxLxHxC), *RESIDUAL)
+        y = self.ffn_norm(x_BxLxD)
+        hidden_BxLxF = constrain(nn.silu(self.gate(y)) * self.up(y), "batch", "length", "mlp")
+        return constrain(x_BxLxD + self.down(hidden_BxLxF), *RESIDUAL)
 
 
 def scan_layers(layer, layers, remat):
     """`layer` (a Module class whose call is (carry, *broadcast) -> (carry, None)) repeated `layers` times.
 
-    Parameters get a leading axis N ("layers"). remat "full" recomputes a layer in the backward pass.
+    Parameters, and what layers keep for decoding, get a leading axis N ("layers"). remat "full" recomputes a layer in
+    the backward pass.
     """
     if remat == "full":
         layer = nn.remat(layer, prevent_cse=False)
     return nn.scan(
         layer,
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, "kept": 0},
         split_rngs={"params": True},
         in_axes=nn.broadcast,
         length=layers,
@@ -101,7 +117,6 @@ def scan_layers(layer, layers, remat):
 
 
 class _ScannedBlock(Block):
-    @nn.compact
     def __call__(self, x_BxLxD, segment_BxL):
         return super().__call__(x_BxLxD, segment_BxL), None
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from blt_jax.config import Blt
+from blt_jax.nn import ring
 from blt_jax.nn.block import Linear
 from blt_jax.nn.norm import RMSNorm
 
@@ -48,31 +49,39 @@ class _Cross(nn.Module):
     eps: float
     dtype: jnp.dtype = jnp.float32
 
-    def projections(self, x, context):
-        """Scaled queries of `x` [..., G, R, C], H = G x R heads; keys and values of `context` [..., G, C]."""
-        heads, kv_heads = self.config.cross_heads, self.config.cross_kv_heads
-        channels = x.shape[-1] // heads
-        query, context = RMSNorm(self.eps, name="query_norm")(x), RMSNorm(self.eps, name="context_norm")(context)
-        project = lambda name, y, count, axis: Linear(  # noqa: E731
-            (count, channels), ("embed", axis, "head_width"), dtype=self.dtype, name=name
-        )(y)
-        q = project("q", query, heads, "heads") * channels**-0.5
-        k, v = (project(name, context, kv_heads, "kv_heads") for name in "kv")
-        return q.reshape(*q.shape[:-2], kv_heads, -1, channels), k, v
+    def setup(self):
+        c = self.config
+        channels = c.encoder.width // c.cross_heads
+        project = lambda count, axis: Linear(  # noqa: E731
+            (count, channels), ("embed", axis, "head_width"), dtype=self.dtype
+        )
+        self.query_norm, self.context_norm = RMSNorm(self.eps), RMSNorm(self.eps)
+        self.q = project(c.cross_heads, "heads")
+        self.k, self.v = project(c.cross_kv_heads, "kv_heads"), project(c.cross_kv_heads, "kv_heads")
+        self.o = Linear((c.encoder.width,), ("heads", "head_width", "embed"), dtype=self.dtype)
+
+    def queries(self, x):
+        """Scaled queries of `x` [..., G, R, C], H = G x R heads."""
+        q = self.q(self.query_norm(x))
+        return (q * q.shape[-1] ** -0.5).reshape(*q.shape[:-2], self.config.cross_kv_heads, -1, q.shape[-1])
+
+    def keys_values(self, context):
+        """Keys and values of `context`, [..., G, C] both."""
+        context = self.context_norm(context)
+        return self.k(context), self.v(context)
 
     def out(self, x, attended):
         """`attended` [..., G, R, C] back to the width of `x`, and the residual."""
         heads = attended.reshape(*attended.shape[:-3], self.config.cross_heads, -1)
-        merged = Linear((x.shape[-1],), ("heads", "head_width", "embed"), dtype=self.dtype, name="o")(heads)
-        return RESIDUAL[self.config.cross_residual] * x + merged
+        return RESIDUAL[self.config.cross_residual] * x + self.o(heads)
 
 
 class PatchReadsBytes(_Cross):
-    @nn.compact
     def __call__(self, slots_BxPxKxE, h_BxLxE, patch_BxL):
         """Slots attend to the bytes whose patch they are. Empty patches attend to nothing."""
         segments = Segments(patch_BxL, slots_BxPxKxE.shape[1])
-        q_BxPxKxGxRxC, k_BxLxGxC, v_BxLxGxC = self.projections(slots_BxPxKxE, h_BxLxE)
+        q_BxPxKxGxRxC, (k_BxLxGxC, v_BxLxGxC) = self.queries(slots_BxPxKxE), self.keys_values(h_BxLxE)
+        self.sow("kept", "kv", (k_BxLxGxC, v_BxLxGxC), reduce_fn=lambda _, new: new)
         q_BxLxKxGxRxC = spread(q_BxPxKxGxRxC, patch_BxL)
         scores = jnp.einsum("blkgrc,blgc->blkgr", q_BxLxKxGxRxC, k_BxLxGxC, preferred_element_type=jnp.float32)
         highest = spread(segments.max(jax.lax.stop_gradient(scores)), patch_BxL)
@@ -83,13 +92,21 @@ class PatchReadsBytes(_Cross):
         attended = segments.sum(weighted) / jnp.where(total_BxPxKxGxR > 0, total_BxPxKxGxR, 1)
         return self.out(slots_BxPxKxE, attended.astype(self.dtype))
 
+    def step(self, slots_BxKxE, kv, seen_BxW):
+        """The slots of one patch for each row read its bytes: `kv` of `ring`, those that `seen_BxW` names."""
+        q_BxKxGxRxC = self.queries(slots_BxKxE)
+        return self.out(slots_BxKxE, ring.read(q_BxKxGxRxC, *kv, seen_BxW))
+
 
 class ByteReadsPatch(_Cross):
-    @nn.compact
     def __call__(self, h_BxLxE, slots_BxPxKxE, read_BxL):
         """Bytes attend to the K slots of the patch that `read_BxL` names."""
-        q_BxLxGxRxC, k_BxPxKxGxC, v_BxPxKxGxC = self.projections(h_BxLxE, slots_BxPxKxE)
-        k_BxLxKxGxC, v_BxLxKxGxC = spread(k_BxPxKxGxC, read_BxL), spread(v_BxPxKxGxC, read_BxL)
-        scores = jnp.einsum("blgrc,blkgc->blkgr", q_BxLxGxRxC, k_BxLxKxGxC, preferred_element_type=jnp.float32)
+        return self.step(h_BxLxE, *(spread(x, read_BxL) for x in self.keys_values(slots_BxPxKxE)))
+
+    def step(self, h_BxLxE, k_BxLxKxGxC, v_BxLxKxGxC):
+        """Bytes attend to K slots each, given by their keys and values."""
+        scores = jnp.einsum(
+            "blgrc,blkgc->blkgr", self.queries(h_BxLxE), k_BxLxKxGxC, preferred_element_type=jnp.float32
+        )
         weights = jax.nn.softmax(scores, axis=2).astype(self.dtype)
         return self.out(h_BxLxE, jnp.einsum("blkgr,blkgc->blgrc", weights, v_BxLxKxGxC))

@@ -84,19 +84,31 @@ class HashEmbedding(nn.Module):
     within: str  # "row" | "document": how far back n-grams may look
     compute: Compute = Compute()
 
-    @nn.compact
-    def __call__(self, ids_BxL, segment_BxL):
-        """Returns the sum [B, L, E]; zeros are added for n-grams that are omitted."""
+    def setup(self):
         tables = len(self.sizes) * self.functions
         init = nn.with_logical_partitioning(init_normal(self.width**-0.5), ("hash_tables", "hash_rows", "columns"))
-        table = self.param("tables", init, (tables, self.rows, self.width)).reshape(-1, self.width)
+        self.tables = self.param("tables", init, (tables, self.rows, self.width))
+
+    def __call__(self, ids_BxL, segment_BxL):
+        """Returns the sum [B, L, E]; zeros are added for n-grams that are omitted."""
+        return self._read(self._numbers(ids_BxL, segment_BxL, self.within))
+
+    def step(self, recent_BxL, known_BxL):
+        """The sum [B, 1, E] of the last byte, from as many ids as n-grams are long and those that they may hold."""
+        return self._read(self._numbers(recent_BxL, known_BxL, "document")[:, :, -1:])
+
+    def _numbers(self, ids_BxL, segment_BxL, scope):
+        """Row numbers in all tables laid end to end, [T, B, L]."""
         ids_TxBxL = []
         for f in range(self.functions):
             for s, n in enumerate(self.sizes):
-                ids = hash_ids(ids_BxL, n, f, self.rows, segment_BxL=segment_BxL, scope=self.within, order=self.order)
+                ids = hash_ids(ids_BxL, n, f, self.rows, segment_BxL=segment_BxL, scope=scope, order=self.order)
                 ids += (f * len(self.sizes) + s) * self.rows
                 if self.short == "omit":
-                    complete = _windows(ids_BxL, segment_BxL, n, self.within)[1]
-                    ids = jnp.where(complete, ids, len(table))
+                    complete = _windows(ids_BxL, segment_BxL, n, scope)[1]
+                    ids = jnp.where(complete, ids, len(self.sizes) * self.functions * self.rows)
                 ids_TxBxL.append(ids)
-        return read(table, jnp.stack(ids_TxBxL), self.compute)
+        return jnp.stack(ids_TxBxL)
+
+    def _read(self, ids_TxBxL):
+        return read(self.tables.reshape(-1, self.width), ids_TxBxL, self.compute)

@@ -18,11 +18,14 @@ def frequencies(channels, theta, scaling=()):
     return (plain * (blend + (1 - blend) / factor)).astype(np.float32)
 
 
-def rotate(x_BxLxHxC, theta, scaling=()):
-    """Rotates pairs by position x `frequencies`. Positions count from the row start (blt.md, section 4.2)."""
+def rotate(x_BxLxHxC, theta, scaling=(), position_BxL=None):
+    """Rotates pairs by position x `frequencies`. Positions count from the row start (blt.md, section 4.2), where x
+    begins unless `position_BxL` says otherwise.
+    """
     length, channels = x_BxLxHxC.shape[1], x_BxLxHxC.shape[-1]
-    angle_LxC2 = jnp.arange(length, dtype=jnp.float32)[:, None] * frequencies(channels, theta, scaling)
-    cos, sin = (f(angle_LxC2)[None, :, None, :, None] for f in (jnp.cos, jnp.sin))
+    position_BxL = jnp.arange(length)[None] if position_BxL is None else position_BxL
+    angle_BxLxC2 = position_BxL.astype(jnp.float32)[..., None] * frequencies(channels, theta, scaling)
+    cos, sin = (f(angle_BxLxC2)[:, :, None, :, None] for f in (jnp.cos, jnp.sin))
     pairs = x_BxLxHxC.astype(jnp.float32).reshape(*x_BxLxHxC.shape[:-1], channels // 2, 2)
     even, odd = pairs[..., :1], pairs[..., 1:]
     turned = jnp.concatenate([even * cos - odd * sin, even * sin + odd * cos], axis=-1)

@@ -94,9 +94,9 @@ def row_layout(starts_L, segment_L, slots):
     return patch_L, read_L, patch_segment_P
 
 
-def document_segments(ids_BxL):
-    """int32 [B, L]: number of the document of each id, 1 up. An EOS closes the document it belongs to."""
-    closes = np.asarray(ids_BxL) == EOS
+def document_segments(ids_BxL, closing=(EOS,)):
+    """int32 [B, L]: number of the document of each id, 1 up. A `closing` id closes the document it belongs to."""
+    closes = np.isin(ids_BxL, closing)
     return (1 + np.cumsum(closes, axis=-1) - closes).astype(np.int32)
 
 

@@ -76,11 +76,11 @@ def _space_like():
 
 
 # By id; specials are space-like.
-_SPACE_LIKE = np.concatenate([np.ones(BYTE_OFFSET, bool), _space_like()])
+SPACE_LIKE = np.concatenate([np.ones(BYTE_OFFSET, bool), _space_like()])
 
 
 def _space(ids, entropies, patching):
-    like = _SPACE_LIKE[ids]
+    like = SPACE_LIKE[ids]
     special = ids[..., 1:] < BYTE_OFFSET  # a special id always ends a patch, also after a space-like byte
     return like[..., 1:] & ~like[..., :-1] | special
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import blt_jax
-from blt_jax import facade
 from blt_jax.config import Blt, ConfigError, Lm, Patching, Run, Stack
 from blt_jax.data import bpe, vocab
 from blt_jax.interop import hf
@@ -110,14 +109,6 @@ def test_generation_beyond_the_context_and_ends(study):
         model.generate([b"x"], 5, top_p=0)
     with pytest.raises(ConfigError, match="stop = "):
         model.generate([b"x"], 5, stop=[b""])
-
-
-def test_nucleus():
-    logits, random = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32)), np.random.default_rng(0)
-    drawn = np.bincount([facade.choose(logits, 1.0, 0.6, random) for _ in range(2000)], minlength=4) / 2000
-    np.testing.assert_allclose(drawn, [0.625, 0.375, 0, 0], atol=0.04)
-    assert {facade.choose(logits, 1.0, 1.0, random) for _ in range(500)} == {0, 1, 2, 3}
-    assert facade.choose(logits, 0, 1.0, None) == 0
 
 
 def test_refusals(study, tmp_path):

@@ -1,0 +1,41 @@
+"""Stacks of blocks, one position at a time."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+
+from blt_jax.nn import ring
+from blt_jax.nn.block import Block
+from blt_jax.nn.ring import Ring
+
+
+def by_layer(params):
+    """A parameter tree in which "layers", stacked for a scan, is a tuple of trees: the loop then slices nothing."""
+    if not isinstance(params, dict):
+        return params
+    return {key: _split(tree) if key == "layers" else by_layer(tree) for key, tree in params.items()}
+
+
+def _split(tree):
+    count = len(jax.tree.leaves(tree)[0])
+    return tuple(jax.tree.map(operator.itemgetter(i), tree) for i in range(count))
+
+
+def run(stack, compute, trees, x_Bx1xD, kept: Ring, step, position_B, oldest_B, before=lambda layer, x: x):
+    """(states [B, 1, D] after each layer, Ring) of one more position.
+
+    `trees`: parameters of each Block. `position_B`: of the row; negative: the ring forgets this step for that row.
+    `oldest_B`: first position of the document. `before(layer, x)`: what happens to a layer's input.
+    """
+    if stack.window:
+        oldest_B = jnp.maximum(oldest_B, position_B - stack.window + 1)
+    position_BxW = ring.mark(kept, position_B, step)
+    seen_BxW = position_BxW >= oldest_B[:, None]
+    block, slot, states, kvs = Block(stack, compute), kept.slot(step), [], []
+    for layer, (tree, kv) in enumerate(zip(trees, kept.layers, strict=True)):
+        x_Bx1xD = before(layer, x_Bx1xD)
+        x_Bx1xD, kv = block.apply({"params": tree}, x_Bx1xD, position_B, kv, slot, seen_BxW, method="step")
+        states.append(x_Bx1xD)
+        kvs.append(kv)
+    return states, Ring(position_BxW, tuple(kvs))
