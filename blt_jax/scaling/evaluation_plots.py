@@ -7,6 +7,7 @@ from blt_jax.scaling import bootstrap
 from blt_jax.scaling.plots import PAPER, WIDTH, flops_told, log_axis, outside, panels, plain
 
 ROW = 0.17  # inches of a language
+TOUCH = 0.05  # of the axis: figures nearer than that would touch
 SIDE = 0.12  # how far two models lie apart beside each other
 
 
@@ -80,17 +81,22 @@ def dials(rows, looks, others):
     `others`: {model: (FLOPs per byte, BPB)} of models without a dial.
     """
     figure, [[axis]] = panels(WIDTH, 3.4)
+    ends = [one.flops["total"] for told in rows.values() for one in told] + [flops for flops, _ in others.values()]
     for name, told in rows.items():
         look = looks[name]
         how = dict(color=look.colour, marker=look.marker, label=look.label, lw=1.2, elinewidth=0.8)
         flops_T, bpb_T = [one.flops["total"] for one in told], [one.bpb.value for one in told]
         bars = _bars([one.gap or bootstrap.estimate(0.0) for one in told])
         axis.errorbar(flops_T, bpb_T, yerr=bars, **how)
-        for i, (one, at) in enumerate(zip(told, zip(flops_T, bpb_T, strict=True), strict=True)):
-            place = dict(xytext=(0, 6 if i % 2 else -11), textcoords="offset points", ha="center", size=7)
-            axis.annotate(f"{one.bytes_per_unit:.1f}", at, **place)
+        labelled = []
+        # The trained one first: of figures that would touch, the later one is left out.
+        for one in sorted(told, key=lambda one: one.gap is not None):
+            at = one.flops["total"], one.bpb.value
             if one.gap is None:
                 axis.plot(*at, "o", mfc="none", mec=look.colour, ms=12)
+            if all(abs(np.log(at[0] / x)) > TOUCH * np.log(max(ends) / min(ends)) for x in labelled):
+                labelled.append(at[0])
+                axis.annotate(f"{one.bytes_per_unit:.1f}", at, (0, 8), textcoords="offset points", ha="center", size=7)
     for name, (flops, bpb) in others.items():
         look = looks[name]
         axis.plot([flops], [bpb], color=look.colour, marker=look.marker, ls="", label=look.label)
