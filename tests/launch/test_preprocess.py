@@ -124,7 +124,7 @@ def test_entropies_of_another_model_stay_until_the_new_ones_are_there(tmp_path, 
 # ---------------------------------------------------------------- the command
 
 
-def corpus(folder, count=4000):
+def corpus(folder, count=2000):
     """A glob of 8 files of texts of 500 bytes."""
     folder.mkdir()
     texts = [json.loads(line)["text"] + " " + "word " * 100 for line in lines(count)]

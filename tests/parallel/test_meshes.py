@@ -1,14 +1,28 @@
-"""What the compiled steps send: weights layer by layer and gradients; no table, nothing of the whole batch.
+"""Steps on eight devices: they equal the step on one, on every mesh shape, BLT and token LM, float32; and what the
+compiled steps send is weights layer by layer and gradients, no table, nothing of the whole batch.
 
-Sizes are of the largest single array among a kind's results, bytes of one device.
+`pytest -n0 -s tests/parallel/test_meshes.py` prints the table. Sizes are of the largest single array among a kind's
+results, bytes of one device.
 """
 
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
+import pytest
 
 from blt_jax import models
+from tests import QUICK
 from tests.parallel.eight_devices import BLT, LM, ROWS, L, P
+
+ROOT = Path(__file__).resolve().parents[2]
+# Largest difference over the largest value of the same array, after 3 steps at a rate of 1e-2; and of a loss. float32
+# has 6e-8; what is left are sums in another order, through 3 steps of Adam. Measured: 3e-6 and 7e-7.
+PARAMETERS, LOSS = 2e-5, 4e-6
 
 FLOAT32 = 4
 TABLES = len(BLT.hash_sizes) * BLT.hash_rows * BLT.encoder.width * FLOAT32
@@ -17,6 +31,31 @@ BATCH = {
     "BLT": ROWS * min(L * BLT.encoder.width, (P + 1) * BLT.slots_width) * FLOAT32,
     "token LM": ROWS * L * LM.stack.width * FLOAT32,
 }
+
+
+@pytest.fixture(scope="module")
+def told():
+    """What `eight_devices` prints."""
+    flags = f"--xla_force_host_platform_device_count=8 {QUICK}"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.parallel.eight_devices"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_equal_on_every_mesh(told):
+    told = told["steps"]
+    print(f"\n{'model':24}{'mesh':28}{'rows at a time':>15}{'parameters':>12}{'loss':>10}")
+    for one in told:
+        rows = one["device_rows"] or "all"
+        print(f"{one['model']:24}{one['mesh']:28}{rows:>15}{one['parameters']:12.1e}{one['loss']:10.1e}")
+    meshes = {name: {one["mesh"] for one in told if one["model"] == name} for name in ("BLT", "token LM")}
+    assert len(meshes["BLT"]) == len(meshes["token LM"]) == 4
+    assert {one["device_rows"] for one in told} > {0} and any("adafactor" in one["model"] for one in told)
+    for one in told:
+        assert one["moved"] > 1000 * PARAMETERS, "training moves parameters far more than the tolerance"
+        assert one["parameters"] < PARAMETERS and one["loss"] < LOSS, one
 
 
 def model_of(one):
