@@ -296,7 +296,9 @@ def load_settings(path):
     """The parsed JSON object at `path`; ConfigError in one line if there is none."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror.lower()}") from None
+    except ValueError as error:
         raise ConfigError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: must hold a JSON object")

@@ -164,7 +164,7 @@ def _storage_trouble(error):
 
 def load_params(run_folder):
     """(Run, parameter tree as float32 NumPy) of a run's newest checkpoint. Raises ConfigError where there is none."""
-    absl_logging.set_verbosity(absl_logging.WARNING)  # orbax tells every restore at INFO
+    absl_logging.set_verbosity(absl_logging.ERROR)  # orbax warns of what it opens to read only
     folder = Path(run_folder)
     try:
         run = build(Run, json.loads((folder / "config.json").read_text()))
