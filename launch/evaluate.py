@@ -98,7 +98,7 @@ def of_tasks(model, asked):
 def validation(folder, most):
     """The beginnings of validation documents, of about equal length, `most` bytes in all, as texts.Text."""
     store, found, size = Store(folder / "store", "validation"), [], 0
-    piece = max(PIECE, most // len(store))
+    piece = min(most, max(PIECE, most // len(store)))
     for i in range(len(store)):
         text, source = store.document(i)
         text = text[:piece].decode("utf-8", "surrogateescape").rstrip(BROKEN)
