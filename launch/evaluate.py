@@ -20,7 +20,6 @@ model writes (humaneval, mbpp) are run only with --execute, each in a process of
 """
 
 import json
-import logging
 import os
 from pathlib import Path
 
@@ -41,15 +40,6 @@ from launch import progress
 PIECE = 2048  # bytes at least of a validation document that a study's evaluation reads, so that it reads many
 DIAL = "auto"
 BROKEN = "".join(map(chr, range(0xDC80, 0xDD00)))  # what a cut leaves of a character, as surrogates
-
-
-def loaded(folder):
-    """The Model in a folder, without what orbax has to say of a checkpoint that is only read."""
-    logging.disable(logging.WARNING)  # it sets the level of its own logger
-    try:
-        return facade.load(folder)
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def facts(model, label):
@@ -127,7 +117,7 @@ def of_study(folder, seed=0, asked=None):
     for family, (point, wanted) in evaluations.wanted(points, most, seed).items():
         if family not in missing and not asked:
             continue
-        model, path = loaded(point.folder), folder / evaluations.FOLDER / f"{family}.json"
+        model, path = facade.load(point.folder), folder / evaluations.FOLDER / f"{family}.json"
         if family in missing:
             told = facts(model, plan["facts"][family]["label"]) | {"family": family, "asked": wanted}
             told |= of_texts(model, found, list(noise.NOISES), DIAL, seed)
@@ -148,7 +138,7 @@ def named(folders):
     names = [Path(folder).name for folder in folders]
     models = {}
     for folder, name in zip(folders, names, strict=True):
-        models[folder if names.count(name) > 1 else name] = loaded(folder)
+        models[folder if names.count(name) > 1 else name] = facade.load(folder)
     return models
 
 

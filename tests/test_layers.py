@@ -23,7 +23,7 @@ BELOW = {
     "data": {"patching", "config"},
     "models": {"nn", "config"},
     "train": {"models", "data", "parallel", "flops", "eval", "interop", "config"},
-    "eval": {"models", "data", "parallel", "flops", "train", "config"},
+    "eval": {"models", "data", "parallel", "flops", "patching", "train", "config"},
     "infer": {"models", "nn", "patching", "config"},
     "interop": {"models", "data", "parallel", "flops", "patching", "config"},
     "facade": {"models", "data", "eval", "infer", "interop", "patching", "train", "config"},

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from blt_jax import models
+from blt_jax.patching import layout
 from blt_jax.train.step import nats
 
 POSITIONS = 1 << 14  # ids that the device takes at a time
 LOGITS = 1 << 28  # most logits that exist at a time where they are asked for: 1 GiB of float32
-SHORTEST = 64
 
 
 @dataclasses.dataclass
@@ -33,11 +33,6 @@ class Scored:
     @property
     def bits(self):
         return float(self.nats_N.sum() / np.log(2))
-
-
-def padded_length(longest):
-    """Positions of a static shape: a power of two, at least SHORTEST."""
-    return max(SHORTEST, 1 << (longest - 1).bit_length())
 
 
 def windows(count, context, first=0):
@@ -61,7 +56,7 @@ def _batches(lengths, positions):
     """[(padded length, [windows by number])]: full batches, and one rest of each length that keeps its own."""
     classes = {}
     for number, length in enumerate(lengths):
-        classes.setdefault(padded_length(length), []).append(number)
+        classes.setdefault(layout.padded_length(length), []).append(number)
     found, carried = [], []
     for length, own in sorted(classes.items()):
         rows, own = max(1, positions // length), carried + own
@@ -79,7 +74,7 @@ def _batches(lengths, positions):
 def score(params, config, compute, rows, make_batch, context, firsts=None, greedy=False, tell=None):
     """[Scored] of rows of ids (int32 [N + 1], targets included): of targets from `firsts[row]` up, default all.
 
-    `make_batch(rows of inputs)`: a model batch, padded to `padded_length`. `tell(done, of)`: ids scored.
+    `make_batch(rows of inputs)`: a model batch, padded to `layout.padded_length`. `tell(done, of)`: ids scored.
     `greedy`: fill `greedy_N` too, which takes the logits.
     """
     firsts = [0] * len(rows) if firsts is None else firsts

@@ -20,11 +20,6 @@ from blt_jax.patching import layout, live, rules
 # ---------------------------------------------------------------- static shapes
 
 
-def length(rows):
-    """Positions of a static shape: a power of two, at least 64."""
-    return max(64, 1 << (max(map(len, rows)) - 1).bit_length())
-
-
 def padded(parts, size, fill=()):
     """Lists of arrays [L] as int32 [B, size], B a power of two; rows past the last are padding altogether."""
     found = {}
@@ -39,12 +34,12 @@ def padded(parts, size, fill=()):
 def lm_batch(rows, closes):
     """A batch of a plain LM of rows of any lengths."""
     segments = [layout.document_segments(row, closes) for row in rows]
-    return padded({"ids_BxL": rows, "segment_BxL": segments}, length(rows))
+    return padded({"ids_BxL": rows, "segment_BxL": segments}, layout.padded_length(max(map(len, rows))))
 
 
 def blt_batch(rows, lengths):
     """A batch of a BLT of rows of any lengths with their patch lengths, the next byte counted."""
-    long = length(rows)
+    long = layout.padded_length(max(map(len, rows)))
     made = [layout.rows_by_lengths(row[None], np.asarray(n)[None]) for row, n in zip(rows, lengths, strict=True)]
     parts = {key: [one[key][0] for one in made] for key in made[0]}
     most = max(map(len, parts["patch_segment_BxP"]))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-MASKED = -1e30  # score of a slot that is not seen; finite, so that a row that sees none makes no NaN
+from blt_jax.nn.blockwise import MASKED
 
 
 class Ring(NamedTuple):

@@ -94,6 +94,11 @@ def row_layout(starts_L, segment_L, slots):
     return patch_L, read_L, patch_segment_P
 
 
+def padded_length(longest):
+    """Positions of a static shape for rows of up to `longest`: a power of two, at least 64."""
+    return max(64, 1 << (longest - 1).bit_length())
+
+
 def document_segments(ids_BxL, closing=(EOS,)):
     """int32 [B, L]: number of the document of each id, 1 up. A `closing` id closes the document it belongs to."""
     closes = np.isin(ids_BxL, closing)

@@ -16,11 +16,8 @@ that multiplies beyond the positions that there are.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +30,7 @@ from blt_jax.facade import Model
 from blt_jax.flops import per_byte, trace
 from blt_jax.infer import blt, decode
 from blt_jax.interop import hf
-from launch.suites import shapes
+from launch.suites import child, shapes
 
 PATCHER = Lm(Stack(2, 128, 2, ffn=512, window=512, rope_theta=1e4))
 PREFIXES, NEW, SAME = (256, 2048), 256, 4  # SAME: bytes that both sides take greedily
@@ -52,7 +49,7 @@ def measure(quick=False):
             short = [ids[: round(prefix / shapes.MEAN_PATCH)] for ids in prompts]
             token = [_speed(tokens, some, new // 2, shapes.MEAN_PATCH) for some in (short[:1], short)]
             same = model.generate_ids(prompts[:1], SAME)[0]
-            peer = _child(folder, prefix)
+            peer = _peer(folder, prefix)
             print(f"generate: after {prefix} bytes: ours {one}, peer {peer}", flush=True)
             if "ids" in peer and peer["ids"] != same:
                 raise RuntimeError(f"greedy ids differ: ours {same}, the peer's {peer['ids']}")
@@ -163,20 +160,13 @@ def _flops(model, prompt, new, rate):
 # ---------------------------------------------------------------- the peer, in a process of its own
 
 
-def _child(folder, prefix):
+def _peer(folder, prefix):
     try:
         import transformers
     except ImportError:
         return {"failed": "not installed"}
-    command = [sys.executable, "-m", "launch.suites.generate", str(folder), str(prefix)]
-    root = Path(__file__).resolve().parents[2]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, cwd=root)
-    except subprocess.TimeoutExpired:
-        return {"failed": f"over {LIMIT} s"}
-    if done.returncode:
-        return {"failed": done.stderr.strip().splitlines()[-1]}
-    return json.loads(done.stdout.strip().splitlines()[-1]) | {"version": f"transformers {transformers.__version__}"}
+    told = child.told(__name__, folder, prefix, limit=LIMIT)
+    return told if "failed" in told else told | {"version": f"transformers {transformers.__version__}"}
 
 
 def _main():

@@ -11,16 +11,14 @@ import argparse
 import json
 import math
 import resource
-import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 
 from blt_jax.config import ConfigError
-from launch.suites import shapes
+from launch.suites import child, shapes
 
 ROWS = 2
 LENGTHS, QUICK = (512, 1024, 2048, 4096, 8192, 16384), (256, 512)
@@ -45,7 +43,10 @@ def measure(quick=False):
         for length in lengths:
             for side in SIDES:
                 given_up = found[side] and "failed" in list(found[side].values())[-1]
-                found[side][length] = {"failed": "not tried"} if given_up else _child(folder, side, length)
+                told = {"failed": "not tried"}
+                if not given_up:
+                    told = child.told(__name__, folder, side, length, limit=LIMIT)
+                found[side][length] = told
                 print(f"train_step: {side} at {length} bytes: {found[side][length]}", flush=True)
     rows = []
     for length in lengths:
@@ -83,19 +84,6 @@ def measure(quick=False):
 def _slope(by_length, lengths):
     known = [(math.log(n), math.log(by_length[n]["seconds"])) for n in lengths if "seconds" in by_length[n]]
     return float(np.polyfit(*zip(*known, strict=True), 1)[0]) if len(known) > 1 else None
-
-
-def _child(folder, side, length):
-    command = [sys.executable, "-m", "launch.suites.train_step", str(folder), side, str(length)]
-    root = Path(__file__).resolve().parents[2]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, cwd=root)
-    except subprocess.TimeoutExpired:
-        return {"failed": f"over {LIMIT} s"}
-    if done.returncode:
-        memory = done.returncode == -9 or "memory" in done.stderr
-        return {"failed": "out of memory" if memory else done.stderr.strip().splitlines()[-1]}
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def _ours(folder, side, batch, repeats):
