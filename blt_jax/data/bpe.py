@@ -8,7 +8,6 @@ like a special token is text. Nothing is normalised, and no space is put in fron
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from blt_jax.config import ConfigError
-from blt_jax.data.store import writing
+from blt_jax.data.parts import replacing, writing
 
 # How Llama 3 cuts text before merging: contractions, words, numbers of up to three digits, punctuation, space.
 SPLIT = (
@@ -59,9 +58,8 @@ def train(texts, vocab, path):
     path = Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
 
 
 class Bpe:

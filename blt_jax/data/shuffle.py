@@ -304,4 +304,6 @@ def merge(data: Data, folder, piece=WHOLE):
             write_json(folder / "prepared.json", {"data": _asked(data), "skips": lines})
     for done in (folder / "reading", *(folder / split / "text.parts" for split in SPLITS)):
         shutil.rmtree(done, ignore_errors=True)
+    for left in folder.glob("prepared.json.*.tmp"):  # by a merge that was killed
+        left.unlink(missing_ok=True)
     return lines

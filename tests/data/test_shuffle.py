@@ -183,6 +183,15 @@ def test_two_processes_may_make_the_same_piece(tmp_path, small):
     assert contents(tmp_path / "out") == contents(tmp_path / "want")
 
 
+def test_what_a_killed_merge_was_writing_goes(tmp_path):
+    data, out = corpus(tmp_path / "in", 40, 2), tmp_path / "out"
+    made(out, data)
+    before = contents(out)
+    (out / "prepared.json.0123456789ab.tmp").touch()
+    shuffle.merge(data, out)
+    assert contents(out) == before
+
+
 def test_missing_pieces_are_named(tmp_path, small):
     data, out = corpus(tmp_path / "in"), tmp_path / "out"
     for piece in (0, 1, 3):
