@@ -6,13 +6,12 @@ and patches do not restart. Rows are padded to few static shapes, so that few pr
 """
 
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blt_jax import models
+from blt_jax import models, storage
 from blt_jax.config import EOS, Blt, ConfigError, Lm
 from blt_jax.data import bpe, pack, vocab
 from blt_jax.eval import likelihood
@@ -23,7 +22,7 @@ from blt_jax.interop import hf, hf_config
 from blt_jax.patching import layout, rules
 from blt_jax.train.checkpoint import load_params
 
-ENTROPY_MODEL = Path("../../entropy_model")  # from a run's folder
+ENTROPY_MODEL = "../../entropy_model"  # from a run's folder
 
 
 def load(folder, dtype="float32"):
@@ -31,10 +30,12 @@ def load(folder, dtype="float32"):
 
     Raises ConfigError, in one line, for a folder that holds no model, or one that cannot be honoured.
     """
-    folder = Path(folder)
+    folder = storage.at(folder)
     settings = hf_config.load_settings(folder / "config.json")
     compute = models.Compute(jnp.dtype(dtype), attention=models.backend_of(jax.default_backend()))
     if "model_type" in settings:
+        if storage.in_bucket(folder):
+            raise ConfigError(f"{folder}: a Hugging Face model in a bucket; copy it to a folder of this machine first")
         found = hf.load(folder)
         path = folder / "tokenizer.json"
         tokenizer = path if isinstance(found.model, Lm) and found.model.unit == "token" and path.exists() else None
@@ -44,7 +45,7 @@ def load(folder, dtype="float32"):
         raise ConfigError(f"{folder / 'config.json'}: neither a run nor a Hugging Face model (no model_type, no model)")
     run, params = load_params(folder)
     patcher, patcher_params = None, None
-    if run.patching is not None and run.patching.needs_entropies and (folder / ENTROPY_MODEL).exists():
+    if run.patching is not None and run.patching.needs_entropies and storage.at(folder / ENTROPY_MODEL).exists():
         entropy_run, patcher_params = load_params(folder / ENTROPY_MODEL)
         patcher = entropy_run.model
     context = pack.load_header(folder / run.index)["row_positions"]
@@ -57,7 +58,7 @@ class Model:
     """`config` (Blt or Lm), `params` (float32 NumPy tree), `patching` (None for a Lm), `context` (positions)."""
 
     def __init__(self, folder, found: hf.Pretrained, tokenizer, entropy_dtype, compute):
-        self.folder, self.config, self.params = Path(folder), found.model, found.params
+        self.folder, self.config, self.params = storage.at(folder), found.model, found.params
         self.patching, self.context = found.patching, found.context
         self.patcher, self.patcher_params = found.patcher, found.patcher_params
         if isinstance(found.model, Lm):  # a byte LM measures entropies itself

@@ -25,13 +25,14 @@ from pathlib import Path
 
 from absl import flags
 
-from blt_jax import facade
+from blt_jax import facade, storage
 from blt_jax.config import ConfigError
-from blt_jax.data.store import Store, write_json
+from blt_jax.data.store import Store
 from blt_jax.eval import noise, tasks, texts
 from blt_jax.flops import analytic
 from blt_jax.record import build
 from blt_jax.scaling import curves, evaluation_plots, evaluations, fit, plots
+from blt_jax.storage import write_json
 from blt_jax.study import Study
 from launch import evaluation_tables as tables
 from launch import flags as launch_flags
@@ -107,7 +108,7 @@ def of_study(folder, seed=0, asked=None):
 
     Raises ConfigError for a study without runs, or whose config leaves nothing to read.
     """
-    folder = Path(folder)
+    folder = storage.at(folder)
     plan, points, _ = curves.load(folder)
     most = build(Study, curves.read_json(folder / "study.json")["study"]).noise_bytes
     if not most:
@@ -126,7 +127,7 @@ def of_study(folder, seed=0, asked=None):
         if asked:
             made = of_tasks(model, asked)
             told |= {part: told.get(part, {}) | made[part] for part in made}
-        path.parent.mkdir(exist_ok=True)
+        storage.make_folder(path.parent)
         write_json(path, told)
 
 

@@ -13,13 +13,14 @@ import sys
 from absl import app, flags
 from ml_collections import config_dict, config_flags
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.train.lease import LeaseHeld
 
 flags.disclaim_key_flags()  # what is defined here belongs to the command that asked for it
 
 USAGE_EXIT_CODE = 2
-FOLDERS = {"workdir", "output", "compile_cache"}  # flags of what is written to, renamed in, locked by a lease, mapped
+FOLDERS = {"workdir", "output", "compile_cache"}
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", re.DOTALL)
 
 
@@ -62,13 +63,16 @@ def explain(error):
     """The line for an exception that is a person's to mend; None for one that is ours."""
     if isinstance(error, ConfigError | LeaseHeld):
         return str(error)
-    storage = _storage(error)
-    if storage is None:
+    trouble = storage.bucket_trouble(error)
+    if trouble:
+        return f"{trouble}; mend it, then run the same command again"
+    disk = _disk(error)
+    if disk is None:
         return None
-    where = f" ({storage.filename})" if storage.filename else ""
-    if storage.errno in _FULL:
+    where = f" ({disk.filename})" if disk.filename else ""
+    if disk.errno in _FULL:
         return f"no space left on device{where}: free some, then run the same command again"
-    return f"{storage.strerror.lower()}{where}: mend it, or choose another folder, then run the same command again"
+    return f"{disk.strerror.lower()}{where}: mend it, or choose another folder, then run the same command again"
 
 
 def _fail(message):
@@ -79,7 +83,7 @@ def _fail(message):
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def _storage(error):
+def _disk(error):
     """The full disk or forbidden write that caused an exception (libraries wrap it), or None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (*_FULL, errno.EROFS, errno.EACCES):
@@ -107,11 +111,10 @@ def _parse(argv):
     if len(rest) > 1:
         raise ConfigError(f"unexpected argument {rest[1]!r}: options are written --name=value")
     for name in FOLDERS & set(flags.FLAGS):
-        if "://" in str(flags.FLAGS[name].value):
-            raise ConfigError(
-                f"--{name}={flags.FLAGS[name].value}: studies, runs and stores live in folders, not at URLs; mount the "
-                "bucket (gcsfuse, mountpoint-s3), better a Filestore or NFS, and name the folder"
-            )
+        folder = str(flags.FLAGS[name].value)
+        if "://" in folder and not storage.in_bucket(folder):
+            raise ConfigError(f"--{name}={folder}: studies, runs and stores live in folders, or in buckets of gs://")
+        storage.check(folder)
     return rest
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.train import lease
 from launch import status
@@ -47,7 +48,7 @@ def states(folder):
     runs = [folder / "runs" / run["name"] for run in json.loads(saved.read_text())["runs"]] if saved.exists() else []
     found = []
     if not saved.exists():
-        logs = sorted(folder.glob("*/prepare.log"), key=lambda log: log.stat().st_mtime)
+        logs = sorted(folder.glob("*/prepare.log"), key=storage.modified)
         word, message = status.last_words(logs[-1]) if logs else ("", "")
         failed = status.State("prepare", "failed", message=message)
         holder = lease.holder(folder)

@@ -9,14 +9,14 @@ import functools
 import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import jax
 import numpy as np
 
+from blt_jax import storage
 from blt_jax.config import ConfigError, Run, Tokenizer
 from blt_jax.data import bpe, pack, shuffle
-from blt_jax.data.parts import WHOLE, replacing, write_json
+from blt_jax.data.parts import WHOLE
 from blt_jax.data.shuffle import SPLITS
 from blt_jax.data.store import EntropyParts, Store
 from blt_jax.eval import entropy
@@ -24,6 +24,7 @@ from blt_jax.flops import analytic
 from blt_jax.patching import calibrate, rules
 from blt_jax.record import build, fingerprint, to_dict
 from blt_jax.scaling.grid import FamilyFacts, tokenizer_file
+from blt_jax.storage import replacing, write_json
 from blt_jax.study import EntropyModel, Study
 from blt_jax.train.checkpoint import load_params
 from launch import progress
@@ -67,13 +68,13 @@ def merge(data, folder, piece=WHOLE):
 
 def tokenizer(config: Tokenizer, stores, path):
     """The tokenizer.json `path`: trained on the training split, or a copy of the one given."""
-    path = Path(path)
+    path = storage.at(path)
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(path.parent)
         if config.path:
             bpe.Bpe(config.path)  # refuses what it cannot use
             with replacing(path) as temporary:
-                temporary.write_bytes(Path(config.path).read_bytes())
+                temporary.write_bytes(storage.at(config.path).read_bytes())
         else:
             train = stores["train"]
             bpe.train((train.text(i) for i in range(len(train))), config.vocab, path)
@@ -95,7 +96,7 @@ def tokenizers(study: Study, stores, folder):
         if getattr(next(iter(family.sizes.values())).model, "unit", "") == "token":
             path = tokenizer_file(study, name)
             if path not in made:
-                made[path] = tokenizer(family.tokenizer or study.tokenizer, stores, Path(folder) / path)
+                made[path] = tokenizer(family.tokenizer or study.tokenizer, stores, storage.at(folder) / path)
             of_family[name] = made[path][0]
     if len(made) != 1:
         return of_family, None
@@ -110,7 +111,7 @@ def indexes(stores, folder, name, positions, weights=None, **how):
     """
     headers, patches = {}, 0
     for split in SPLITS:
-        out = Path(folder) / "rows" / name / split
+        out = storage.at(folder) / "rows" / name / split
         made = how | {"weights": weights if split == "train" else None}
         if "starts_of" in how:
             made["starts_of"] = functools.partial(how["starts_of"], stores[split])
@@ -203,7 +204,7 @@ def _entropy_model(run_folder, newline_reset):
     found = []
     for name in ("config.json", "result.json"):
         try:
-            found.append(json.loads((Path(run_folder) / name).read_text()))
+            found.append(json.loads((storage.at(run_folder) / name).read_text()))
         except (OSError, json.JSONDecodeError):
             raise ConfigError(f"{run_folder}: no entropy model that has finished training ({name})") from None
     model = build(Run, found[0]).model
@@ -212,7 +213,7 @@ def _entropy_model(run_folder, newline_reset):
 
 def calibrated(family, patching, one, path, weights=None) -> calibrate.Calibration:
     """The family's calibration on the training split, kept as file `path`; made anew when anything it says changed."""
-    path, weights = Path(path), weights or {}
+    path, weights = storage.at(path), weights or {}
     marks = {"corpus": one.fingerprint, "entropy_model": one.entropy_fingerprint if patching.needs_entropies else ""}
     if path.exists():
         try:
@@ -231,7 +232,7 @@ def calibrated(family, patching, one, path, weights=None) -> calibrate.Calibrati
         (one.ids(i), one.entropies(i) if need else None, one.source_names[one.source_of[i]]) for i in range(len(one))
     )
     found = calibrate.calibrate(documents, patching, weights=weights, **marks)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(path.parent)
     write_json(path, calibrate.record(found))
     return found
 
@@ -247,7 +248,7 @@ def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
         patching, record = None, ""
         if family.patching is not None:
             record = f"calibration/{name}.json"
-            patching = calibrated(name, family.patching, stores["train"], Path(folder) / record, weights).patching
+            patching = calibrated(name, family.patching, stores["train"], storage.at(folder) / record, weights).patching
 
             of = functools.partial(starts_of, patching)
             mark = fingerprint(patching, stores["train"].entropy_fingerprint if patching.needs_entropies else "")

@@ -10,7 +10,6 @@ import dataclasses
 import io
 import itertools
 import json
-import pathlib
 import re
 import sys
 import time
@@ -20,6 +19,7 @@ import rich.live
 import rich.table
 import rich.text
 
+from blt_jax import storage
 from blt_jax.train import lease
 
 STATES = ("running", "failed", "done", "queued")
@@ -50,7 +50,7 @@ class State:
 
 def read(folder, running=False):
     """The `State` of a run's folder. `running`: the caller has just started it, its lease may not be there yet."""
-    folder = pathlib.Path(folder)
+    folder = storage.at(folder)
     result = _json(folder / "result.json")
     if result is not None:
         bpb = result.get("validation", {}).get("bpb")
@@ -69,6 +69,12 @@ def read(folder, running=False):
 def mark(word, detail=""):
     """A line for log.txt about an attempt, set apart from the run's own output."""
     return f"==== {time.strftime('%Y-%m-%d %H:%M:%S')} {word}{': ' if detail else ''}{detail}\n"
+
+
+def append(folder, word, detail=""):
+    """Puts a mark at the end of the log.txt of a run that nobody runs now."""
+    with storage.Growing(folder, ["log.txt"]) as growing, open(growing.here / "log.txt", "a") as log:
+        log.write(mark(word, detail))
 
 
 def last_words(log):
@@ -91,7 +97,7 @@ def last_words(log):
 def preempted(log):
     """How many attempts in a log.txt were told to stop and saved, or ended without a word before another started."""
     words = []
-    with contextlib.suppress(OSError), open(log, encoding="utf-8", errors="replace") as lines:
+    with contextlib.suppress(OSError), storage.at(log).open(encoding="utf-8", errors="replace") as lines:
         words = [found[1] for found in map(_MARK.match, lines) if found]
     return words.count("saved") + sum(pair == ("started", "started") for pair in itertools.pairwise(words))
 
@@ -185,12 +191,7 @@ def _progress(metrics, steps):
 
 
 def _tail(path):
-    try:
-        with open(path, "rb") as f:
-            f.seek(max(f.seek(0, 2) - _TAIL, 0))
-            return f.read(_TAIL).decode("utf-8", "replace")
-    except OSError:
-        return ""
+    return storage.tail(path, _TAIL).decode("utf-8", "replace")
 
 
 def _json(path):
@@ -208,7 +209,7 @@ class Watch:
     """
 
     def __init__(self, flops, stream=None, every=None):
-        self._flops = {pathlib.Path(folder): float(cost) for folder, cost in flops.items()}
+        self._flops = {storage.at(folder): float(cost) for folder, cost in flops.items()}
         self._console = rich.console.Console(file=stream or sys.stdout, highlight=False)
         self._tty = self._console.is_terminal
         self._every = (1.0 if self._tty else 10.0) if every is None else every  # seconds between drawings
@@ -234,7 +235,7 @@ class Watch:
 
     def update(self, running):
         """Shows the runs as they are now; `running`: folders that the caller runs at this moment."""
-        running = {pathlib.Path(folder) for folder in running}
+        running = {storage.at(folder) for folder in running}
         due = time.monotonic() - self._drawn >= self._every
         if not due and running == self._running:
             return

@@ -5,9 +5,10 @@ import sys
 import time
 from pathlib import Path
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
-from blt_jax.data.store import write_json
 from blt_jax.record import differences, fingerprint, to_dict
+from blt_jax.storage import write_json
 from blt_jax.study import Study
 from launch.engines import local
 
@@ -18,7 +19,7 @@ INTERRUPTED = 130
 
 def record(study: Study, folder):
     """Writes study.json, or checks that the folder belongs to this study."""
-    path = Path(folder) / "study.json"
+    path = folder / "study.json"
     mine = {"study": to_dict(study), "fingerprint": fingerprint(study)}
     if path.exists():
         theirs = json.loads(path.read_text())
@@ -29,7 +30,7 @@ def record(study: Study, folder):
                 f"{folder} holds another study ({'; '.join(changed[:2])}{more}); choose another --workdir"
             )
         return
-    if Path(folder).exists() and any(p.name not in ("lease.json",) for p in Path(folder).iterdir()):
+    if folder.exists() and any(not p.name.startswith("lease.json") for p in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no study; choose another --workdir")
     write_json(path, mine)
 
@@ -48,7 +49,7 @@ def command(folder, run_folder):
 
 def job(folder, run_folder, run, cost=None):
     """Writes a run's config.json and cost.json and returns its engine job."""
-    run_folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(run_folder)
     if not (run_folder / "config.json").exists():
         write_json(run_folder / "config.json", to_dict(run))
     if cost is not None:

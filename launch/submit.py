@@ -4,10 +4,11 @@ Killed at any moment and given again, from any machine that has the folder and t
 what is not there yet; the study's lease keeps two of them apart.
 """
 
-import shlex
 import sys
 import time
 
+from blt_jax import storage
+from blt_jax.config import ConfigError
 from blt_jax.scaling import grid
 from blt_jax.train import lease
 from blt_jax.train.lease import Lease
@@ -19,6 +20,8 @@ from launch.engines.local import Job
 
 def on_slurm(study, folder, resources, dry_run, retry, plan):
     """The preparation, or once there is a plan the runs and the report. Returns the exit code."""
+    if storage.in_bucket(folder):
+        raise ConfigError(f"--engine=slurm: {folder} is in a bucket; Slurm's scripts and logs need a folder")
     if not dry_run and _preparing(folder, slurm.queue):
         return 0
     with Lease(folder, what="study"):
@@ -104,8 +107,7 @@ def on_tpu_vm(study, folder, resources, dry_run, retry, plan):
         prepare = elsewhere([*given_again(), f"--workdir={folder}", "--stage=prepare"], resources.python)
         report = elsewhere([sys.executable, "-m", "launch.report", f"--workdir={folder}"], resources.python)
         tpu_vm.write(folder, resources, prepare, report, _there(jobs, resources.python))
-    where = shlex.quote(str(folder))
-    print(f"bash {where}/tpu_vm/all.sh runs the study on {resources.name}, NAME.sh beside it one run")
+    print(f"{tpu_vm.call(folder, 'all')} runs the study on {resources.name}, NAME.sh beside it one run")
     return 0
 
 
@@ -126,8 +128,7 @@ def left(jobs, queued, retry):
             failed[one.name] = message
             continue
         if word == "failed":
-            with open(one.folder / "log.txt", "a") as log:
-                log.write(status.mark("queued", "again"))
+            status.append(one.folder, "queued", "again")
         missing.append(i)
     print(f"{sum(one.done for one in jobs)} of {len(jobs)} runs are done, {len(queued)} in the queue", flush=True)
     return missing, failed

@@ -26,14 +26,14 @@ import os
 import platform
 import time
 from importlib import metadata
-from pathlib import Path
 
 from absl import flags
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
-from blt_jax.data.store import write_json
 from blt_jax.record import build, to_dict
 from blt_jax.scaling import grid
+from blt_jax.storage import write_json
 from blt_jax.study import Study
 from blt_jax.train import preemption
 from blt_jax.train.lease import Lease
@@ -135,7 +135,7 @@ def plan(study, folder):
 
 def main(_):
     study = build(Study, CONFIG.value.to_dict())
-    folder = Path(WORKDIR.value).absolute()
+    folder = storage.absolute(WORKDIR.value)
     asked = {name: resources(name, module) for name, (module, _) in submit.ENGINES.items()}
     alone = STAGE.value == "prepare"
     if STATUS.value:

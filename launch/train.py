@@ -22,11 +22,11 @@ import logging
 import os
 import sys
 import traceback
-from pathlib import Path
 
 import jax
 from absl import flags
 
+from blt_jax import storage
 from blt_jax.config import Run
 from blt_jax.parallel import processes
 from blt_jax.record import build
@@ -51,12 +51,12 @@ BROKEN = ("Gloo", "Connection", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 def main(_):
     run = build(Run, CONFIG.value.to_dict())
-    folder = Path(WORKDIR.value)
+    folder = storage.at(WORKDIR.value)
     if (folder / "result.json").exists():
         print(f"{run.name}: done already ({folder / 'result.json'})")
         return 0
     if CACHE.value:
-        jax.config.update("jax_compilation_cache_dir", str(Path(CACHE.value).absolute()))
+        jax.config.update("jax_compilation_cache_dir", str(storage.absolute(CACHE.value)))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     logging.getLogger("absl").setLevel(logging.WARNING)  # orbax tells every save at INFO
@@ -88,7 +88,7 @@ def _together(run, folder, lost):
 
 
 def _train(run, folder):
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     lease = Lease(folder, what="run")
     with contextlib.ExitStack() as stack:
         if processes.first():  # one lease for all processes of a run

@@ -10,8 +10,9 @@ import pytest
 from blt_jax import config, study
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = {"config", "study", "record"}  # what a run and a study are, and how that is written down
+CONFIG = {"config", "study", "record", "storage"}  # what a run and a study are, how that is written down, and where
 BELOW = {
+    "storage": {"config"},
     "record": {"config"},
     "study": {"config"},
     "config": {"presets"},  # for its one public name, inside the function
@@ -61,7 +62,7 @@ def test_library_reads_no_flags_or_environment():
     for path in files():
         text = path.read_text()
         assert "absl import flags" not in text and "config_flags" not in text, path.name
-        if path.name not in ("mesh.py", "preemption.py"):
+        if path.name not in ("mesh.py", "preemption.py", "storage.py"):
             assert "os.environ" not in text and "getenv" not in text, path.name
 
 

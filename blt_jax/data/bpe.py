@@ -9,13 +9,13 @@ like a special token is text. Nothing is normalised, and no space is put in fron
 import hashlib
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
-from blt_jax.data.parts import replacing, writing
+from blt_jax.storage import replacing, writing
 
 # How Llama 3 cuts text before merging: contractions, words, numbers of up to three digits, punctuation, space.
 SPLIT = (
@@ -55,9 +55,9 @@ def train(texts, vocab, path):
         show_progress=False,
     )
     tokenizer.train_from_iterator((text.decode("utf-8", "ignore") for text in texts), trainer)
-    path = Path(path)
+    path = storage.at(path)
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(path.parent)
         with replacing(path) as temporary:
             temporary.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
 
@@ -71,7 +71,7 @@ class Bpe:
     """
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path = storage.at(path)
         try:
             raw = self.path.read_bytes()
             settings = json.loads(raw)

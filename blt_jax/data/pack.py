@@ -9,17 +9,18 @@
 Rows with a patch budget are made by `pool.py`; which documents, and how often, by `mixture.py`.
 """
 
+import contextlib
 import itertools
 import json
-from pathlib import Path
 
 import numpy as np
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.data import pool
 from blt_jax.data.mixture import reading_order
-from blt_jax.data.store import write_json, writing
 from blt_jax.patching.layout import PatchOverflow
+from blt_jax.storage import replacing, write_json, writing
 
 FORMAT = 2
 FILES = ("header.json", "spans.npy", "rows.npy", "starts.npy", "tokens.npy", "offsets.npy", "token_bytes.npy")
@@ -29,11 +30,20 @@ TRIALS = (1.0, 1.004, 1.01, 1.02, 1.04, 1.08)  # P tried, as multiples of the me
 CHUNK = 1024  # rows written at a time
 
 
-class _Npy:
-    """An .npy file of unknown length, appended to."""
+@contextlib.contextmanager
+def _npy(path, dtype, row=()):
+    """Yields an `_Npy` to append to; the file is there, whole, at the end."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        grown = _Npy(file, np.dtype(dtype), row)
+        yield grown
+        grown.finish()
 
-    def __init__(self, path, dtype, row=()):
-        self._file, self._dtype, self._row, self.length = open(path, "wb"), np.dtype(dtype), row, 0
+
+class _Npy:
+    """An .npy file of unknown length."""
+
+    def __init__(self, file, dtype, row):
+        self._file, self._dtype, self._row, self.length = file, dtype, row, 0
         self._head()
 
     def _head(self):
@@ -47,10 +57,9 @@ class _Npy:
         self.length += len(values)
         self._file.write(values.data)
 
-    def close(self):
+    def finish(self):
         self._file.seek(0)
         self._head()
-        self._file.close()
 
 
 # ---------------------------------------------------------------- the index
@@ -64,7 +73,7 @@ def build_index(store, out, *, positions, patches=0, starts_of=None, tokenizer=N
     `fingerprint`: what `starts_of` or the tokenizer depend on; another one makes the index anew.
     `weights`: {source: how often its documents are read, against 1 for sources not named} (see `mixture.py`).
     """
-    out = Path(out)
+    out = storage.at(out)
     asked = {
         "format": FORMAT,
         "fingerprint": fingerprint,
@@ -83,9 +92,10 @@ def build_index(store, out, *, positions, patches=0, starts_of=None, tokenizer=N
         raise ConfigError(f"row index {out}: rows of {positions} positions and {patches} patches are too small")
     order, passes = reading_order(store, weights)
     with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        for name in FILES:  # the header first: what follows is no index until there is a new one
-            (out / name).unlink(missing_ok=True)
+        storage.make_folder(out)
+        # The header first: what follows is no index until there is a new one. Drafts: of a process that was killed.
+        for path in (*(out / name for name in FILES), *out.glob("*.tmp")):
+            path.unlink(missing_ok=True)
         header = {"asked": asked, "row_positions": positions, "store_fingerprint": store.fingerprint, "passes": passes}
         slots, sizes = 0, store.sizes + 2
         if starts_of:
@@ -106,7 +116,7 @@ def build_index(store, out, *, positions, patches=0, starts_of=None, tokenizer=N
 
 def load_header(index):
     """The header of a finished index. Raises ConfigError where there is none."""
-    path = Path(index) / "header.json"
+    path = storage.at(index) / "header.json"
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -115,7 +125,7 @@ def load_header(index):
 
 def mapped(path):
     """An .npy file as a plain array over its mapped pages: slices of `np.memmap` cost as much as a small document."""
-    return np.asarray(np.load(path, mmap_mode="r"))
+    return np.asarray(np.load(storage.local(path), mmap_mode="r"))
 
 
 class StartFlags:
@@ -125,7 +135,7 @@ class StartFlags:
         sizes = -(-(store.sizes + 2) // 8)
         self._counts = store.sizes + 2
         self._first = np.concatenate([[0], np.cumsum(sizes)])
-        self._packed = mapped(Path(index) / "starts.npy")
+        self._packed = mapped(storage.at(index) / "starts.npy")
 
     def read(self, document, begin=0, end=None):
         """Bool flags of positions begin..end: the rule's own, before a row forces any."""
@@ -190,56 +200,55 @@ def _choose_patches(flags, order, positions, patches_D, sizes_D):
 
 def _write_starts(store, out, starts_of):
     """Writes starts.npy; returns patches int64 [documents], and how many patches there are of each length."""
-    file = _Npy(out / "starts.npy", np.uint8)
     patches_D, lengths = np.zeros(len(store), np.int64), np.zeros(LONGEST + 2, np.int64)
-    for number in range(len(store)):
-        flags = starts_of(number)
-        if flags.shape != (store.sizes[number] + 2,):
-            raise ConfigError(f"row index {out}: {flags.shape} start flags for document {number}")
-        file.append(np.packbits(flags))
-        own = np.diff(np.flatnonzero(flags), append=len(flags))
-        patches_D[number] = len(own)
-        lengths += np.bincount(np.minimum(own, LONGEST + 1), minlength=LONGEST + 2)
-    file.close()
+    with _npy(out / "starts.npy", np.uint8) as file:
+        for number in range(len(store)):
+            flags = starts_of(number)
+            if flags.shape != (store.sizes[number] + 2,):
+                raise ConfigError(f"row index {out}: {flags.shape} start flags for document {number}")
+            file.append(np.packbits(flags))
+            own = np.diff(np.flatnonzero(flags), append=len(flags))
+            patches_D[number] = len(own)
+            lengths += np.bincount(np.minimum(own, LONGEST + 1), minlength=LONGEST + 2)
     return patches_D, lengths
 
 
 def _write_tokens(store, out, tokenizer):
     """tokens.npy and offsets.npy; returns tokens of each document, int64."""
-    file, sizes = _Npy(out / "tokens.npy", np.int32), []
-    for number in range(len(store)):
-        tokens = tokenizer.encode(store.text(number))
-        file.append(tokens)
-        sizes.append(len(tokens))
-    file.close()
-    np.save(out / "offsets.npy", np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
-    np.save(out / "token_bytes.npy", tokenizer.token_bytes.astype(np.int32))
+    sizes = []
+    with _npy(out / "tokens.npy", np.int32) as file:
+        for number in range(len(store)):
+            tokens = tokenizer.encode(store.text(number))
+            file.append(tokens)
+            sizes.append(len(tokens))
+    with _npy(out / "offsets.npy", np.int64) as file:
+        file.append(np.cumsum([0, *sizes]))
+    with _npy(out / "token_bytes.npy", np.int32) as file:
+        file.append(tokenizer.token_bytes)
     return np.array(sizes)
 
 
 def _write_rows(store, out, rows, order, positions, slots):
     """spans.npy and rows.npy; returns what the header says about them."""
-    spans, offsets = _Npy(out / "spans.npy", np.int64, (3,)), _Npy(out / "rows.npy", np.int64)
     by_source = np.zeros((len(store.source_names), 2), np.int64)  # positions, patches
     text_R, patches_R = [], []  # of each row
-    offsets.append([0])
     rows = iter(rows)
-    while chunk := list(itertools.islice(rows, CHUNK)):
-        table = np.array([span for row in chunk for span in row], np.int64)
-        begins = np.cumsum([0] + [len(row) for row in chunk[:-1]])
-        document, begin, end, patches = table.T
-        patches_R.append(np.add.reduceat(patches, begins))
-        if slots and patches_R[-1].max() > slots:
-            row = offsets.length - 1 + int(patches_R[-1].argmax())
-            raise PatchOverflow(f"row {row} of {out}: {patches_R[-1].max()} patches, the budget is {slots}")
-        # Targets are the positions after: BOS is none, EOS no text.
-        text_R.append(np.add.reduceat(np.minimum(end, store.sizes[document]) - begin, begins))
-        used = np.stack([end - begin, patches], axis=1)
-        np.add.at(by_source, store.source_of[document], used)
-        offsets.append(spans.length + np.append(begins[1:], len(table)))
-        spans.append(table[:, :3])
-    spans.close()
-    offsets.close()
+    with _npy(out / "spans.npy", np.int64, (3,)) as spans, _npy(out / "rows.npy", np.int64) as offsets:
+        offsets.append([0])
+        while chunk := list(itertools.islice(rows, CHUNK)):
+            table = np.array([span for row in chunk for span in row], np.int64)
+            begins = np.cumsum([0] + [len(row) for row in chunk[:-1]])
+            document, begin, end, patches = table.T
+            patches_R.append(np.add.reduceat(patches, begins))
+            if slots and patches_R[-1].max() > slots:
+                row = offsets.length - 1 + int(patches_R[-1].argmax())
+                raise PatchOverflow(f"row {row} of {out}: {patches_R[-1].max()} patches, the budget is {slots}")
+            # Targets are the positions after: BOS is none, EOS no text.
+            text_R.append(np.add.reduceat(np.minimum(end, store.sizes[document]) - begin, begins))
+            used = np.stack([end - begin, patches], axis=1)
+            np.add.at(by_source, store.source_of[document], used)
+            offsets.append(spans.length + np.append(begins[1:], len(table)))
+            spans.append(table[:, :3])
     number = offsets.length - 1
     used, spent = by_source.sum(axis=0).tolist()
     count = lambda documents: np.bincount(  # noqa: E731

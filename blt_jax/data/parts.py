@@ -1,54 +1,17 @@
 """Work cut into parts that any process may make, in any order and as often as it likes, without a lock.
 
 What a part holds depends on the corpus alone, never on who makes it or on how many share the work. Its files come
-into being whole (`replacing`) and its record comes last: a process that is killed loses the part that it was at,
-and two that make the same part write the same bytes.
+into being whole (`storage.replacing`) and its record comes last: a process that is killed loses the part that it was
+at, and two that make the same part write the same bytes.
 """
 
-import contextlib
 import dataclasses
-import errno
 import json
-import os
-import uuid
-from pathlib import Path
 
 import numpy as np
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
-
-
-@contextlib.contextmanager
-def writing(path):
-    """Turns a full disk or a folder that cannot be written into one clear line; other errors pass."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # ArrayRecord reports the system's words in a RuntimeError
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
-            raise ConfigError(f"{path}: the disk is full; free some space and run the same command again") from error
-        if isinstance(error, OSError):
-            raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
-        raise
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Yields a path of its own to write to, which becomes `path`, safe on the disk, at the end; or nothing does."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path, value):
-    """Atomic: the file is there whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +50,7 @@ class Records:
     """What is known of the finished parts in `folder`: facts (JSON) and arrays. `mark`: what they were made from."""
 
     def __init__(self, folder, mark):
-        self.folder, self._mark = Path(folder), mark
+        self.folder, self._mark = storage.at(folder), mark
 
     def facts(self, name):
         """The facts of a part, None where it is not finished or was made from something else."""
@@ -98,11 +61,11 @@ class Records:
         return found["facts"] if found["mark"] == self._mark else None
 
     def arrays(self, name):
-        return np.load(self.folder / f"{name}.npz", allow_pickle=False)
+        return np.load(storage.local(self.folder / f"{name}.npz"), allow_pickle=False)
 
     def save(self, name, facts, **arrays):
         """Makes the part count as finished."""
         if arrays:
-            with replacing(self.folder / f"{name}.npz") as temporary, open(temporary, "wb") as file:
+            with storage.replacing(self.folder / f"{name}.npz") as temporary, open(temporary, "wb") as file:
                 np.savez(file, **arrays)
-        write_json(self.folder / f"{name}.json", {"mark": self._mark, "facts": facts})
+        storage.write_json(self.folder / f"{name}.json", {"mark": self._mark, "facts": facts})

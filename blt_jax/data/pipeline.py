@@ -7,11 +7,10 @@ A span's last position has its document's next id as target, wherever that lies:
 but BOS is a target exactly once.
 """
 
-from pathlib import Path
-
 import grain
 import numpy as np
 
+from blt_jax import storage
 from blt_jax.config import BYTE_OFFSET, ConfigError
 from blt_jax.data.pack import StartFlags, load_header, mapped
 from blt_jax.patching import calibrate, drift
@@ -27,7 +26,7 @@ def span_table(index):
 
     A span is (document, begin, end); segment s of a row, from 1 up, is its span s - 1.
     """
-    index = Path(index)
+    index = storage.at(index)
     return mapped(index / "rows.npy"), mapped(index / "spans.npy")
 
 
@@ -41,15 +40,15 @@ class RowSource:
         self.header = load_header(index)
         if self.header["store_fingerprint"] != store.fingerprint:
             raise ConfigError(f"{index}: made from another store than {store.folder}; delete it and prepare again")
-        self._index, self._store = Path(index), store
+        self._index, self._store = storage.at(index), store
         self._row_offsets, self._spans = span_table(index)
         self._length, self._slots = self.header["row_positions"], self.header["row_patches"]
         self._flags = StartFlags(store, index) if self._slots else None
         self._tokens = None
         if self.header["asked"]["kind"] == "tokens":
             self._tokens = mapped(self._index / "tokens.npy")
-            self._offsets = np.load(self._index / "offsets.npy")
-            self._token_bytes = np.load(self._index / "token_bytes.npy")
+            self._offsets = mapped(self._index / "offsets.npy")
+            self._token_bytes = mapped(self._index / "token_bytes.npy")
 
     def __len__(self):
         return self.header["rows"]

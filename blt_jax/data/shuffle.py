@@ -16,16 +16,16 @@ of more than 64 GiB. `read` holds MEMORY text bytes at a time, `sort` one range.
 import itertools
 import json
 import os
-import shutil
 import struct
-from pathlib import Path
 
+from blt_jax import storage
 from blt_jax.config import ConfigError, Data
 from blt_jax.data import sources
-from blt_jax.data.parts import WHOLE, Records, replacing, write_json, writing
+from blt_jax.data.parts import WHOLE, Records
 from blt_jax.data.sources import DIGEST, TRAIN, VALIDATION, Document, Skips
 from blt_jax.data.store import merge_text, write_text
 from blt_jax.record import differences, fingerprint
+from blt_jax.storage import replacing, write_json, writing
 
 SPLITS = ("train", "validation")
 BLOCK = 32 << 20  # bytes of input files, as stored, that are read as one part
@@ -48,7 +48,7 @@ def prepared(data: Data, folder):
 
     Raises ConfigError if it holds another one, finished or begun.
     """
-    for path in (Path(folder) / "prepared.json", Path(folder) / "reading" / "corpus.json"):
+    for path in (storage.at(folder) / "prepared.json", storage.at(folder) / "reading" / "corpus.json"):
         if path.exists():
             found = json.loads(path.read_text())
             if not isinstance(found["data"], dict):
@@ -72,9 +72,9 @@ def read(data: Data, folder, piece=WHOLE, tell=lambda done, of: None):
     """
     if prepared(data, folder) is not None:
         return
-    reading = Path(folder) / "reading"
+    reading = storage.at(folder) / "reading"
     with writing(reading):
-        reading.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(reading)
         write_json(reading / "corpus.json", {"data": _asked(data), "skips": None})
     blocks = _blocks(sources.files(data))
     mine = [blocks[k] for k in piece.share(len(blocks))]
@@ -87,7 +87,7 @@ def read(data: Data, folder, piece=WHOLE, tell=lambda done, of: None):
 
 
 def _records(folder):
-    return Records(Path(folder) / "reading", "")
+    return Records(storage.at(folder) / "reading", "")
 
 
 def _blocks(files):
@@ -157,7 +157,7 @@ def _write_run(path, run):
 
 def _read_run(path, begin, end, texts):
     """(digest, rank, text bytes, Document, or None without `texts`) from offset `begin` to `end` of a run."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         file.seek(begin)
         while file.tell() < end:
             digest, rank, *sizes = _HEAD.unpack(file.read(_HEAD.size))
@@ -188,7 +188,7 @@ class _Corpus:
         missing = [k for k, facts in enumerate(self._facts) if facts is None]
         piece.need(missing, len(blocks), folder, "read")
         for path, fences in self._runs():
-            if not path.exists() or path.stat().st_size != fences[-1]:
+            if not path.exists() or storage.size(path) != fences[-1]:
                 raise ConfigError(f"{path}: missing or damaged; delete {records.folder} and begin again")
         self.skips = Skips()
         for rank in (TRAIN, VALIDATION):
@@ -269,7 +269,7 @@ def sort(data: Data, folder, piece=WHOLE, tell=lambda done, of: None):
 
 
 def _text_records(folder, split, corpus):
-    return Records(Path(folder) / split / "text.parts", corpus.mark)
+    return Records(storage.at(folder) / split / "text.parts", corpus.mark)
 
 
 # ---------------------------------------------------------------- merge
@@ -280,7 +280,7 @@ def merge(data: Data, folder, piece=WHOLE):
 
     Raises ConfigError: a part is missing, or a split has no documents.
     """
-    folder, lines = Path(folder), prepared(data, folder)
+    folder, lines = storage.at(folder), prepared(data, folder)
     if lines is None:
         corpus = _Corpus(data, folder, piece)
         parts = {
@@ -303,7 +303,7 @@ def merge(data: Data, folder, piece=WHOLE):
                 merge_text(folder, split, corpus.parts, corpus.mark)
             write_json(folder / "prepared.json", {"data": _asked(data), "skips": lines})
     for done in (folder / "reading", *(folder / split / "text.parts" for split in SPLITS)):
-        shutil.rmtree(done, ignore_errors=True)
+        storage.remove_folder(done)
     for left in folder.glob("prepared.json.*.tmp"):  # by a merge that was killed
         left.unlink(missing_ok=True)
     return lines

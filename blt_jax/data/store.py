@@ -13,15 +13,15 @@ Both are written in parts (`parts.py`), and merged: until then readers see what 
 import hashlib
 import itertools
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.data import vocab
-from blt_jax.data.parts import Records, replacing, write_json, writing
+from blt_jax.data.parts import Records
+from blt_jax.storage import replacing, write_json, writing
 
 FORMAT = 2
 RECORD = 64 << 10  # bytes per record, of text and of entropies alike
@@ -60,9 +60,9 @@ def write_text(documents, folder, split, part, mark, **facts):
     `mark`: what tells this store from others in the making; `facts`: JSON to keep with the part until it is merged.
     Raises ConfigError for a disk that takes no more.
     """
-    folder, numbers = Path(folder) / split, {}
+    folder, numbers = storage.at(folder) / split, {}
     with writing(folder):
-        (folder / "text.parts").mkdir(parents=True, exist_ok=True)
+        storage.make_folder(folder / "text.parts")
         records = _write_records(folder / _file("text", part), [document.text for document in documents])
         digests = b"".join(hashlib.blake2b(document.text, digest_size=DIGEST).digest() for document in documents)
         source_of = [numbers.setdefault(document.source, len(numbers)) for document in documents]
@@ -77,7 +77,7 @@ def write_text(documents, folder, split, part, mark, **facts):
 
 def merge_text(folder, split, parts, mark, notes=None):
     """Makes the store of `parts` written parts, in their order. `notes`: JSON facts kept in its manifest."""
-    folder = Path(folder) / split
+    folder = storage.at(folder) / split
     records, numbers, sizes, source_of, files = Records(folder / "text.parts", mark), {}, [], [], []
     state = hashlib.blake2b(digest_size=8)
     for part in range(parts):
@@ -120,7 +120,7 @@ def write_store(documents, folder, split, notes=None):
 
     Raises ConfigError for no documents or a disk that takes no more.
     """
-    where, part, documents = Path(folder) / split, 0, iter(documents)
+    where, part, documents = storage.at(folder) / split, 0, iter(documents)
     for manifest in ("index.json", "entropies.json"):
         with writing(where):
             (where / manifest).unlink(missing_ok=True)
@@ -131,7 +131,7 @@ def write_store(documents, folder, split, notes=None):
         raise ConfigError(f"{where}: no documents to store")
     with writing(where):
         merge_text(folder, split, part, "", notes)
-        shutil.rmtree(where / "text.parts")
+        storage.remove_folder(where / "text.parts")
 
 
 def _up_to(size, documents):
@@ -180,7 +180,7 @@ class EntropyParts:
                     f"but the store has {end} documents up to here and this one {0 if size is None else size + 2} ids"
                 )
         with writing(self._store.folder):
-            self._folder.mkdir(exist_ok=True)
+            storage.make_folder(self._folder)
             data = [np.ascontiguousarray(one, ENTROPY).tobytes() for one in values]
             records = _write_records(self._store.folder / _file(self._stem, part), data)
             self._records.save(part, {"records": records})
@@ -194,7 +194,7 @@ class EntropyParts:
             write_json(folder / "entropies.json", found)
             _remove_others(folder, "entropies", files)
             for parts in folder.glob("entropies-*.parts"):
-                shutil.rmtree(parts, ignore_errors=True)
+                storage.remove_folder(parts)
 
 
 def write_entropies(folder, split, entropies, fingerprint):
@@ -214,8 +214,9 @@ class _Reader:
 
     def __init__(self, folder, files, counts, dtype):
         self._paths, records = [folder / name for name, _ in files], [count for _, count in files]
+        there = {path.name for path in folder.iterdir()}
         for path in self._paths:
-            if not path.exists():
+            if path.name not in there:
                 raise ConfigError(
                     f"{path}: missing, though the manifest names it; delete {folder} and prepare it again"
                 )
@@ -232,7 +233,9 @@ class _Reader:
         path = self._paths[shard]
         try:
             if self._readers[shard] is None:
-                self._readers[shard] = ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
+                self._readers[shard] = ArrayRecordReader(
+                    str(storage.local(path)), "readahead_buffer_size:0,max_parallelism:0"
+                )
             return self._readers[shard].read([int(number - self._first_of_shard[shard])])[0]
         except (RuntimeError, IndexError) as error:
             why = str(error).split(";")[0]
@@ -255,7 +258,7 @@ class Store:
     """
 
     def __init__(self, folder, split):
-        self.folder = Path(folder) / split
+        self.folder = storage.at(folder) / split
         try:
             manifest = json.loads((self.folder / "index.json").read_text())
         except FileNotFoundError:
@@ -276,7 +279,7 @@ class Store:
 
     def _array(self, name):
         try:
-            return np.load(self.folder / name, allow_pickle=False)
+            return np.load(storage.local(self.folder / name), allow_pickle=False)
         except (OSError, EOFError, ValueError):
             raise ConfigError(
                 f"{self.folder / name}: missing or damaged; delete {self.folder} and prepare it again"

@@ -8,9 +8,9 @@ import numpy as np
 
 from blt_jax import models
 from blt_jax.config import Blt, ConfigError, Lm, Patching
-from blt_jax.data.store import write_json
 from blt_jax.interop import hf_config, hf_config_write, hf_weights
 from blt_jax.interop.tensor_files import Weights, save_weights
+from blt_jax.storage import write_json
 
 # Buffers that older files hold and that the config already says.
 _DERIVED = re.compile(r".*rotary_emb\.inv_freq")

@@ -297,7 +297,7 @@ def load_settings(path):
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror.lower()}") from None
+        raise ConfigError(f"{path}: {(error.strerror or 'no such file').lower()}") from None
     except ValueError as error:
         raise ConfigError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(settings, dict):

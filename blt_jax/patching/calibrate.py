@@ -9,10 +9,10 @@ The record is a JSON file: {"format": 1, "fingerprint": of all the rest, "calibr
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 
+from blt_jax import storage
 from blt_jax.config import ConfigError, Patching
 from blt_jax.patching.layout import starts_to_lengths
 from blt_jax.patching.rules import starts
@@ -114,7 +114,7 @@ def load(path, *, corpus, entropy_model) -> Calibration:
     """
     mend = "prepare the study again"
     try:
-        saved = json.loads(Path(path).read_text())
+        saved = json.loads(storage.at(path).read_text())
         known, plain, mark = saved["format"] == FORMAT, saved["calibration"], saved["fingerprint"]
     except OSError as error:
         raise ConfigError(f"calibration {path}: cannot be read: {error.strerror}; {mend}") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
 
 RESAMPLES = 2000  # of the bootstrap over validation documents
@@ -41,12 +42,12 @@ class Point:
 
 
 def read_json(path):
-    return json.loads(Path(path).read_text())
+    return json.loads(storage.at(path).read_text())
 
 
 def load(study):
     """(plan, [Point] of finished runs, [names] of the others). Raises ConfigError where there is nothing to report."""
-    study = Path(study)
+    study = storage.at(study)
     if not (study / "plan.json").exists():
         raise ConfigError(f"{study}: no plan.json here; give the --workdir of a sweep that has been prepared")
     plan, points, missing = read_json(study / "plan.json"), [], []

@@ -6,10 +6,10 @@ of a comparison read the same documents, which are drawn anew together: interval
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.scaling import bootstrap, curves
 from blt_jax.scaling.bootstrap import Estimate
@@ -23,7 +23,7 @@ FOLDER = "evaluations"  # of a study
 def load(path):
     """The evaluation in a file. Raises ConfigError for one that is none."""
     try:
-        found = json.loads(Path(path).read_text())
+        found = json.loads(storage.at(path).read_text())
         if found["format"] == FORMAT:
             return found
         why = f"format {found['format']}, known is {FORMAT}"
@@ -34,7 +34,7 @@ def load(path):
 
 def of_study(study, families):
     """{family: evaluation} of a study's families, in their order; none of those that have no file."""
-    files = {family: Path(study) / FOLDER / f"{family}.json" for family in families}
+    files = {family: storage.at(study) / FOLDER / f"{family}.json" for family in families}
     return {family: load(path) for family, path in files.items() if path.exists()}
 
 

@@ -8,10 +8,10 @@ import csv
 import dataclasses
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
 
 SAME_BUDGET = 1.1  # without a column `budget`, runs within this factor of FLOPs belong to one
@@ -148,9 +148,9 @@ def _derive(values, fields, notes):
 def _records(path):
     """[(line, {column: text or number})]."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = storage.at(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or 'no such file'}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8") from None
     if str(path).endswith(".json"):

@@ -9,16 +9,17 @@ import csv
 import dataclasses
 import io
 import json
-import os
 from itertools import combinations
 from pathlib import Path
 
 import jinja2
 import numpy as np
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.scaling import curves, evaluation_plots, evaluations, fit, fit_plots, laws, plots
 from blt_jax.scaling.frontier import best_sizes
+from blt_jax.storage import write_bytes
 
 COLUMNS = (
     "name family size seed budget parameters non_embedding_parameters bytes_per_unit "
@@ -31,7 +32,7 @@ SHOWN_PAIRS = 3  # of families in the lead; with more, only those with the best 
 
 def write(study):
     """Draws STUDY/report from the run folders alone; returns the path of index.html. Raises ConfigError."""
-    study = Path(study)
+    study = storage.at(study)
     plan, points, missing = curves.load(study)
     told = curves.read_json(study / "study.json")["study"]
     convention = told["convention"]
@@ -62,8 +63,8 @@ def write(study):
         figures["tasks"] = evaluation_plots.tasks(evaluated["tasks"], looks)
     comparisons = _comparisons(points, looks)
     out = study / "report"
-    out.mkdir(exist_ok=True)
-    _replace(out / "points.csv", _csv(points).encode())
+    storage.make_folder(out)
+    write_bytes(out / "points.csv", _csv(points).encode())
     summary = {
         "study": told["name"],
         "seeds": sorted({p.seed for p in points}),
@@ -83,11 +84,11 @@ def write_table(path, output, *, rename=None, convention="exact"):
 
     `rename` says {field: column} where the table has names of its own (see points.load).
     """
-    out = Path(output)
+    out = storage.at(output)
     table = laws.read(path, rename=rename, convention=convention)
     looks = fit_plots.looks_of(table.families())
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(out)
     except OSError as error:
         raise ConfigError(f"--output={output}: cannot be a folder: {error.strerror}") from None
     summary = {"points": str(path), "rows": len(table), "notes": list(table.notes)}
@@ -105,10 +106,10 @@ def _page(out, title, path, looks, figures, summary, shown, **how):
     for name, figure in figures.items():
         files = plots.encoded(figure)
         for kind, data in files.items():
-            _replace(out / f"{name}.{kind}", data)
+            write_bytes(out / f"{name}.{kind}", data)
         pictures[name] = "data:image/svg+xml;base64," + base64.b64encode(files["svg"]).decode()
     summary |= {"convention": how["convention"], "envelope": envelope, "laws": fit.as_json(found)}
-    _replace(out / "report.json", json.dumps(summary, indent=1, allow_nan=False).encode())
+    write_bytes(out / "report.json", json.dumps(summary, indent=1, allow_nan=False).encode())
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -143,7 +144,7 @@ def _page(out, title, path, looks, figures, summary, shown, **how):
         convention=how["convention"],
         study=shown,
     )
-    _replace(out / "index.html", page.encode())
+    write_bytes(out / "index.html", page.encode())
     return out / "index.html"
 
 
@@ -159,12 +160,6 @@ def _law_figures(table, scored, found, looks, convention, measure):
     if found.patch:
         figures["patch_laws"] = fit_plots.patches(found.patch)
     return figures
-
-
-def _replace(path, data):
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def _number(value):

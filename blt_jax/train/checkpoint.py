@@ -7,7 +7,6 @@ what comes back must have the same sum, for a storage that lost a piece may read
 import contextlib
 import json
 import logging
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
+from blt_jax import storage
 from blt_jax.config import ConfigError, Run
 from blt_jax.parallel import processes
 from blt_jax.record import build
@@ -43,7 +43,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder, keep=2, keep_every=0):
-        self.folder = (Path(folder) / "checkpoints").absolute()
+        self.folder = storage.absolute(folder) / "checkpoints"
         policies = [keeping.LatestN(keep)] + ([keeping.EveryNSteps(keep_every)] if keep_every else [])
         with self._clear_words():
             self.manager = ocp.CheckpointManager(
@@ -165,7 +165,7 @@ def _storage_trouble(error):
 def load_params(run_folder):
     """(Run, parameter tree as float32 NumPy) of a run's newest checkpoint. Raises ConfigError where there is none."""
     absl_logging.set_verbosity(absl_logging.ERROR)  # orbax warns of what it opens to read only
-    folder = Path(run_folder)
+    folder = storage.absolute(run_folder)
     try:
         run = build(Run, json.loads((folder / "config.json").read_text()))
     except (OSError, json.JSONDecodeError) as error:
@@ -173,7 +173,7 @@ def load_params(run_folder):
     saved = folder / "checkpoints"
     manager = None
     if saved.is_dir():
-        manager = ocp.CheckpointManager(saved.absolute(), options=ocp.CheckpointManagerOptions(read_only=True))
+        manager = ocp.CheckpointManager(saved, options=ocp.CheckpointManagerOptions(read_only=True))
     found = newest(manager) if manager else None
     if found is None:
         raise ConfigError(f"{folder}: the run has saved no checkpoint yet; train it first")

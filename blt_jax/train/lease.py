@@ -3,7 +3,7 @@
 `lease.json` in the folder says who holds it and is rewritten every few seconds. A lock of the file
 system would be simpler, but NFS and object stores have none that can be trusted. A holder on this
 machine is judged by its process, so a killed one is replaced at once; a holder elsewhere only by its
-heartbeat. No imports of ours, no jax: launchers and status tables read leases too.
+heartbeat. No jax: launchers and status tables read leases too.
 """
 
 import dataclasses
@@ -17,10 +17,12 @@ import threading
 import time
 import uuid
 
+from blt_jax import storage
+
 FILE = "lease.json"
 HEARTBEAT = 5.0  # seconds between rewrites
 STALE = 60.0  # seconds without a heartbeat after which a holder on another machine counts as dead
-_SETTLE = 0.2  # seconds between taking a stale lease over and looking whether somebody else did too
+_SETTLE = 0.2, 2.0  # seconds between taking a stale lease over and looking who else did: on a disk, in a bucket
 
 
 class LeaseHeld(RuntimeError):
@@ -58,7 +60,7 @@ class Holder:
 
 def holder(folder):
     """The live `Holder` of a folder's lease, or None."""
-    found = _read(pathlib.Path(folder) / FILE)
+    found = _read(storage.at(folder) / FILE)
     return found if found is not None and found.alive else None
 
 
@@ -71,7 +73,7 @@ class Lease:
     """
 
     def __init__(self, folder, what="run", heartbeat=HEARTBEAT):
-        self.folder = pathlib.Path(folder)
+        self.folder = storage.at(folder)
         self.what = what
         self._path = self.folder / FILE
         self._heartbeat = heartbeat
@@ -79,7 +81,7 @@ class Lease:
         self._usurper = None
 
     def __enter__(self):
-        self.folder.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(self.folder)
         now = time.time()
         self._own = Holder(
             host=socket.gethostname(),
@@ -91,10 +93,12 @@ class Lease:
             command=shlex.join(sys.argv),
             token=uuid.uuid4().hex,
         )
-        while not self._create():
+        while not storage.create(self._path, self._told()):
             other = _read(self._path)
             if other is None:
                 continue  # released between the two calls
+            if other.token == self._own.token:
+                break  # made by a request that was sent again, as its answer was lost
             if other.alive:
                 raise self._held(other)
             if self._take_over(other):
@@ -125,19 +129,6 @@ class Lease:
             mend += f", or wait {STALE:.0f} s after its death"
         return LeaseHeld(f"the {self.what} {self.folder} is in use by {other}: wait for it, or {mend}")
 
-    def _create(self):
-        try:
-            descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            return False
-        try:
-            with os.fdopen(descriptor, "w") as f:
-                json.dump(dataclasses.asdict(self._own), f)
-        except OSError:
-            self._path.unlink(missing_ok=True)  # a full disk must not leave an empty lease behind
-            raise
-        return True
-
     def _take_over(self, stale):
         """Replaces a dead holder; of several processes that try at once only the last writer stays."""
         if not stale.local:
@@ -146,18 +137,17 @@ class Lease:
         if _read(self._path) != stale:
             return False
         self._write()
-        time.sleep(_SETTLE)
+        time.sleep(_SETTLE[storage.in_bucket(self.folder)])
         current = _read(self._path)
         return current is not None and current.token == self._own.token
 
+    def _told(self):
+        return json.dumps(dataclasses.asdict(self._own))
+
     def _write(self):
         self._own = dataclasses.replace(self._own, heartbeat=time.time())
-        draft = self.folder / f"{FILE}.{self._own.token}"
-        try:
-            draft.write_text(json.dumps(dataclasses.asdict(self._own)))
-            os.replace(draft, self._path)
-        finally:
-            draft.unlink(missing_ok=True)
+        with storage.replacing(self._path) as temporary:
+            temporary.write_text(self._told())
 
     def _beat(self):
         while not self._ended.wait(self._heartbeat):
@@ -167,7 +157,7 @@ class Lease:
                     self._usurper = current
                     return
                 self._write()
-            except OSError:
+            except Exception:  # whatever a bucket out of reach raises
                 pass  # a full disk or a lost mount may come back before the lease is stale
 
 
@@ -181,7 +171,7 @@ def _read(path):
         except (ValueError, TypeError):
             time.sleep(0.05 * attempt)  # created, not written yet
     try:
-        written = path.stat().st_mtime
+        written = storage.modified(path)
     except FileNotFoundError:
         return None
     # Its writer died in between, or a person edited it: the file's age stands for the heartbeat.

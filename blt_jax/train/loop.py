@@ -2,17 +2,18 @@
 
 import json
 import time
-from pathlib import Path
 
 import jax
 
+from blt_jax import storage
 from blt_jax.config import ConfigError, Run
 from blt_jax.data import pack, pipeline
-from blt_jax.data.store import Store, write_json
+from blt_jax.data.store import Store
 from blt_jax.eval import bpb
 from blt_jax.parallel import processes, rules
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.record import build, differences, to_dict
+from blt_jax.storage import write_json
 from blt_jax.train import guard, optimizer
 from blt_jax.train.checkpoint import Checkpoints
 from blt_jax.train.meter import Meter, process_memory
@@ -39,7 +40,7 @@ def train(run: Run, folder, stop=None, check=lambda: None):
     Raises Diverged with the step's number at a bad step (`guard.py`), unless those are skipped, and ConfigError
     where the folder holds another run.
     """
-    folder, stop = Path(folder), stop or Undisturbed()
+    folder, stop = storage.at(folder), stop or Undisturbed()
     with stop.nothing_to_save():
         if processes.first():
             _claim(run, folder)
@@ -53,7 +54,7 @@ def train(run: Run, folder, stop=None, check=lambda: None):
 
 def _claim(run, folder):
     """Writes config.json, or refuses a folder that holds the checkpoints of another run."""
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     path = folder / "config.json"
     if path.exists() and (folder / "checkpoints").exists():
         before = to_dict(build(Run, json.loads(path.read_text())))  # with what was not recorded yet at its default
@@ -131,6 +132,8 @@ class _Training:
                 self._read(*pending)
                 pending = None
                 self.check()
+                if self.leads:
+                    self.metrics.flush()  # not to be fewer lines than steps after a kill
                 self.checkpoints.save(step, self.state, self.meter.state())
             if stopping and step < run.train.steps:
                 break

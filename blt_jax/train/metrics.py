@@ -3,9 +3,8 @@
 import contextlib
 import json
 import sys
-from pathlib import Path
 
-from blt_jax.data.parts import replacing
+from blt_jax.storage import Growing, replacing
 
 
 @contextlib.contextmanager
@@ -29,7 +28,8 @@ class Metrics:
     """Appends one JSON line per logged step. Lines at or beyond `start` (a resumed step) are dropped first."""
 
     def __init__(self, folder, start):
-        self.path = Path(folder) / "metrics.jsonl"
+        self._growing = Growing(folder, ["metrics.jsonl"])
+        self.path = self._growing.here / "metrics.jsonl"
         kept = []
         if self.path.exists():
             for line in self.path.read_text().splitlines():
@@ -42,7 +42,7 @@ class Metrics:
         with replacing(self.path) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept))
         self.file = self.path.open("a", buffering=1)
-        self.board = SummaryWriter(logdir=str(Path(folder) / "tensorboard"), purge_step=start + 1)
+        self.board = SummaryWriter(logdir=str(self._growing.here / "tensorboard"), purge_step=start + 1)
         self.last = json.loads(kept[-1]) if kept else {}
 
     def write(self, record):
@@ -58,9 +58,14 @@ class Metrics:
         figure.savefig(self.path.with_name(f"{name}.png"), dpi=110)
         self.board.add_figure(name, figure, step)
 
+    def flush(self):
+        """Returns when what was written so far is where the run's folder lies."""
+        self._growing.flush()
+
     def close(self):
         self.file.close()
         self.board.close()
+        self._growing.close()
 
 
 def _flat(record, prefix=""):

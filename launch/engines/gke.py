@@ -3,12 +3,12 @@
 STUDY/gke holds what is submitted, to be read and applied by hand (`kubectl apply -f`):
 
     NAME.yaml       the JobSet of a run, or of `prepare`, as xpk writes it
-    host.sh         what every host of a slice runs around the command: the log, its marks, the exit code
     resources.json  what was asked for; tells `--status` and `--cancel` which cluster
 
 Kueue queues and places; a JobSet whose hosts exit with 42 or LOST_EXIT_CODE is started again by the cluster. What is
 done is read from the run folders, what is queued or running from `kubectl` by the workloads' names, which follow
-from the study's folder. That folder lies on storage that every host mounts at the same path. No jax here.
+from the study's folder. That folder lies in a bucket, or on storage that every host mounts at the same path. Every host
+runs the command in `launch.host`, which keeps the log. No jax here.
 """
 
 import dataclasses
@@ -17,10 +17,10 @@ import json
 import re
 import shlex
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
-from blt_jax.data.parts import replacing, write_json
-from blt_jax.train.lease import HEARTBEAT, STALE
-from blt_jax.train.preemption import LOST_EXIT_CODE, SAVED_EXIT_CODE
+from blt_jax.storage import replacing, write_json
+from blt_jax.train.preemption import LOST_EXIT_CODE
 from launch.engines import client
 from launch.engines.queued import Queued
 
@@ -61,39 +61,6 @@ class Resources:
             raise ConfigError(f"--engine=gke needs {' '.join(f'--gke.{name}=' for name in missing)}")
 
 
-# xpk's own wrapper passes SIGTERM to this shell alone, and looks at the exit code. The first host keeps the log.
-_HOST = f"""\
-#!/bin/bash
-# An attempt at a command of this study, on each host of its slices: host.sh LOG RESULT COMMAND...
-set -u
-log=$1 result=$2
-shift 2
-[ "${{TPU_WORKER_ID:-0}} ${{MEGASCALE_SLICE_ID:-0}}" = "0 0" ] || log=/dev/null
-
-mark() {{ printf '==== %(%Y-%m-%d %H:%M:%S)T %s: %s\\n' -1 "$1" "${{2-}}" >> "$log"; }}
-
-# A host that died without a word leaves a lease that counts for {STALE:.0f} s; the cluster is quicker.
-fresh() {{ [ -n "$(find "${{result%/*}}/lease.json" -newermt '{STALE + HEARTBEAT:.0f} seconds ago' 2>/dev/null)" ]; }}
-while [ "$log" != /dev/null ] && fresh && [ $SECONDS -lt {2 * STALE:.0f} ]; do sleep 5; done
-
-mark started "$*"
-told=
-trap 'told=1; kill -TERM "$child"' TERM
-"$@" > >(exec tee -a "$log") 2>&1 &
-child=$!
-wait "$child"; code=$?
-[ -z "$told" ] || {{ wait "$child"; code=$?; }}  # a signal ends the first `wait`, not the command
-sleep 1  # for the last words to reach the log before the mark
-case $code in
-  0) if [ -e "$result" ]; then mark finished; else mark failed "exit code 0, but no ${{result##*/}}"; code=1; fi ;;
-  {SAVED_EXIT_CODE}) mark saved "to be continued" ;;
-  {LOST_EXIT_CODE}) ;;  # another host is gone: the cluster starts all of them again
-  *) mark failed "exit code $code" ;;
-esac
-exit "$code"
-"""
-
-
 def workload(study, run):
     """Name of a run's workload: valid for Kubernetes, the same from every machine, no other study's."""
     mark = hashlib.sha256(f"{study.resolve()}/{run}".encode()).hexdigest()[:8]
@@ -104,10 +71,8 @@ def workload(study, run):
 def write(study, resources):
     """Writes STUDY/gke, without the manifests."""
     folder = study / "gke"
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     write_json(folder / "resources.json", dataclasses.asdict(resources))
-    with replacing(folder / "host.sh") as temporary:
-        temporary.write_text(_HOST)
 
 
 def submit(study, resources, job, there=(), dry_run=False):
@@ -120,22 +85,23 @@ def submit(study, resources, job, there=(), dry_run=False):
     folder, name = study / "gke", workload(study, job.name)
     prepares = job.name == PREPARE
     files = (folder / "prepare.log", study / "plan.json") if prepares else (job.folder / "log.txt", job.folder / RESULT)
-    # `exec`, so that the shell which xpk signals is this one.
-    command = f"exec bash {shlex.join(map(str, (folder / 'host.sh', *files)))} {job.command}"
+    # `exec`, for xpk's own wrapper passes SIGTERM to its shell alone, and looks at the exit code.
+    command = f"exec python -m launch.host {shlex.join(map(str, files))} {job.command}"
     machine = f"--device-type={resources.prepare_type}" if prepares else f"--tpu-type={resources.tpu_type}"
     if any(one.ended and one.job == name for one in there):
         delete(study, [name])
-    client.call(
-        *("xpk", "workload", "create", f"--workload={name}", machine, f"--command={command}"),
-        *(f"--cluster={resources.cluster}", f"--project={resources.project}", f"--zone={resources.zone}"),
-        *(f"--namespace={resources.namespace}", f"--docker-image={resources.image}"),
-        *(f"--num-slices={1 if prepares else resources.slices}", f"--max-restarts={resources.max_restarts}"),
-        *(f"--restart-on-exit-codes={LOST_EXIT_CODE}", f"--output-manifest-file={folder / job.name}.yaml"),
-        *shlex.split(resources.extra),
-        *(["--dry-run"] if dry_run else []),
-        need=NEED,
-        patience=PATIENCE,
-    )
+    with replacing(folder / f"{job.name}.yaml") as manifest:
+        client.call(
+            *("xpk", "workload", "create", f"--workload={name}", machine, f"--command={command}"),
+            *(f"--cluster={resources.cluster}", f"--project={resources.project}", f"--zone={resources.zone}"),
+            *(f"--namespace={resources.namespace}", f"--docker-image={resources.image}"),
+            *(f"--num-slices={1 if prepares else resources.slices}", f"--max-restarts={resources.max_restarts}"),
+            *(f"--restart-on-exit-codes={LOST_EXIT_CODE}", f"--output-manifest-file={manifest}"),
+            *shlex.split(resources.extra),
+            *(["--dry-run"] if dry_run else []),
+            need=NEED,
+            patience=PATIENCE,
+        )
     return name
 
 

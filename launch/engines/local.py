@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.train import lease
 from blt_jax.train.preemption import SAVED_EXIT_CODE, StopSignal
@@ -151,6 +152,7 @@ class _Attempts:
         self.started = self.failures = 0
         self.message = ""
         self._look = 0.0
+        self._growing = None  # where log.txt is written
 
     def held(self):
         """Whether another process has the run; looked up once per `HELD`, as the folder may be far away."""
@@ -163,15 +165,15 @@ class _Attempts:
     def enqueue(self):
         """An earlier launcher gave this job up; the folder should not say so while it waits for us."""
         if status.last_words(self.job.folder / "log.txt")[0] == "failed":
-            self.log("queued", "again")
+            status.append(self.job.folder, "queued", "again")
 
     def start(self, slot):
         """Starts a process in `slot` (environment, cores); False, with a message, if that cannot be."""
         self.slot, (environment, cores) = slot, slot
         prelude = [sys.executable, "-I", "-S", "-c", _PRELUDE, str(os.getpid()), ",".join(map(str, cores))]
         try:
-            self.job.folder.mkdir(parents=True, exist_ok=True)
-            with open(self.job.folder / "log.txt", "ab") as log:
+            storage.make_folder(self.job.folder)
+            with open(self._log(), "ab") as log:
                 log.write(status.mark("started", self.job.command).encode())
                 log.flush()
                 self.process = subprocess.Popen(
@@ -209,16 +211,23 @@ class _Attempts:
         if code == 0:
             how += ", but no result.json"
         self.log("failed" if self.failures == TRIES else "retry", how)
-        self.message = status.last_words(self.job.folder / "log.txt")[1] or how
+        self.message = status.last_words(self._log())[1] or how
         return "failed" if self.failures == TRIES else "again"
 
     def outcome(self, state):
+        if self._growing:
+            self._growing.close()
         return Outcome(self.job, state, self.started, self.message if state == "failed" else "")
 
     def log(self, word, detail):
         with contextlib.suppress(OSError):  # a full disk has already been reported by the job or by `start`
-            with open(self.job.folder / "log.txt", "a") as log:
+            with open(self._log(), "a") as log:
                 log.write(status.mark(word, detail))
+
+    def _log(self):
+        """The path of log.txt on this machine."""
+        self._growing = self._growing or storage.Growing(self.job.folder, ["log.txt"])
+        return self._growing.here / "log.txt"
 
 
 def _stop(running, grace):

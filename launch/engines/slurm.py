@@ -18,7 +18,7 @@ import re
 import shlex
 
 from blt_jax.config import ConfigError
-from blt_jax.data.parts import replacing
+from blt_jax.storage import replacing
 from blt_jax.train.preemption import LOST_EXIT_CODE, SAVED_EXIT_CODE
 from launch.engines import client
 from launch.engines.queued import Queued

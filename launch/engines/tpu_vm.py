@@ -4,15 +4,16 @@
     STUDY/tpu_vm/all.sh      all of them in turn; what is done already takes seconds
 
 Nothing is run here: whoever has gcloud and the TPU runs them, from any machine. A script ends with the exit code of
-gcloud; run again, after a preemption for one, all.sh goes on where the runs last saved. The study's folder lies on
-storage that every host mounts at the same path (a Filestore), the checkout at the same path on every host.
+gcloud; run again, after a preemption for one, all.sh goes on where the runs last saved. The study lies in a bucket, or
+on storage that every host mounts at the same path (a Filestore); the checkout at the same path on every host.
 """
 
 import dataclasses
 import shlex
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
-from blt_jax.data.parts import replacing
+from blt_jax.storage import replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Resources:
 def write(study, resources, prepare, report, jobs):
     """Writes STUDY/tpu_vm. `prepare`, `report`: argv for one host; `jobs`: `Job`s, each for all hosts."""
     folder = study / "tpu_vm"
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
 
     def script(name, argv, worker):
         there = f"cd {shlex.quote(resources.checkout)} && exec {shlex.join(argv)}"
@@ -52,7 +53,13 @@ def write(study, resources, prepare, report, jobs):
     for job in jobs:
         script(job.name, job.argv, "all")
     names = ["prepare", *(job.name for job in jobs), "report"]
-    _write(folder / "all.sh", "".join(f"bash {shlex.quote(str(folder / name))}.sh || exit\n" for name in names))
+    _write(folder / "all.sh", "".join(f"{call(study, name)} || exit\n" for name in names))
+
+
+def call(study, name):
+    """The shell command that runs a script of the study."""
+    path = shlex.quote(str(study / "tpu_vm" / f"{name}.sh"))
+    return f"bash <(gcloud storage cat {path})" if storage.in_bucket(study) else f"bash {path}"
 
 
 def _write(path, text):

@@ -21,13 +21,13 @@ import numpy as np
 
 from blt_jax import models
 from blt_jax.config import Data, Lm, Mesh, Run, Stack
-from blt_jax.data.store import write_json
 from blt_jax.eval import entropy
 from blt_jax.flops import analytic
 from blt_jax.parallel import rules
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.presets import preset
 from blt_jax.record import to_dict
+from blt_jax.storage import write_json
 from blt_jax.train.checkpoint import Checkpoints
 from launch import prepare
 from launch.suites import shapes

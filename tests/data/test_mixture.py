@@ -8,9 +8,9 @@ import pytest
 from blt_jax.config import ConfigError, Data, Patching
 from blt_jax.data import pack, pipeline
 from blt_jax.data.mixture import PASSES, reading_order
-from blt_jax.data.store import write_json
 from blt_jax.patching import calibrate
 from blt_jax.record import build, fingerprint
+from blt_jax.storage import write_json
 from launch import prepare
 from tests.data.corpus import made, space_starts
 

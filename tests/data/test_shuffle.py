@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from blt_jax import storage
 from blt_jax.config import ConfigError, Data
 from blt_jax.data import parts, shuffle, store
 from blt_jax.data.parts import Piece
@@ -158,7 +159,7 @@ def test_killed_anywhere_and_started_again(tmp_path, small, monkeypatch):
         return real_replacing(path)
 
     monkeypatch.setattr(parts.Records, "save", save)
-    for module in (shuffle, parts, store):
+    for module in (shuffle, storage, store):
         monkeypatch.setattr(module, "replacing", replacing)
     deaths = 0
     while True:

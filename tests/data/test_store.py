@@ -12,9 +12,9 @@ import pytest
 from blt_jax.config import ConfigError
 from blt_jax.data import store as module
 from blt_jax.data import vocab
-from blt_jax.data.parts import replacing
 from blt_jax.data.sources import Document
 from blt_jax.data.store import RECORD, Store, write_entropies, write_store
+from blt_jax.storage import replacing
 
 LARGE = np.random.default_rng(0).integers(0, 256, 3 * RECORD + 5, np.uint8).tobytes()
 TEXTS = [b"a", LARGE, b"\x00\xff\xfe", b"x" * RECORD, b"y" * (RECORD - 1), "é".encode()]

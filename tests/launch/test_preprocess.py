@@ -16,9 +16,10 @@ import pytest
 from blt_jax import models
 from blt_jax.config import Blt, Lm, Patching, Run, Stack
 from blt_jax.data import parts, store
-from blt_jax.data.parts import Piece, write_json
+from blt_jax.data.parts import Piece
 from blt_jax.data.store import EntropyParts, Store
 from blt_jax.record import to_dict
+from blt_jax.storage import write_json
 from launch import prepare
 from launch.suites.entropy import untrained
 from tests.data.corpus import made

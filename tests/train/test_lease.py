@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from blt_jax import storage
 from blt_jax.train import lease
 from blt_jax.train.lease import Lease, LeaseHeld
 
@@ -107,7 +108,7 @@ def test_of_two_takers_one_stays(tmp_path, monkeypatch):
     sleep = time.sleep
 
     def rival_writes_last(seconds):
-        if seconds == lease._SETTLE:
+        if seconds == lease._SETTLE[0]:
             (tmp_path / lease.FILE).write_text(json.dumps(rival))
         sleep(seconds)
 
@@ -148,7 +149,7 @@ def test_a_full_disk_leaves_no_lease_behind(tmp_path, monkeypatch):
     def no_space(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(lease.json, "dump", no_space)
+    monkeypatch.setattr(storage.os, "fdopen", no_space)
     with pytest.raises(OSError, match="No space"), Lease(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []

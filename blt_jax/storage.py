@@ -1,0 +1,279 @@
+"""Files of studies, runs and stores: on a disk, on a file system that machines share, or in a bucket (`gs://`).
+
+On a disk `at` gives pathlib's paths, for a bucket etils' `epath.Path`, with the same methods. But an object of a
+bucket is written whole or not at all, nothing can be appended to it, renamed, locked or mapped into memory. What
+needs one of these goes through a function here, which does on disks what disks do best.
+
+The extra `gcs` (gcsfs) is what buckets need. No jax here: launchers and status tables read files too.
+"""
+
+import contextlib
+import errno
+import functools
+import json
+import os
+import posixpath
+import shutil
+import tempfile
+import threading
+import uuid
+from pathlib import Path
+
+from blt_jax.config import ConfigError
+
+BUCKET = "gs://"
+EVERY = 15.0  # seconds after which what was appended to a `Growing` file is in the bucket
+# Copies of what is read from buckets, and drafts of what is written to them.
+CACHE = Path(os.environ.get("BLT_JAX_CACHE") or Path.home() / ".cache" / "blt_jax")
+
+
+def at(path):
+    """`path` (str or path) as a path of pathlib, or of etils' epath if it is in a bucket, then without `..`.
+
+    Raises ConfigError where buckets need a package that is not installed.
+    """
+    if not in_bucket(path):
+        return Path(path)
+    _bucket()
+    from etils import epath
+
+    return epath.Path(BUCKET + posixpath.normpath(str(path).removeprefix(BUCKET)))
+
+
+def absolute(path):
+    """`path` as every process of this machine, or any machine for a bucket, can name it."""
+    return at(path) if in_bucket(path) else Path(path).absolute()
+
+
+def in_bucket(path):
+    return str(path).startswith(BUCKET)
+
+
+@functools.cache
+def _bucket():
+    """The file system of all buckets."""
+    try:
+        import gcsfs  # noqa: F401
+    except ImportError:
+        raise ConfigError("gs:// needs the package gcsfs: pip install 'blt-jax[gcs]'") from None
+    import fsspec
+
+    # Other machines write there too: what was listed a while ago is not what is there.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    return fsspec.filesystem("gcs")
+
+
+def check(path):
+    """Raises ConfigError, one line, if `path` is in a bucket that is not there or not ours to read."""
+    if in_bucket(path):
+        bucket = str(path).removeprefix(BUCKET).split("/")[0]
+        try:
+            _bucket().ls(bucket, limit=1, max_results=1)
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no bucket {bucket!r}; `gcloud storage buckets create` makes one") from None
+        except Exception as error:
+            why = bucket_trouble(error)
+            if not why:
+                raise
+            raise ConfigError(f"{path}: {why}") from None
+
+
+def bucket_trouble(error):
+    """The line on an exception that came from talking to a bucket; "" for any other."""
+    words = " ".join(str(error).split())[:200]
+    if isinstance(error, OSError) and words.startswith("Forbidden"):
+        return f"the bucket refuses: {words}"
+    if type(error).__module__.split(".")[0] in ("gcsfs", "google", "aiohttp"):
+        return f"the bucket cannot be reached: {type(error).__name__}: {words}"
+    return ""
+
+
+# ---------------------------------------------------------------- whole files
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Turns a full disk or a folder that cannot be written into one clear line; other errors pass."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # ArrayRecord reports the system's words in a RuntimeError
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+            raise ConfigError(f"{path}: the disk is full; free some space and run the same command again") from error
+        if isinstance(error, OSError):
+            raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise
+
+
+def make_folder(path):
+    """Makes a folder and those above it; in a bucket there are none."""
+    if not in_bucket(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def remove_folder(path):
+    """Removes a folder, if it is there, and all that is in it."""
+    if in_bucket(path):
+        with contextlib.suppress(FileNotFoundError):
+            _bucket().rm(str(path), recursive=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yields a path on this machine to write to, which becomes `path`, safe where that lies, at the end; or nothing."""
+    path = at(path)
+    remote = in_bucket(path)
+    folder = _scratch() if remote else path.parent
+    temporary = folder / f"{path.name}.{uuid.uuid4().hex[:12]}.tmp"
+    try:
+        yield temporary
+        if remote:
+            _bucket().put_file(str(temporary), str(path))
+        else:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    """Atomic: the file is there whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1))
+
+
+def write_bytes(path, data):
+    """Atomic, likewise."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def create(path, text):
+    """Writes a new file; False if there is one. Of several processes that try at once, one succeeds."""
+    if in_bucket(path):
+        try:
+            _bucket().pipe_file(str(path), text.encode(), mode="create")
+        except FileExistsError:
+            return False
+        return True
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+    except OSError:
+        Path(path).unlink(missing_ok=True)  # a full disk must not leave an empty file behind
+        raise
+    return True
+
+
+# ---------------------------------------------------------------- reading
+
+
+def modified(path):
+    """When a file was last written: seconds since the epoch, by the clock of where it lies."""
+    return path.stat().mtime if in_bucket(path) else path.stat().st_mtime
+
+
+def size(path):
+    """Bytes of a file."""
+    return path.stat().length if in_bucket(path) else path.stat().st_size
+
+
+def tail(path, size):
+    """The last `size` bytes of a file; b"" where there is none, or it cannot be read."""
+    try:
+        with at(path).open("rb") as file:
+            file.seek(max(file.seek(0, 2) - size, 0))
+            return file.read(size)
+    except OSError:
+        return b""
+
+
+def local(path):
+    """The path of a file of this machine with what `path` holds now: itself, or a copy of what is in a bucket.
+
+    A copy is made once and kept in CACHE until the object changes. Raises FileNotFoundError.
+    """
+    path = at(path)
+    if not in_bucket(path):
+        return path
+    generation = str(_bucket().info(str(path))["generation"])
+    copies = CACHE / "copies" / str(path).removeprefix(BUCKET)
+    copy = copies / generation / path.name
+    if not copy.exists():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(copy) as temporary:
+            _bucket().get_file(str(path), str(temporary))
+        for other in copies.iterdir():
+            if other.name != generation and other.name.isdigit():
+                shutil.rmtree(other, ignore_errors=True)
+    return copy
+
+
+# ---------------------------------------------------------------- files that grow
+
+
+class Growing:
+    """`here`: a folder of this machine for files that are appended to, and that `folder` follows. A context manager.
+
+    On a disk it is `folder` itself. Of a bucket it is an empty one, with those of the files `names` that are there
+    already; what changes in it is uploaded every EVERY seconds, by `flush`, and at the end.
+    """
+
+    def __init__(self, folder, names=()):
+        self.folder = at(folder)
+        self._remote = in_bucket(folder)
+        self.here = self.folder
+        if self._remote:
+            self.here = Path(tempfile.mkdtemp(dir=_scratch()))
+            self._uploaded, self._lock, self._ended = {}, threading.Lock(), threading.Event()
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    _bucket().get_file(str(self.folder / name), str(self.here / name))
+            self._uploaded = self._files()
+            self._thread = threading.Thread(target=self._follow, name="uploads", daemon=True)
+            self._thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def flush(self):
+        """Returns when the bucket has what was appended so far."""
+        if not self._remote:
+            return
+        with self._lock:
+            for name, state in self._files().items():
+                if self._uploaded.get(name) != state:
+                    _bucket().pipe_file(str(self.folder / name), (self.here / name).read_bytes())
+                    self._uploaded[name] = state
+
+    def close(self):
+        if self._remote and not self._ended.is_set():
+            self._ended.set()
+            self._thread.join()
+            self.flush()
+            shutil.rmtree(self.here, ignore_errors=True)
+
+    def _files(self):
+        """{name: (size, time)} of the files that are here."""
+        found = [path for path in self.here.rglob("*") if path.is_file()]
+        return {str(p.relative_to(self.here)): ((s := p.stat()).st_size, s.st_mtime_ns) for p in found}
+
+    def _follow(self):
+        while not self._ended.wait(EVERY):
+            with contextlib.suppress(Exception):  # the bucket may be out of reach for a while; `flush` tells
+                self.flush()
+
+
+def _scratch():
+    folder = CACHE / "drafts"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,114 @@
+"""A bucket on this machine, for tests: `with bucket(folder):` lets gs://bucket be read and written by every process.
+
+The server is gcp-storage-emulator, in a process of its own, with what it lacks of the real thing and what we build on:
+a write that must make a new object (`ifGenerationMatch=0`) fails where there is one, and bytes are kept as they come.
+`python -m tests.bucket PORT` is that server.
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from http import HTTPStatus
+
+import pytest
+
+NAME = "gs://bucket"
+
+
+@contextlib.contextmanager
+def bucket(folder):
+    """Yields "gs://bucket", empty. `folder`: where copies and drafts of ours lie, on the disk."""
+    for needed in ("gcp_storage_emulator", "gcsfs"):
+        pytest.importorskip(needed)
+    from blt_jax import storage
+
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    url = f"http://localhost:{port}"
+    settings = {
+        "STORAGE_EMULATOR_HOST": url,  # read by gcsfs
+        "TENSORSTORE_GCS_HTTP_URL": url,
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # would ask Google what kind of bucket it is
+        "BLT_JAX_CACHE": str(folder),
+    }
+    server = subprocess.Popen([sys.executable, "-m", "tests.bucket", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            patch.setattr(storage, "CACHE", folder)
+            _forget()
+            until = time.monotonic() + 60
+            while server.poll() is None and time.monotonic() < until:
+                with contextlib.suppress(OSError), socket.create_connection(("localhost", port)):
+                    break
+                time.sleep(0.1)
+            yield NAME
+    finally:
+        server.kill()
+        server.wait()
+        _forget()
+
+
+def _forget():
+    """No file system made before knows where the bucket is now."""
+    import fsspec
+    from etils.epath import backend
+    from gcsfs import GCSFileSystem
+
+    from blt_jax import storage
+
+    storage._bucket.cache_clear()
+    backend._FileSystemSpecBackend._get_filesystem.cache_clear()
+    fsspec.AbstractFileSystem.clear_instance_cache()
+    GCSFileSystem.clear_instance_cache()
+
+
+def serve(port):
+    from gcp_storage_emulator import server
+    from gcp_storage_emulator.exceptions import NotFound
+    from gcp_storage_emulator.handlers import objects
+
+    read_data = server._read_data
+
+    def read_exactly(handler, query):
+        kind = handler.headers.get("Content-Type") or ""
+        if not kind.startswith("multipart/related"):
+            return read_data(handler, query)
+        raw = server._decode_raw_data(server._read_raw_data(handler), handler)
+        mark = b"--" + re.search('boundary="?([^";]+)', kind)[1].encode()
+        described, rest = raw[raw.index(mark) + len(mark) :].split(mark, 1)
+        meta = json.loads(re.split(rb"\r?\n\r?\n", described, maxsplit=1)[1])
+        head, content = re.split(rb"\r?\n\r?\n", rest, maxsplit=1)
+        newline = b"\r\n" if b"\r\n" in head else b"\n"
+        content = content[: content.rindex(newline + mark)]
+        return {"meta": meta, "content": content, "content-type": "application/octet-stream"}
+
+    def unless_there(upload):
+        def checked(request, response, storage):
+            meta = request.data["meta"] if isinstance(request.data, dict) and "meta" in request.data else {}
+            name = request.query["name"][0] if "name" in request.query else meta.get("name")
+            if request.query.get("ifGenerationMatch") == ["0"] and "upload_id" not in request.query:
+                with contextlib.suppress(NotFound):
+                    storage.get_file_obj(request.params["bucket_name"], name)
+                    response.status = HTTPStatus.PRECONDITION_FAILED
+                    return None
+            return upload(request, response, storage)
+
+        return checked
+
+    server._read_data = read_exactly
+    for name in ("_media_upload", "_multipart_upload", "_create_resumable_upload"):
+        setattr(objects, name, unless_there(getattr(objects, name)))
+    server.create_server("localhost", port, in_memory=True, default_bucket="bucket").run()
+
+
+if __name__ == "__main__":
+    os.environ.pop("STORAGE_EMULATOR_HOST", None)
+    serve(int(sys.argv[1]))
