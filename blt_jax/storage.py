@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import json
+import logging
 import os
 import posixpath
 import shutil
@@ -58,6 +59,8 @@ def _bucket():
         raise ConfigError("gs:// needs the package gcsfs: pip install 'blt-jax[gcs]'") from None
     import fsspec
 
+    for chatty in ("fsspec", "gcsfs"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)  # they tell of each file that is opened
     # Other machines write there too: what was listed a while ago is not what is there.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     return fsspec.filesystem("gcs")

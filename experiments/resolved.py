@@ -7,10 +7,10 @@ This is the command that `study.json` lists for every run; a run started by hand
 """
 
 import json
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
 from experiments.base import tuples
 
@@ -19,6 +19,6 @@ def get_config(path=""):
     if not path:
         raise ConfigError("--config=experiments/resolved.py needs the path of a config.json after a colon")
     try:
-        return ConfigDict(tuples(json.loads(Path(path).read_text())))
+        return ConfigDict(tuples(json.loads(storage.at(path).read_text())))
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path}: not a readable config.json ({error})") from None

@@ -25,6 +25,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from blt_jax import storage
 from blt_jax.config import Blt, ConfigError
 from blt_jax.flops import hardware
 from blt_jax.record import build, fingerprint, to_dict
@@ -213,7 +214,7 @@ def _print_program(name, program, topology, real):
 
 def measured_facts(study, folder):
     """FamilyFacts that a study's folder has measured. Raises ConfigError where it has not, or is another's."""
-    path = Path(folder) / "plan.json"
+    path = storage.at(folder) / "plan.json"
     if not path.exists():
         raise ConfigError(f"workdir = {folder!r}: holds no plan.json yet; leave --workdir out to plan on assumed sizes")
     told = json.loads(path.read_text())["facts"]

@@ -97,8 +97,8 @@ def last_words(log):
 def preempted(log):
     """How many attempts in a log.txt were told to stop and saved, or ended without a word before another started."""
     words = []
-    with contextlib.suppress(OSError), storage.at(log).open(encoding="utf-8", errors="replace") as lines:
-        words = [found[1] for found in map(_MARK.match, lines) if found]
+    with contextlib.suppress(OSError), storage.at(log).open("rb") as lines:
+        words = [found[1] for found in (_MARK.match(line.decode("utf-8", "replace")) for line in lines) if found]
     return words.count("saved") + sum(pair == ("started", "started") for pair in itertools.pairwise(words))
 
 

@@ -1,7 +1,8 @@
 """A bucket on this machine, for tests: `with bucket(folder):` lets gs://bucket be read and written by every process.
 
-The server is gcp-storage-emulator, in a process of its own, with what it lacks of the real thing and what we build on:
-a write that must make a new object (`ifGenerationMatch=0`) fails where there is one, and bytes are kept as they come.
+The server is gcp-storage-emulator, in a process of its own, with what it lacks of the real thing and what orbax and we
+build on: a write for one generation of an object alone (`ifGenerationMatch`, 0: none yet) fails for another, a download
+tells its generation, and bytes are kept as they come.
 `python -m tests.bucket PORT` is that server.
 """
 
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from http import HTTPStatus
+from http.server import HTTPServer
 
 import pytest
 
@@ -90,22 +92,41 @@ def serve(port):
         content = content[: content.rindex(newline + mark)]
         return {"meta": meta, "content": content, "content-type": "application/octet-stream"}
 
-    def unless_there(upload):
+    def generation(storage, bucket, name):
+        try:
+            return storage.get_file_obj(bucket, name)["generation"]
+        except NotFound:
+            return "0"
+
+    def if_it_matches(upload):
         def checked(request, response, storage):
             meta = request.data["meta"] if isinstance(request.data, dict) and "meta" in request.data else {}
             name = request.query["name"][0] if "name" in request.query else meta.get("name")
-            if request.query.get("ifGenerationMatch") == ["0"] and "upload_id" not in request.query:
-                with contextlib.suppress(NotFound):
-                    storage.get_file_obj(request.params["bucket_name"], name)
-                    response.status = HTTPStatus.PRECONDITION_FAILED
-                    return None
+            wanted = request.query.get("ifGenerationMatch") if "upload_id" not in request.query else None
+            if wanted and wanted != [generation(storage, request.params["bucket_name"], name)]:
+                response.status = HTTPStatus.PRECONDITION_FAILED
+                return None
             return upload(request, response, storage)
 
         return checked
 
+    def told(download):
+        def with_generation(request, response, storage):
+            response["x-goog-generation"] = generation(
+                storage, request.params["bucket_name"], request.params["object_id"]
+            )
+            return download(request, response, storage)
+
+        return with_generation
+
+    class Waiting(HTTPServer):
+        request_queue_size = 1024  # a checkpoint comes as hundreds of connections
+
+    server.server.HTTPServer = Waiting
     server._read_data = read_exactly
     for name in ("_media_upload", "_multipart_upload", "_create_resumable_upload"):
-        setattr(objects, name, unless_there(getattr(objects, name)))
+        setattr(objects, name, if_it_matches(getattr(objects, name)))
+    objects.download = told(objects.download)
     server.create_server("localhost", port, in_memory=True, default_bucket="bucket").run()
 
 

@@ -52,8 +52,9 @@ def write(study):
     if patched:
         figures["patch_lengths"] = plots.patch_lengths(patched, looks)
     sample = curves.read_json(study / "sample.json")
-    if sample["families"]:
-        figures["sample"] = plots.sample(sample["text"], sample["entropies"], sample["families"], looks)
+    cut = {family: told for family, told in sample["families"].items() if family in looks}
+    if cut:
+        figures["sample"] = plots.sample(sample["text"], sample["entropies"], cut, looks)
     evaluated = _evaluated(study, looks)
     if evaluated["noise"]:
         figures["robustness"] = evaluation_plots.noises(evaluated["noise"], looks)
