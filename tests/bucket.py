@@ -20,6 +20,8 @@ from http.server import HTTPServer
 import pytest
 
 NAME = "gs://bucket"
+# What tells a process where the bucket is.
+SETTINGS = ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL", "BLT_JAX_CACHE")
 
 
 @contextlib.contextmanager
@@ -33,12 +35,7 @@ def bucket(folder):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     url = f"http://localhost:{port}"
-    settings = {
-        "STORAGE_EMULATOR_HOST": url,  # read by gcsfs
-        "TENSORSTORE_GCS_HTTP_URL": url,
-        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # would ask Google what kind of bucket it is
-        "BLT_JAX_CACHE": str(folder),
-    }
+    settings = dict(zip(SETTINGS, (url, url, str(folder)), strict=True))
     server = subprocess.Popen([sys.executable, "-m", "tests.bucket", str(port)], stderr=subprocess.DEVNULL)
     try:
         with pytest.MonkeyPatch.context() as patch:

@@ -12,6 +12,7 @@ import tempfile
 from tests import QUICK
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # would ask Google what kind a bucket is
 _before = os.environ.get("XLA_FLAGS")
 os.environ["XLA_FLAGS"] = f"{_before or ''} {QUICK}"
 

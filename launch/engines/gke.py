@@ -19,7 +19,7 @@ import shlex
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
-from blt_jax.storage import replacing, write_json
+from blt_jax.storage import write_json
 from blt_jax.train.preemption import LOST_EXIT_CODE
 from launch.engines import client
 from launch.engines.queued import Queued
@@ -90,13 +90,13 @@ def submit(study, resources, job, there=(), dry_run=False):
     machine = f"--device-type={resources.prepare_type}" if prepares else f"--tpu-type={resources.tpu_type}"
     if any(one.ended and one.job == name for one in there):
         delete(study, [name])
-    with replacing(folder / f"{job.name}.yaml") as manifest:
+    with storage.Growing(folder) as growing:
         client.call(
             *("xpk", "workload", "create", f"--workload={name}", machine, f"--command={command}"),
             *(f"--cluster={resources.cluster}", f"--project={resources.project}", f"--zone={resources.zone}"),
             *(f"--namespace={resources.namespace}", f"--docker-image={resources.image}"),
             *(f"--num-slices={1 if prepares else resources.slices}", f"--max-restarts={resources.max_restarts}"),
-            *(f"--restart-on-exit-codes={LOST_EXIT_CODE}", f"--output-manifest-file={manifest}"),
+            *(f"--restart-on-exit-codes={LOST_EXIT_CODE}", f"--output-manifest-file={growing.here / job.name}.yaml"),
             *shlex.split(resources.extra),
             *(["--dry-run"] if dry_run else []),
             need=NEED,

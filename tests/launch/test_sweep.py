@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from blt_jax import storage
+from launch import status
 from tests import QUICK
+from tests.bucket import bucket
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -116,6 +119,29 @@ def test_killed_in_the_middle_and_continued(studied):
     assert code == 0, output
     assert results(killed) == results(study)
     assert (killed / "report" / "points.csv").read_bytes() == (study / "report" / "points.csv").read_bytes()
+
+
+def test_in_a_bucket_killed_and_continued(studied, tmp_path):
+    """Nothing of the study is on a disk that outlives a process; the numbers are those of the one on a disk."""
+    config, study, _ = studied
+    with bucket(tmp_path / "copies") as name:
+        killed, quick = storage.at(f"{name}/a study"), "--config.noise_bytes=0"
+        process = sweep(config, killed, quick, start_new_session=True)
+        wait_for(process, killed, "study.json")
+        for path in (study / "compile_cache").iterdir():
+            storage.write_bytes(killed / "compile_cache" / path.name, path.read_bytes())
+        wait_for(process, killed, "runs/*/checkpoints/*/commit_success.txt")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert len(results(killed)) < 2, "killed too late to show anything"
+        code, output = finish(sweep(config, killed, "--status"))
+        assert code == 0 and output.count("queued") == 2 - len(results(killed)), output
+        shutil.rmtree(tmp_path / "copies")
+        code, output = finish(sweep(config, killed, quick))
+        assert code == 0, output
+        assert results(killed) == results(study)
+        assert (killed / "report" / "points.csv").read_bytes() == (study / "report" / "points.csv").read_bytes()
+        assert status.preempted(killed / "runs" / "blt-4e9-small-s0" / "log.txt") == 1
 
 
 def test_another_study_and_bad_settings_are_one_line(studied):

@@ -35,7 +35,7 @@ def test_scripts_of_a_study(config, tmp_path):  # noqa: F811
     flags = ["--engine=tpu_vm", "--tpu_vm.name=pod", "--tpu_vm.zone=us-east5-a"]
     flags += ["--tpu_vm.checkout=the checkout", f"--tpu_vm.python={python}"]
     code, output = finish(sweep(config, study, *flags))
-    assert code == 0 and f"bash {shlex.quote(str(study))}/tpu_vm/all.sh runs the study on pod" in output, output
+    assert code == 0 and f"bash {shlex.quote(f'{study}/tpu_vm/all.sh')} runs the study on pod" in output, output
 
     def run(script, breaks="nothing"):
         told = tmp_path / "told"
