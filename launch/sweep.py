@@ -12,9 +12,9 @@ On a Slurm cluster, from any machine that has sbatch and the folder; with --dry_
 the command submits what is neither done nor failed nor in the queue; --retry_failed takes the failed ones too (on
 this machine they are always tried again). TPU slices on GKE, by xpk, likewise; and scripts for one TPU VM:
 
-    python -m launch.sweep --config=... --workdir=/mnt/studies/STUDY --engine=gke --gke.cluster=C --gke.project=P \\
+    python -m launch.sweep --config=... --workdir=gs://BUCKET/STUDY --engine=gke --gke.cluster=C --gke.project=P \\
         --gke.zone=Z --gke.tpu_type=v5p-64 --gke.image=REGISTRY/blt_jax:tpu  (launch/engines/gke.py)
-    python -m launch.sweep --config=... --workdir=/mnt/studies/STUDY --engine=tpu_vm --tpu_vm.name=N --tpu_vm.zone=Z
+    python -m launch.sweep --config=... --workdir=gs://BUCKET/STUDY --engine=tpu_vm --tpu_vm.name=N --tpu_vm.zone=Z
 
 Ctrl-C saves the runs in progress; the same command goes on from there and repeats nothing. Exit code 0: every
 run is done; 1: some run failed (the report says which); 2: a setting or input is wrong; 130: interrupted.

@@ -6,4 +6,4 @@ COPY pyproject.toml README.md ./
 COPY blt_jax blt_jax
 COPY launch launch
 COPY experiments experiments
-RUN pip install --no-cache-dir --editable '.[tpu]'
+RUN pip install --no-cache-dir --editable '.[tpu,gcs]'

@@ -162,7 +162,7 @@ def test_a_right_command_line(command):
         (["--raise=config"], "error: heads = 3: must divide width 64"),
         (["--raise=disk"], "error: no space left on device (x/y)"),
         (["--raise=lease"], "error: the study folder is in use by process"),
-        (["--workdir=gs://bucket/study"], "error: --workdir=gs://bucket/study: studies, runs and stores live"),
+        (["--workdir=s3://bucket/study"], "error: --workdir=s3://bucket/study: studies, runs and stores live"),
     ],
 )
 def test_errors_are_one_line(command, argv, start):
