@@ -60,6 +60,7 @@ class Metrics:
 
     def flush(self):
         """Returns when what was written so far is where the run's folder lies."""
+        self.board.flush()
         self._growing.flush()
 
     def close(self):

@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.train.checkpoint import Checkpoints, bit_sum
+from blt_jax.train.metrics import Metrics
+from tests.bucket import bucket
 
 # What a library's coroutines say when their file turns out to be damaged.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -167,3 +170,38 @@ def test_a_read_only_folder_stops_with_one_line_and_the_last_checkpoint_intact(d
     subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
     assert restored(disk)[0] == 1
     assert json.loads(json.dumps(restored(disk)[2])) == {"text_bytes": 1}
+
+
+def test_in_a_bucket(tmp_path):
+    """Saved by one process and read by another; an object that is gone costs its checkpoint, which is moved aside."""
+    with bucket(tmp_path) as name:
+        run = storage.at(f"{name}/a run")
+        saved(run, (1, 2, 3), keep=2)
+        folder = run / "checkpoints"
+        assert sorted(p.name for p in folder.iterdir()) == ["2", "3"]
+        assert restored(run)[0] == 3
+        max((folder / "3" / "state" / "d").iterdir(), key=storage.size).unlink()
+        step, found, host = restored(run)
+        assert step == 2 and host == {"text_bytes": 2}
+        assert all(map(np.array_equal, jax.tree.leaves(found), jax.tree.leaves(state(2))))
+        assert sorted(p.name for p in folder.iterdir()) == ["2", "damaged-3"]
+        saved(run, (3,))
+        assert restored(run)[0] == 3
+
+
+def test_metrics_in_a_bucket(tmp_path):
+    """What was logged before a save is there after a kill; what came after the step that is resumed is not."""
+    with bucket(tmp_path) as name:
+        run = storage.at(f"{name}/a run")
+        first = Metrics(run, 0)
+        first.write({"step": 1, "bpb": 3.0})
+        first.write({"step": 2, "bpb": 2.5})
+        first.flush()
+        first.write({"step": 3, "bpb": 2.0})  # lost: nobody closes it
+        second = Metrics(run, 1)
+        assert second.last == {"step": 1, "bpb": 3.0}
+        second.write({"step": 2, "bpb": 2.25})
+        second.close()
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert lines == [{"step": 1, "bpb": 3.0}, {"step": 2, "bpb": 2.25}]
+        assert list((run / "tensorboard").iterdir())

@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
+from blt_jax import storage
 from blt_jax.config import ConfigError
 from launch.engines.tpu_vm import Resources
+from tests.bucket import bucket
 from tests.launch.test_slurm import BROKEN, RUN, config  # noqa: F401
 from tests.launch.test_sweep import finish, sweep
 
@@ -63,3 +65,17 @@ def test_scripts_of_a_study(config, tmp_path):  # noqa: F811
 def test_bad_resources():
     with pytest.raises(ConfigError, match=r"needs --tpu_vm.zone=$"):
         Resources(name="pod").check()
+
+
+def test_in_a_bucket(config, tmp_path):  # noqa: F811
+    """Scripts there are run from there; Slurm's cannot be."""
+    with bucket(tmp_path / "copies") as name:
+        study = storage.at(f"{name}/it's a study")
+        code, output = finish(sweep(config, study, "--engine=tpu_vm", "--tpu_vm.name=pod", "--tpu_vm.zone=z"))
+        call = f"bash <(gcloud storage cat {shlex.quote(f'{study}/tpu_vm/all.sh')})"
+        assert code == 0 and f"{call} runs the study on pod" in output, output
+        lines = (study / "tpu_vm" / "all.sh").read_text().splitlines()
+        assert lines[1] == call.replace("all.sh", "prepare.sh") + " || exit" and len(lines) == 5
+        assert f"--workdir={name}/it" in (study / "tpu_vm" / f"{RUN}.sh").read_text()
+        code, output = finish(sweep(config, study, "--engine=slurm"))
+        assert code == 2 and "Slurm's scripts and logs need a folder" in output, output
