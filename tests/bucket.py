@@ -2,7 +2,7 @@
 
 The server is gcp-storage-emulator, in a process of its own, with what it lacks of the real thing and what orbax and we
 build on: a write for one generation of an object alone (`ifGenerationMatch`, 0: none yet) fails for another, a download
-tells its generation, and bytes are kept as they come.
+tells its generation, objects can be moved, and bytes are kept as they come.
 `python -m tests.bucket PORT` is that server.
 """
 
@@ -116,6 +116,14 @@ def serve(port):
 
         return with_generation
 
+    def move(request, response, storage):
+        bucket, name, to = (request.params[key] for key in ("bucket_name", "object_id", "to"))
+        if generation(storage, bucket, name) == "0":
+            response.status = HTTPStatus.NOT_FOUND
+            return
+        response.json(objects._copy(request.base_url, storage, bucket, name, bucket, to))
+        storage.delete_file(bucket, name)
+
     class Waiting(HTTPServer):
         request_queue_size = 1024  # a checkpoint comes as hundreds of connections
 
@@ -124,6 +132,8 @@ def serve(port):
     for name in ("_media_upload", "_multipart_upload", "_create_resumable_upload"):
         setattr(objects, name, if_it_matches(getattr(objects, name)))
     objects.download = told(objects.download)
+    moved = r"^/storage/v1/b/(?P<bucket_name>[-.\w]+)/o/(?P<object_id>.*)/moveTo/o/(?P<to>.*)$"
+    server.HANDLERS = [(moved, {"POST": move}), *server.HANDLERS]
     server.create_server("localhost", port, in_memory=True, default_bucket="bucket").run()
 
 
