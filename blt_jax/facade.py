@@ -109,9 +109,9 @@ class Model:
         see `eval.likelihood.score`.
         """
         if before is None:
-            rows, firsts = [self._encode(text) for text in texts], None
+            rows, firsts = [self.encode(text) for text in texts], None
         else:
-            rows = [self._encode(start + text)[:-1] for start, text in zip(before, texts, strict=True)]
+            rows = [self.encode(start + text)[:-1] for start, text in zip(before, texts, strict=True)]
             firsts = [self._first(ids, len(start)) for ids, start in zip(rows, before, strict=True)]
         how = dict(firsts=firsts, greedy=greedy, tell=tell)
         return likelihood.score(self._on_device, self.config, self._compute, rows, self._batch, self.context, **how)
@@ -145,8 +145,8 @@ class Model:
         stops = [stop] if isinstance(stop, bytes) else list(stop or [])
         if any(not isinstance(s, bytes) or not s for s in stops):
             raise ConfigError(f"stop = {stop!r}: must be bytes or a list of bytes, none of them empty")
-        texts = [_Text(self._decode, stops, max_new_bytes) for _ in prompts]
-        begins = [self._encode(prompt)[:-1] for prompt in prompts]  # without the EOS
+        texts = [_Text(self.decode, stops, max_new_bytes) for _ in prompts]
+        begins = [self.encode(prompt)[:-1] for prompt in prompts]  # without the EOS
         eos = self._bpe.eos if self._unit == "token" else EOS
         ends = lambda row, ids: texts[row].add(ids[-1])  # noqa: E731
         for parts in self.stream_ids(begins, max_new_bytes, temperature, top_p, seed, eos, ends, steps):
@@ -188,8 +188,8 @@ class Model:
     def tail(self, prompt: bytes) -> bytes:
         """As much of a prompt's end as the model reads at a time: all of it, unless it is longer than `context`."""
         keep = self.context - 1  # beside BOS
-        while len(ids := self._encode(prompt)[:-1]) > self.context:
-            prompt, keep = self._decode(ids[-keep:]), keep - 1
+        while len(ids := self.encode(prompt)[:-1]) > self.context:
+            prompt, keep = self.decode(ids[-keep:]), keep - 1
         return prompt
 
     def prompted(self, prompts, room):
@@ -218,11 +218,12 @@ class Model:
             raise ConfigError(f"{self._tokenizer}: {made.vocab} entries, but the model has {self.config.vocab}")
         return made
 
-    def _encode(self, text):
-        """BOS, text, EOS."""
+    def encode(self, text):
+        """The ids of a document, int32 [N]: BOS, `text` (bytes), EOS."""
         return self._bpe.encode(text) if self._unit == "token" else vocab.encode(text)
 
-    def _decode(self, ids):
+    def decode(self, ids):
+        """The bytes of `ids`; BOS, EOS and the like have none."""
         return self._bpe.decode(ids) if self._unit == "token" else vocab.decode(np.array(ids, np.int32))
 
     # ------------------------------------------------------------ rows and batches

@@ -25,113 +25,29 @@ from pathlib import Path
 
 from absl import flags
 
-from blt_jax import facade, storage
+from blt_jax import facade
 from blt_jax.config import ConfigError
-from blt_jax.data.store import Store
 from blt_jax.eval import noise, tasks, texts
-from blt_jax.flops import analytic
-from blt_jax.record import build
-from blt_jax.scaling import curves, evaluation_plots, evaluations, fit, plots
-from blt_jax.storage import write_json
-from blt_jax.study import Study
+from blt_jax.scaling import curves, evaluations, fit
+from launch import evaluation
 from launch import evaluation_tables as tables
 from launch import flags as launch_flags
-from launch import progress
 
-PIECE = 2048  # bytes at least of a validation document that a study's evaluation reads, so that it reads many
-DIAL = "auto"
-BROKEN = "".join(map(chr, range(0xDC80, 0xDD00)))  # what a cut leaves of a character, as surrogates
-
-
-def facts(model, label):
-    """What an evaluation says of its model."""
-    told = {"format": evaluations.FORMAT, "label": label, "model": str(model.folder), "unit": texts.unit(model)}
-    told |= {"parameters": analytic.parameters(model.config)["non_embedding"], "context": model.context}
-    return told | {"threshold": model.patching.threshold if model.patching and model.patching.needs_entropies else None}
-
-
-def of_texts(model, found, noises=(), thresholds=(), seed=0):
-    """The parts "texts", "noise" and "dial" of an evaluation of `found`, a list of texts.Text."""
-    data, made = [one.data for one in found], {}
-    label = model.folder.name
-    with progress.Bytes(label) as tell:
-        if noises:
-            made["noise"] = texts.robustness(model, data, noises, seed, tell)
-            columns = made["noise"]["clean"]
-        else:
-            columns = texts.measure(model, data, tell)
-    made["texts"] = (
-        columns
-        | {"lines": [texts.lines(one) for one in data]}
-        | {name: [one.labels[name] for one in found] for name in texts.LABELS}
-    )
-    made["flops_per_byte"] = texts.flops_per_byte(model, columns)
-    if thresholds and made["flops_per_byte"]["entropy_model"]:
-        if thresholds == DIAL:
-            thresholds = texts.thresholds(model, data)
-        with progress.Bytes(f"{label}, thresholds") as tell:
-            made["dial"] = texts.dial(model, data, thresholds, tell)
-    return made
-
-
-def of_tasks(model, asked):
-    """The parts "tasks" and "places" of an evaluation. `asked`: see `eval.tasks.asked`."""
-    from blt_jax.eval import harness
-
-    with progress.Bytes(f"{model.folder.name}, tasks") as tell:
-        how = dict(execute=EXECUTE.value, most=MAX_NEW_BYTES.value, seed=SEED.value, tell=tell)
-        return tasks.averaged(harness.run(model, asked, **how))
-
-
-# ---------------------------------------------------------------- a study
-
-
-def validation(folder, most):
-    """The beginnings of validation documents, of about equal length, `most` bytes in all, as texts.Text."""
-    store, found, size = Store(folder / "store", "validation"), [], 0
-    piece = min(most, max(PIECE, most // len(store)))
-    for i in range(len(store)):
-        text, source = store.document(i)
-        text = text[:piece].decode("utf-8", "surrogateescape").rstrip(BROKEN)
-        data = text.encode("utf-8", "surrogateescape")
-        if data and size + len(data) <= most:
-            labels = {"source": source, "lang": "", "script": texts.script_of(data)}
-            found.append(texts.Text(data, labels))
-            size += len(data)
-    if not found:
-        raise ConfigError(f"{folder / 'store'}: no validation text within noise_bytes = {most:,}")
-    return found
-
-
-def of_study(folder, seed=0, asked=None):
-    """Makes STUDY/evaluations/FAMILY.json where it is not there, or of another run or text; adds `asked` tasks.
-
-    Raises ConfigError for a study without runs, or whose config leaves nothing to read.
-    """
-    folder = storage.at(folder)
-    plan, points, _ = curves.load(folder)
-    most = build(Study, curves.read_json(folder / "study.json")["study"]).noise_bytes
-    if not most:
-        raise ConfigError(f"{folder}: its config says noise_bytes = 0, which leaves nothing to read")
-    missing = evaluations.missing(folder, points, most, seed)
-    found = validation(folder, most) if missing else ()
-    for family, (point, wanted) in evaluations.wanted(points, most, seed).items():
-        if family not in missing and not asked:
-            continue
-        model, path = facade.load(point.folder), folder / evaluations.FOLDER / f"{family}.json"
-        if family in missing:
-            told = facts(model, plan["facts"][family]["label"]) | {"family": family, "asked": wanted}
-            told |= of_texts(model, found, list(noise.NOISES), DIAL, seed)
-        else:
-            told = evaluations.load(path)
-        if asked:
-            made = of_tasks(model, asked)
-            told |= {part: told.get(part, {}) | made[part] for part in made}
-        storage.make_folder(path.parent)
-        write_json(path, told)
-
-
-# ---------------------------------------------------------------- models given by name
+MODEL = flags.DEFINE_list("model", [], "Run folders or Hugging Face directories, with commas between.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a study, to evaluate its families.")
+INPUT = flags.DEFINE_string("input", "", "Texts: a glob of .jsonl[.gz|.zst], .parquet or .txt.")
+MAX_BYTES = flags.DEFINE_integer("max_bytes", 0, "Text bytes to read at most; 0: all.", lower_bound=0)
+NOISE = flags.DEFINE_list("noise", [], f"Noises, or all: {', '.join(noise.NOISES)}.")
+THRESHOLDS = flags.DEFINE_string("thresholds", "", "Patch thresholds in nats, with commas between, or auto.")
+TASKS = flags.DEFINE_list("tasks", [], "Tasks; list: name them.")
+FILES = flags.DEFINE_string("files", ".", "Folder of the tasks' files.")
+LIMIT = flags.DEFINE_integer("limit", 0, "Documents of a task, spread evenly; 0: all.", lower_bound=0)
+NOISE_AT = flags.DEFINE_list("noise_at", list(noise.WHERE), "Where tasks of choices are noised, each by itself.")
+MAX_NEW_BYTES = flags.DEFINE_integer("max_new_bytes", 0, "Bytes to generate; 0: the task's own.", lower_bound=0)
+EXECUTE = flags.DEFINE_boolean("execute", False, "Run programs that a model writes.")
+JSON = flags.DEFINE_string("json", "", "Also write all numbers here.")
+PLOTS = flags.DEFINE_string("plots", "", "Also draw pictures into this folder.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of noises.")
 
 
 def named(folders):
@@ -151,16 +67,18 @@ def offline():
 
 def thresholds_of(text):
     """`auto`, or the numbers of a comma list."""
-    if text in ("", DIAL):
+    if text in ("", evaluation.DIAL):
         return text
     try:
         return sorted(float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"--thresholds={text}: must be {DIAL}, or nats with commas between") from None
+        raise ConfigError(f"--thresholds={text}: must be {evaluation.DIAL}, or nats with commas between") from None
 
 
 def pictures(found, folder):
     """The figures of evaluations {name: evaluation}, as SVG and PNG in `folder`."""
+    from blt_jax.scaling import evaluation_plots, plots  # matplotlib takes long to import
+
     looks, figures = plots.looks({name: one["label"] for name, one in found.items()}), {}
     for label in texts.LABELS:
         rows = evaluations.by_label(found, label)
@@ -198,10 +116,11 @@ def main(_):
     if asked:
         offline()
         from blt_jax.eval import harness  # noqa: F401  before minutes are spent: it may not be installed
+    how = {"execute": EXECUTE.value, "most": MAX_NEW_BYTES.value}
     if WORKDIR.value is not None:
         from blt_jax.scaling import report
 
-        of_study(WORKDIR.value, SEED.value, asked)
+        evaluation.of_study(WORKDIR.value, SEED.value, asked, **how)
         found = evaluations.of_study(WORKDIR.value, curves.load(WORKDIR.value)[0]["facts"])
         tables.show(found)
         print(f"report: {report.write(WORKDIR.value)}")
@@ -216,11 +135,11 @@ def main(_):
         print(f"left out: {line}")
     found = {}
     for name, model in named(MODEL.value).items():
-        found[name] = facts(model, name)
+        found[name] = evaluation.facts(model, name)
         if read:
-            found[name] |= of_texts(model, read, noises, thresholds, SEED.value)
+            found[name] |= evaluation.of_texts(model, read, noises, thresholds, SEED.value)
         if asked:
-            found[name] |= of_tasks(model, asked)
+            found[name] |= evaluation.of_tasks(model, asked, SEED.value, **how)
     if thresholds and not any("dial" in one for one in found.values()):
         print("no thresholds: entropies cut the patches of none of these models")
     tables.show(found)
@@ -233,19 +152,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    MODEL = flags.DEFINE_list("model", [], "Run folders or Hugging Face directories, with commas between.")
-    WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a study, to evaluate its families.")
-    INPUT = flags.DEFINE_string("input", "", "Texts: a glob of .jsonl[.gz|.zst], .parquet or .txt.")
-    MAX_BYTES = flags.DEFINE_integer("max_bytes", 0, "Text bytes to read at most; 0: all.", lower_bound=0)
-    NOISE = flags.DEFINE_list("noise", [], f"Noises, or all: {', '.join(noise.NOISES)}.")
-    THRESHOLDS = flags.DEFINE_string("thresholds", "", "Patch thresholds in nats, with commas between, or auto.")
-    TASKS = flags.DEFINE_list("tasks", [], "Tasks; list: name them.")
-    FILES = flags.DEFINE_string("files", ".", "Folder of the tasks' files.")
-    LIMIT = flags.DEFINE_integer("limit", 0, "Documents of a task, spread evenly; 0: all.", lower_bound=0)
-    NOISE_AT = flags.DEFINE_list("noise_at", list(noise.WHERE), "Where tasks of choices are noised, each by itself.")
-    MAX_NEW_BYTES = flags.DEFINE_integer("max_new_bytes", 0, "Bytes to generate; 0: the task's own.", lower_bound=0)
-    EXECUTE = flags.DEFINE_boolean("execute", False, "Run programs that a model writes.")
-    JSON = flags.DEFINE_string("json", "", "Also write all numbers here.")
-    PLOTS = flags.DEFINE_string("plots", "", "Also draw pictures into this folder.")
-    SEED = flags.DEFINE_integer("seed", 0, "Seed of noises.")
     launch_flags.run(main)

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import bootstrap, fit, fit_plots, frontier, isoflop, patch_laws, points
+from blt_jax.scaling import bootstrap, fit, frontier, isoflop, patch_laws, points
 from launch import flags as launch_flags
 
 NEEDED = {
@@ -215,6 +215,8 @@ SHOW = {
 
 def plot(law, found, table):
     """The Figure of a law's results."""
+    from blt_jax.scaling import fit_plots  # matplotlib takes longer to import than all else
+
     if law == "chinchilla":
         return fit_plots.chinchillas(found, table)
     if law == "isoflop":

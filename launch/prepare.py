@@ -10,7 +10,6 @@ import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-import jax
 import numpy as np
 
 from blt_jax import storage
@@ -19,14 +18,12 @@ from blt_jax.data import bpe, pack, shuffle
 from blt_jax.data.parts import WHOLE
 from blt_jax.data.shuffle import SPLITS
 from blt_jax.data.store import EntropyParts, Store
-from blt_jax.eval import entropy
 from blt_jax.flops import analytic
 from blt_jax.patching import calibrate, rules
 from blt_jax.record import build, fingerprint, to_dict
 from blt_jax.scaling.grid import FamilyFacts, tokenizer_file
 from blt_jax.storage import replacing, write_json
 from blt_jax.study import EntropyModel, Study
-from blt_jax.train.checkpoint import load_params
 from launch import progress
 
 ENTROPY_RUN = "entropy_model"
@@ -159,6 +156,11 @@ def score(run_folder, stores, newline_reset=False, piece=WHOLE, rows=0, meter=No
     A process that is killed repeats the part it was at, and the one it was writing: each 16 MiB of ids, 1/256 of a
     larger store, or one document if that is larger. Raises ConfigError for a folder without a finished byte LM.
     """
+    import jax  # of all stages only this one computes: the others, in many pieces, start without
+
+    from blt_jax.eval import entropy
+    from blt_jax.train.checkpoint import load_params
+
     model, mark = _entropy_model(run_folder, newline_reset)
     entropy.shape(model, jax.local_devices())  # refuses what it cannot use
     params = None

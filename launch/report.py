@@ -12,7 +12,6 @@ laws of the patch size. A column family tells families apart, seed the seeds of 
 from absl import flags
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import report
 from launch import flags as launch_flags
 from launch.fit import columns
 
@@ -26,16 +25,17 @@ CONVENTION = flags.DEFINE_enum("convention", "exact", ["exact", "paper"], "FLOPs
 def main(_):
     if (WORKDIR.value is None) == (POINTS.value is None):
         raise ConfigError("give one of --workdir=STUDY and --points=CSV, and not both")
-    if WORKDIR.value is not None:
-        if OUTPUT.value is not None or COLUMNS.value:
-            raise ConfigError("--output and --columns go with --points; a study's report lies in its own folder")
-        page = report.write(WORKDIR.value)
-    elif OUTPUT.value is None:
+    if WORKDIR.value is not None and (OUTPUT.value is not None or COLUMNS.value):
+        raise ConfigError("--output and --columns go with --points; a study's report lies in its own folder")
+    if POINTS.value is not None and OUTPUT.value is None:
         raise ConfigError("--points needs --output=DIR, the folder for its report")
+    from blt_jax.scaling import report  # matplotlib takes longer to import than all else
+
+    if WORKDIR.value is not None:
+        page = report.write(WORKDIR.value)
     else:
-        page = report.write_table(
-            POINTS.value, OUTPUT.value, rename=columns(COLUMNS.value), convention=CONVENTION.value
-        )
+        how = {"rename": columns(COLUMNS.value), "convention": CONVENTION.value}
+        page = report.write_table(POINTS.value, OUTPUT.value, **how)
     print(f"report: {page}")
     return 0
 

@@ -78,9 +78,9 @@ def finish(folder, began, failed, noise_bytes=0):
     from blt_jax.scaling import curves, evaluations, report  # plots: not needed before
 
     if noise_bytes and evaluations.missing(folder, curves.load(folder)[1], noise_bytes):
-        from launch import evaluate  # imports jax
+        from launch import evaluation  # imports jax
 
-        evaluate.of_study(folder)
+        evaluation.of_study(folder)
     page = report.write(folder)
     for name in failed:
         print(f"failed: {name}: {failed[name]}", file=sys.stderr)

@@ -68,7 +68,7 @@ def execute(jobs, workers, flops=None):
 
 def prepare(study: Study, folder):
     """All stages before the runs. Returns (facts, plan.json's shared part), or None when interrupted."""
-    from launch import prepare as stages  # imports jax: not needed for a dry run or a finished study
+    from launch import prepare as stages  # not needed for a dry run or a finished study
 
     began = time.monotonic()
     store_folder = folder / "store"

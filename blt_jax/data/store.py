@@ -25,7 +25,6 @@ from blt_jax.storage import replacing, write_json, writing
 
 FORMAT = 2
 RECORD = 64 << 10  # bytes per record, of text and of entropies alike
-PART = 256 << 20  # text bytes of a part where `write_text_parts` cuts them
 ENTROPY = np.dtype("<f2")
 ENTROPY_PART = 16 << 20  # ids of a part of entropies, as long as 256 parts are enough
 DIGEST = 16  # bytes of a text's hash in the fingerprint
@@ -113,34 +112,6 @@ def _remove_others(folder, stem, files):
     for path in (*folder.glob(f"{stem}-*.array_record"), *folder.glob("*.tmp")):
         if path.name not in kept:
             path.unlink(missing_ok=True)
-
-
-def write_store(documents, folder, split, notes=None):
-    """Writes `documents`, in the order they come, as `folder`/`split`; replaces what is there, entropies included.
-
-    Raises ConfigError for no documents or a disk that takes no more.
-    """
-    where, part, documents = storage.at(folder) / split, 0, iter(documents)
-    for manifest in ("index.json", "entropies.json"):
-        with writing(where):
-            (where / manifest).unlink(missing_ok=True)
-    while some := list(_up_to(PART, documents)):
-        write_text(some, folder, split, part, "")
-        part += 1
-    if not part:
-        raise ConfigError(f"{where}: no documents to store")
-    with writing(where):
-        merge_text(folder, split, part, "", notes)
-        storage.remove_folder(where / "text.parts")
-
-
-def _up_to(size, documents):
-    """The next documents of an iterator, until they have `size` bytes."""
-    for document in documents:
-        yield document
-        size -= len(document.text)
-        if size <= 0:
-            return
 
 
 # ---------------------------------------------------------------- entropies

@@ -125,7 +125,7 @@ def thresholds(model, texts, sizes=(1.5, 2, 3, 4, 6, 8, 12)):
 
     From the entropies of up to a context of some SAMPLE texts; patches that a text's beginning forces do not count.
     """
-    rows = [model._encode(text)[: model.context] for text in texts[:: max(1, len(texts) // SAMPLE)]]
+    rows = [model.encode(text)[: model.context] for text in texts[:: max(1, len(texts) // SAMPLE)]]
     values = np.concatenate([model.entropies(row[None])[0] for row in rows])
     made = {float(np.quantile(values, 1 - 1 / size)) for size in sizes} | {model.patching.threshold}
     return sorted(made)

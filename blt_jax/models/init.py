@@ -28,6 +28,7 @@ def _example(config):
     return {key: jnp.zeros((1, 2), jnp.int32) for key in keys}
 
 
+@functools.partial(jax.jit, static_argnums=1)  # a trace takes a second: shapes, axes and values share one
 def _boxed(key, config):
     return module(config).init(key, _example(config))["params"]
 
@@ -40,7 +41,7 @@ def init(key, config):
     return jax.tree_util.tree_map_with_path(lambda path, w: _scaled(path, w, config), params)
 
 
-@functools.cache  # a trace of the model takes a second, and a run asks for it again and again
+@functools.cache
 def _abstract(config):
     return jax.eval_shape(lambda key: _boxed(key, config), jax.random.key(0))
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from blt_jax.config import ATTENTION, ConfigError
-from blt_jax.nn import blockwise, splash
+from blt_jax.nn import blockwise
 
 BLOCK = 128  # queries per block of the banded form: a block of b queries reads window - 1 + b keys, rounded up
 
@@ -35,8 +35,14 @@ def attend(q_BxLxHxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0, backend="bloc
     B, L, H, C = q_BxLxHxC.shape
     window = 0 if window >= L else window
     q_BxLxGxRxC = q_BxLxHxC.reshape(B, L, k_BxLxGxC.shape[2], -1, C) * C**-0.5
-    form = {"blockwise": blockwise.attend, "banded": _parallel, "splash": splash.attend}[backend]
+    form = {"blockwise": blockwise.attend, "banded": _parallel, "splash": _splash}[backend]
     return form(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window).reshape(B, L, H, C)
+
+
+def _splash(*args):
+    from blt_jax.nn import splash  # Pallas, which takes long to import, for a TPU
+
+    return splash.attend(*args)
 
 
 def _parallel(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window):

@@ -10,7 +10,7 @@ Bands and intervals are those of the law, not of a single run around it.
 import dataclasses
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from blt_jax.config import ConfigError
 from blt_jax.scaling import bootstrap, power_sums
@@ -62,7 +62,7 @@ def lack_of_fit(residual_M, log_y_M, cell_M, constants):
         return LackOfFit(**told)
     left = np.sum(seeds * (np.bincount(run_M, residual_M) / seeds) ** 2) / (runs - constants)
     f = float(left / pure)
-    return LackOfFit(**told, f=f, p_value=float(stats.f.sf(f, runs - constants, rows - runs)))
+    return LackOfFit(**told, f=f, p_value=float(special.fdtrc(runs - constants, rows - runs, f)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,6 @@ middle terms are a power of C times a power of T.
 import dataclasses
 
 import numpy as np
-from scipy import spatial
 
 from blt_jax.config import ConfigError
 from blt_jax.scaling import bootstrap, fit, power_sums
@@ -168,6 +167,8 @@ def _paraboloid(points, budget, loss_RxM, free):
     if plane is None:
         word = "needs six different runs, of three sizes and three patch sizes that vary apart"
         return Optimum(float(budget), runs, none, none, none, word), refused, []
+    from scipy import spatial  # takes longer to import than all that comes before the fit
+
     design_MxP, (x0, t0), places = plane
     size_M, byte_M = np.log(points["params"]), np.log(points["data"])
     patch_M = np.log(grouped(points["patch"], SAME_PATCH))

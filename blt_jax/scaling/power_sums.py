@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 
 import numpy as np
-from scipy import optimize
 
 STARTS = 40  # of the grid, those of lowest objective, that are followed
 
@@ -131,6 +130,8 @@ def objective(theta_P, design_KxMxP, offset_KxM, log_y_M, weights_M, delta):
 
 def minimise(law, design, log_y_M, start_P, weights_M, passes=5):
     """(theta_P, Huber sum) of L-BFGS from one start, restarted from where it stopped until that gains nothing."""
+    from scipy import optimize  # takes longer to import than what a command needs until it fits
+
     scale = 1 / law.delta**2
     best, theta_P = np.inf, start_P
 

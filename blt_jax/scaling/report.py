@@ -73,6 +73,7 @@ def write(study):
         "missing": missing,
         "comparisons": [dataclasses.asdict(c) for c in comparisons],
         "timing": {p.name: p.result["timing"] for p in points},
+        "warnings": {p.name: p.result["warning"] for p in points if "warning" in p.result},
         "evaluations": {name: fit.as_json(evaluated[name]) for name in ("asked", "noise", "dials")},
     }
     shown = {"told": told, "plan": plan, "points": points, "headers": headers, "sources": _sources(headers)}

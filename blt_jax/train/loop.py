@@ -14,7 +14,7 @@ from blt_jax.parallel import processes, rules
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.record import build, differences, to_dict
 from blt_jax.storage import write_json
-from blt_jax.train import guard, optimizer
+from blt_jax.train import guard, optimizer, silence
 from blt_jax.train.checkpoint import Checkpoints
 from blt_jax.train.meter import Meter, process_memory
 from blt_jax.train.metrics import Metrics
@@ -217,6 +217,11 @@ class _Training:
             planned = json.loads(cost.read_text())
             scale = meter.text_bytes / planned["bytes"]
             result["train_flops"] = {name: flops * scale for name, flops in planned["train_flops"].items()}
+        lines = [json.loads(line) for line in self.metrics.path.read_text().splitlines()]
+        warning = silence.warning(lines, run.train.steps, run.optimizer.learning_rate)
+        if warning:
+            self.say(f"warning: {warning}")
+            result["warning"] = warning
         write_json(folder / "result.json", result)
         processes.wait("result")
         return result

@@ -28,7 +28,7 @@ from blt_jax.parallel.mesh import make_mesh
 from blt_jax.presets import preset
 from blt_jax.record import to_dict
 from blt_jax.storage import write_json
-from blt_jax.train.checkpoint import Checkpoints
+from blt_jax.train.checkpoint import Checkpoints, load_params
 from launch import prepare
 from launch.suites import shapes
 
@@ -59,7 +59,7 @@ def measure(quick=False):
         untrained(folder / "model", config)
         train = stores.pop("train")
         prepare.score(folder / "model", stores)  # compiles
-        forward = _forward(config, prepare.load_params(folder / "model")[1])
+        forward = _forward(config, load_params(folder / "model")[1])
         meter, forwards, pipelines = entropy.Meter(), [_timed(forward)], []
         for _ in range(ROUNDS):
             pipelines.append(_timed(lambda: prepare.score(folder / "model", {"train": train}, meter=meter)))

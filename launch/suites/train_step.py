@@ -110,9 +110,10 @@ def _peer(folder, batch, repeats):
     from transformers import BltForCausalLM
 
     model = BltForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
-    slots = batch["patch_segment_BxP"].shape[1]
-    lengths = np.stack([np.bincount(row, minlength=slots) for row in batch["patch_BxL"]])
-    lengths[np.arange(len(lengths)), batch["patch_BxL"].max(axis=1)] += 1  # the peer counts the next byte
+    # The peer counts the byte after the row too; in our layout it begins a patch, so that the last byte reads its own.
+    patch_BxL = np.append(batch["patch_BxL"], batch["patch_BxL"].max(axis=1, keepdims=True) + 1, axis=1)
+    slots = batch["patch_segment_BxP"].shape[1] + 1
+    lengths = np.stack([np.bincount(row, minlength=slots) for row in patch_BxL])
     ids, targets, lengths = (
         torch.tensor(x, dtype=torch.long) for x in (batch["ids_BxL"], batch["targets_BxL"], lengths)
     )

@@ -4,10 +4,18 @@ import numpy as np
 
 from blt_jax.config import Patching
 from blt_jax.data.sources import Document
-from blt_jax.data.store import Store, write_store
+from blt_jax.data.store import Store, merge_text, write_text
 from blt_jax.patching.rules import starts
 
 ODD = [b"\x00", b"x", b"\xff\xfe\x00 invalid \xed\xa0\x80", "日本 語 é\u0301".encode(), b"\n" * 50]
+
+
+def write_store(documents, folder, split, notes=None, part=100):
+    """The store of a list of documents, in their order, `part` documents to a part."""
+    begins = range(0, len(documents), part)
+    for number, begin in enumerate(begins):
+        write_text(documents[begin : begin + part], folder, split, number, "")
+    merge_text(folder, split, len(begins), "", notes)
 
 
 def made(folder, count=60, seed=0, largest=400, split="train", extra=()):

@@ -13,15 +13,20 @@ from blt_jax.config import ConfigError
 from blt_jax.data import store as module
 from blt_jax.data import vocab
 from blt_jax.data.sources import Document
-from blt_jax.data.store import RECORD, Store, write_entropies, write_store
+from blt_jax.data.store import RECORD, Store, write_entropies, write_text
 from blt_jax.storage import replacing
+from tests.data.corpus import write_store
 
 LARGE = np.random.default_rng(0).integers(0, 256, 3 * RECORD + 5, np.uint8).tobytes()
 TEXTS = [b"a", LARGE, b"\x00\xff\xfe", b"x" * RECORD, b"y" * (RECORD - 1), "é".encode()]
 
 
-def new_store(folder, texts=TEXTS):
-    write_store((Document(t, f"s{i % 2}", "") for i, t in enumerate(texts)), folder, "train", {"why": "test"})
+def documents(texts):
+    return [Document(text, f"s{i % 2}", "") for i, text in enumerate(texts)]
+
+
+def new_store(folder, texts=TEXTS, **how):
+    write_store(documents(texts), folder, "train", {"why": "test"}, **how)
     return Store(folder, "train")
 
 
@@ -71,12 +76,10 @@ def test_one_large_document(tmp_path):
         assert np.array_equal(store.ids(0, begin, begin + 4096), whole[begin : begin + 4096])
 
 
-def test_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PART", 2 * RECORD)
-    store = new_store(tmp_path)
+def test_parts(tmp_path):
+    store = new_store(tmp_path, part=2)
     assert len(list(store.folder.glob("text-*"))) == 3
     assert [store.text(i) for i in range(6)] == TEXTS
-    monkeypatch.undo()
     assert len(list(new_store(tmp_path, [b"only"]).folder.glob("text-*"))) == 1  # no file of the old one stays
 
 
@@ -84,7 +87,7 @@ def test_fingerprint_follows_texts_order_and_sources(tmp_path):
     first = new_store(tmp_path / "a").fingerprint
     assert new_store(tmp_path / "b").fingerprint == first
     assert new_store(tmp_path / "c", TEXTS[::-1]).fingerprint != first
-    write_store((Document(t, "other", "") for t in TEXTS), tmp_path / "d", "train")
+    write_store([Document(t, "other", "") for t in TEXTS], tmp_path / "d", "train")
     assert Store(tmp_path / "d", "train").fingerprint != first
 
 
@@ -113,18 +116,10 @@ def test_entropies_that_do_not_fit(tmp_path, wrong):
 
 
 def test_without_manifest_there_is_no_store(tmp_path):
-    def interrupted():
-        yield Document(b"a", "s", "")
-        raise KeyboardInterrupt
-
-    new_store(tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        write_store(interrupted(), tmp_path, "train")
+    write_text(documents(TEXTS), tmp_path, "train", 0, "")  # and interrupted
     with pytest.raises(ConfigError, match="no store here"):
         Store(tmp_path, "train")
     assert new_store(tmp_path).text(0) == b"a"
-    with pytest.raises(ConfigError, match="no documents to store"):
-        write_store([], tmp_path, "train")
 
 
 def test_damage_is_named(tmp_path):

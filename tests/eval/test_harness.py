@@ -54,7 +54,7 @@ def test_the_three_requests(harness, models):
     assert lm.loglikelihood_rolling([Request("it is")])[0] == pytest.approx(
         -sum(model.score([b"it is"])[0].nats_N[:-1]), rel=1e-4
     )
-    logits = model.logits(model._encode(b"it")[None, :-1])[0, -1]
+    logits = model.logits(model.encode(b"it")[None, :-1])[0, -1]
     greedy = bytes([int(logits.argmax()) - 4])
     asked = [Request("it", "q"), Request("it", greedy.decode("latin-1"))] if greedy < b"\x80" else [Request("it", "q")]
     answers = lm.loglikelihood(asked)

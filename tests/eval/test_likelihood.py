@@ -16,10 +16,10 @@ def test_continuations_equal_a_forward_pass_by_hand(models, name):
     told = []
     scored = model.score(TEXTS[:4], before, greedy=True, tell=lambda *done: told.append(done))
     for text, start, one in zip(TEXTS[:4], before, scored, strict=True):
-        ids = model._encode(start + text)[:-1]
-        first = len(start) if name != "tokens" else len(model._encode(start)) - 2
+        ids = model.encode(start + text)[:-1]
+        first = len(start) if name != "tokens" else len(model.encode(start)) - 2
         if name == "tokens":  # none of these starts ends inside a token
-            assert model._decode(ids[: first + 1]) == start
+            assert model.decode(ids[: first + 1]) == start
         logits = model.logits(ids[None, :-1])[0]
         np.testing.assert_allclose(one.nats_N, nats(logits, ids[1:])[first:], atol=1e-4)
         np.testing.assert_array_equal(one.greedy_N, logits[first:].argmax(-1) == ids[first + 1 :])
@@ -37,7 +37,7 @@ def test_what_the_model_would_say_is_greedy(models):
 
 def test_a_token_across_the_boundary_belongs_to_the_text(models):
     model = models["tokens"]
-    ids = model._encode(b"that is")
+    ids = model.encode(b"that is")
     widths = model._bpe.token_bytes[ids[1:-1]]
     assert widths.max() > 1
     across = int(np.argmax(widths > 1))
@@ -56,9 +56,9 @@ def test_documents_in_one_call_equal_bits_of_each(models, name):
     if name == "bytes":
         assert [one.units for one in scored] == texts
     if name == "tokens":
-        assert [one.units for one in scored] == [len(model._encode(text)) - 2 for text in TEXTS]
+        assert [one.units for one in scored] == [len(model.encode(text)) - 2 for text in TEXTS]
     if name == "patches":  # of a text within the context: those of the whole, less BOS's own
-        lengths = model.patch_lengths(model._encode(TEXTS[1])[None, :-1])[0]
+        lengths = model.patch_lengths(model.encode(TEXTS[1])[None, :-1])[0]
         begins = np.cumsum(lengths) - lengths
         assert scored[1].units == (begins[lengths > 0] < len(TEXTS[1]) + 1).sum() - 1
 

@@ -11,10 +11,11 @@ import numpy as np
 from blt_jax.config import Blt, Lm, Optimizer, Patching, Run, Stack, Train
 from blt_jax.data import bpe, pack
 from blt_jax.data.sources import Document
-from blt_jax.data.store import Store, write_store
+from blt_jax.data.store import Store
 from blt_jax.patching import rules
 from blt_jax.record import to_dict
 from tests import QUICK
+from tests.data.corpus import write_store
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = Stack(1, 16, 1, window=8, ffn=16)

@@ -59,8 +59,8 @@ def test_exact_lm_by_hand():
 
 def test_exact_window_average():
     def one(window):
-        stack = Stack(1, 8, 2, window=window, ffn=8)
-        return per_byte(Lm(stack), patch_size=1, context_bytes=10, convention="exact").latent
+        model = Lm(Stack(1, 8, 2, window=window, ffn=8))
+        return per_byte(model, patch_size=1, context_bytes=10, convention="exact").latent
 
     assert one(3) - one(1) == pytest.approx(4 * 8 * ((1 + 2 + 3 * 8) / 10 - 1))
     assert one(0) == one(10) == one(99)

@@ -60,7 +60,7 @@ def row(patching):
 @functools.cache
 def compiled(config):
     """Jitted batch -> [L, L, E], how logits at i change with the embedding at j; one program for all rules."""
-    params = models.init(jax.random.key(0), config)
+    params = jax.jit(models.init, static_argnums=1)(jax.random.key(0), config)
     width = (config.encoder if isinstance(config, Blt) else config.stack).width
 
     def logits(nudge_LxE, batch):
@@ -107,10 +107,11 @@ def test_lm():
 def test_changing_a_document_leaves_the_others_alone():
     """Hashes are functions of ids, which a gradient does not show: change the ids themselves."""
     config = Blt(LOCAL, Stack(2, 32, 2, ffn_multiple=8), LOCAL, **FORMS["blt"])
-    params = models.init(jax.random.key(0), config)
+    params = jax.jit(models.init, static_argnums=1)(jax.random.key(0), config)
     batch = row(PATCHINGS["space"])
     first = batch["segment_BxL"][0] == 1
     changed = {**batch, "ids_BxL": np.where(first & (batch["ids_BxL"] > 3), 99, batch["ids_BxL"]).astype(np.int32)}
-    a, b = models.apply(params, batch, config)[0], models.apply(params, changed, config)[0]
+    apply = jax.jit(models.apply, static_argnums=2)
+    a, b = apply(params, batch, config)[0], apply(params, changed, config)[0]
     other = batch["segment_BxL"][0] > 1
     assert np.array_equal(a[other], b[other]) and not np.array_equal(a[first], b[first])

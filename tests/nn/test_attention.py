@@ -77,12 +77,13 @@ def dense_cross(params, queries, context, mask, heads):
 def test_patches_read_their_own_bytes(kv_heads):
     patch, h, slots = cross_case(0)
     module = PatchReadsBytes(cross_config(kv_heads), 1e-5)
-    params = nn.meta.unbox(module.init(jax.random.key(0), slots, h, patch))
+    params = nn.meta.unbox(jax.jit(module.init)(jax.random.key(0), slots, h, patch))
     B, P, K, E = slots.shape
     mask = np.repeat(patch[:, None] == np.arange(P)[:, None], K, axis=1)
     expected = dense_cross(params, slots.reshape(B, P * K, E), h, mask, 4).reshape(slots.shape)
-    np.testing.assert_allclose(module.apply(params, slots, h, patch), expected, atol=TOLERANCE)
-    gradient = jax.grad(lambda p, h: module.apply(p, slots, h, patch).sum(), argnums=(0, 1))(params, h)
+    np.testing.assert_allclose(jax.jit(module.apply)(params, slots, h, patch), expected, atol=TOLERANCE)
+    total = lambda p, h: module.apply(p, slots, h, patch).sum()  # noqa: E731
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1)))(params, h)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
@@ -91,11 +92,11 @@ def test_bytes_read_one_patch(kv_heads):
     patch, h, slots = cross_case(1)
     read = np.minimum(patch, slots.shape[1] - 1)
     module = ByteReadsPatch(cross_config(kv_heads), 1e-5)
-    params = nn.meta.unbox(module.init(jax.random.key(0), h, slots, read))
+    params = nn.meta.unbox(jax.jit(module.init)(jax.random.key(0), h, slots, read))
     B, P, K, E = slots.shape
     mask = np.repeat(read[:, :, None] == np.arange(P), K, axis=2)
     expected = dense_cross(params, h, slots.reshape(B, P * K, E), mask, 4)
-    np.testing.assert_allclose(module.apply(params, h, slots, read), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(jax.jit(module.apply)(params, h, slots, read), expected, atol=TOLERANCE)
 
 
 def test_max_pooling_ignores_padding_and_empties_to_zero():

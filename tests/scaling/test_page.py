@@ -12,6 +12,7 @@ from blt_jax.scaling import laws, report
 from tests.scaling.evaluated import evaluate
 
 FAMILIES = {"blt": ("BLT, entropy patches", 4.5, 1.05), "space": ("SpaceByte", 6.0, 1.1), "bpe": ("BPE tokens", 3.0, 1)}
+SILENT, WARNING = "blt-6e+10-m-s0", "its output no longer matters <"
 PARTS = ("encoder", "pooling", "latent", "decoder", "head")
 
 
@@ -82,8 +83,10 @@ def study(folder, budgets=(1e10, 2.5e10, 6e10), seeds=(0,), noise=0.002, left_ou
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A study the size of the quickstart: three budgets, one seed, one run missing; two families evaluated."""
+    """The quickstart's size: three budgets, one seed, one run missing, one with a warning; two families evaluated."""
     folder = study(tmp_path_factory.mktemp("study"))
+    path = folder / "runs" / SILENT / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"warning": WARNING}))
     evaluate(folder, ("blt", "bpe"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(laws, "DRAWS", 60)
@@ -113,6 +116,14 @@ def test_what_is_first_and_what_is_folded(drawn):
     assert first.count("<img") == 3 and first.count("<table>") == 3 and folded.count("<img") >= 5
     for summary in ("Constants of the laws", "Lack of fit", "How text is cut", "Training", "Runs", "What it stands on"):
         assert f"<summary>{summary}" in folded
+
+
+def test_a_warning_stands_with_its_run_and_on_top(drawn):
+    page, text, told = read(drawn)
+    assert told["warnings"] == {SILENT: WARNING} and text.count("no longer matters &lt;") == 1
+    first, folded = page[: page.index("<details>")], page[page.index("<summary>Runs") :]
+    assert f"warns of {SILENT}." in " ".join(first.split())
+    assert folded.index(SILENT) < folded.index("no longer matters &lt;") < folded.index("bpe-1e+10")
 
 
 def test_noise_and_the_dial(drawn):

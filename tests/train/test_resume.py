@@ -9,7 +9,7 @@ from blt_jax.config import ConfigError, Optimizer, Patching, Profile, Train
 from blt_jax.data import pack
 from blt_jax.data.store import Store
 from blt_jax.patching import calibrate, drift
-from blt_jax.train import guard
+from blt_jax.train import guard, silence
 from blt_jax.train.loop import Diverged, train
 from blt_jax.train.preemption import Undisturbed
 from tests.faults import runs
@@ -48,7 +48,7 @@ def test_stopped_and_continued_equals_undisturbed(study, kind):
     train(run(kind), folder)
     assert runs.outcome(folder) == runs.outcome(study / f"{kind}-whole")
     metrics, result, _ = runs.outcome(folder)
-    assert [m["step"] for m in metrics] == [3, 6, 8] and result["validation"]["bpb"] < 8
+    assert [m["step"] for m in metrics] == [3, 6, 8] and result["validation"]["bpb"] < 8 and "warning" not in result
     assert result["validation"]["text_bytes"] == Store(study / "store", "validation").text_bytes
 
 
@@ -81,8 +81,11 @@ def test_a_folder_of_another_run_is_refused(study):
     assert train(run("bytes", train=free), folder)["steps"] == 8
 
 
-def test_what_a_line_of_metrics_tells(study):
-    train(run("blt", train=dict(log_every=4)), study / "told")
+def test_what_a_run_tells(study, capsys, monkeypatch):
+    monkeypatch.setattr(silence, "ALIVE", 1e9)  # as if the latent model had fallen silent
+    result = train(run("blt", train=dict(log_every=4)), study / "told")
+    assert result["warning"].startswith("the latent model's gradient is ")
+    assert f"blt: warning: {result['warning']}\n" in capsys.readouterr().out
     lines = [json.loads(line) for line in (study / "told" / "metrics.jsonl").read_text().splitlines()]
     header = pack.load_header(study / "store" / "rows" / "blt" / "train")
     for line in lines:

@@ -1,6 +1,7 @@
 """One step in parts: rows a few at a time, the head some positions at a time; the same numbers as at once."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.extend
@@ -81,31 +82,39 @@ def test_parts_must_be_whole():
         make_step(run_of(MODELS["lm"], device_rows=4), mesh)
 
 
+def gradients(model):
+    """jitted (params, batch) -> ((sum of losses, losses), gradient), traced anew."""
+
+    def total(params, batch):
+        losses = models.losses(params, batch, model, models.PLAIN)
+        return (losses * batch["loss_mask_BxL"]).sum(), losses
+
+    return jax.jit(jax.value_and_grad(total, has_aux=True))
+
+
+@functools.cache
+def at_once(name):
+    """(params, losses, gradient) of a model whose head reads a row in one piece; the losses are those of its logits."""
+    model, batch = MODELS[name], batch_of(MODELS[name])
+    params = jax.jit(models.init, static_argnums=1)(jax.random.key(0), model)
+    (_, whole), gradient = gradients(model)(params, batch)
+    logits = jax.jit(lambda p, b: models.apply(p, b, model, models.PLAIN))(params, batch)
+    logp = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["targets_BxL"][..., None], -1)[..., 0]
+    np.testing.assert_allclose(whole, -logp, atol=1e-5)
+    return params, whole, gradient
+
+
 @pytest.mark.parametrize("name, part", [("lm", 10), ("lm", 7), ("lm, tied", 7), ("blt", 7)])
 def test_head_some_positions_at_a_time(name, part, monkeypatch):
     """Losses and gradients, with parts that fill the row and parts that do not."""
-    model, compute = MODELS[name], models.PLAIN
-    params, batch = jax.jit(models.init, static_argnums=1)(jax.random.key(0), model), batch_of(model)
-
-    def total(params):
-        losses = models.losses(params, batch, model, compute)
-        return (losses * batch["loss_mask_BxL"]).sum(), losses
-
-    (_, whole), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
-    logits = jax.jit(lambda p, b: models.apply(p, b, model, compute))(params, batch)
-    logp = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["targets_BxL"][..., None], -1)[..., 0]
-    np.testing.assert_allclose(whole, -logp, atol=1e-5)
-
+    model, (params, whole, gradient) = MODELS[name], at_once(name)
     monkeypatch.setattr(head, "LOGITS", part * model.vocab)
     assert head.positions_at_a_time(L, model.vocab) <= part
-    (_, cut), in_parts = jax.jit(jax.value_and_grad(lambda p: total(p), has_aux=True))(params)
+    traced = gradients(model).trace(params, batch_of(model))
+    (_, cut), in_parts = traced.lower().compile()(params, batch_of(model))
     np.testing.assert_allclose(cut, whole, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), in_parts, gradient)
-    shapes = {
-        v.aval.shape
-        for e in _equations(jax.make_jaxpr(jax.grad(lambda p: total(p)[0]))(params).jaxpr)
-        for v in e.outvars
-    }
+    shapes = {v.aval.shape for e in _equations(traced.jaxpr.jaxpr) for v in e.outvars}
     assert not {s for s in shapes if len(s) > 2 and s[-1] == model.vocab and np.prod(s) > ROWS * part * model.vocab}
 
 
