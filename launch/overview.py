@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
@@ -56,10 +57,14 @@ def states(folder):
         found.append(state(failed if word == "failed" and not holder else waits, "prepare"))
         if (folder / "entropy_model" / "config.json").exists():
             found.append(status.read(folder / "entropy_model"))
-    for i, run in enumerate(runs):
-        read = dataclasses.replace(status.read(run), preempted=status.preempted(run / "log.txt"))
-        found.append(state(read, "runs", i))
+    with ThreadPoolExecutor(16) as pool:  # a bucket answers slowly, but many at a time
+        for i, read in enumerate(pool.map(_read, runs)):
+            found.append(state(read, "runs", i))
     return found
+
+
+def _read(run):
+    return dataclasses.replace(status.read(run), preempted=status.preempted(run / "log.txt"))
 
 
 @functools.cache

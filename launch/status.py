@@ -212,7 +212,8 @@ class Watch:
         self._flops = {storage.at(folder): float(cost) for folder, cost in flops.items()}
         self._console = rich.console.Console(file=stream or sys.stdout, highlight=False)
         self._tty = self._console.is_terminal
-        self._every = (1.0 if self._tty else 10.0) if every is None else every  # seconds between drawings
+        near = self._tty and not any(map(storage.in_bucket, self._flops))
+        self._every = (1.0 if near else 10.0) if every is None else every  # seconds between drawings
         self._live = None
         self._states = {}
 

@@ -217,7 +217,7 @@ class _Training:
             planned = json.loads(cost.read_text())
             scale = meter.text_bytes / planned["bytes"]
             result["train_flops"] = {name: flops * scale for name, flops in planned["train_flops"].items()}
-        lines = [json.loads(line) for line in self.metrics.path.read_text().splitlines()]
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         warning = silence.warning(lines, run.train.steps, run.optimizer.learning_rate)
         if warning:
             self.say(f"warning: {warning}")
