@@ -13,6 +13,7 @@ import pytest
 from blt_jax import storage
 from blt_jax.train import lease
 from blt_jax.train.lease import Lease, LeaseHeld
+from tests.bucket import bucket
 
 HOLD = """
 import sys, time
@@ -153,6 +154,28 @@ def test_a_full_disk_leaves_no_lease_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"), Lease(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_in_a_bucket(tmp_path, monkeypatch):
+    with bucket(tmp_path) as name:
+        run = storage.at(f"{name}/run")
+        with Lease(run):
+            assert lease.holder(run).pid == os.getpid()
+            with pytest.raises(LeaseHeld, match="gs://bucket/run is in use by process"):
+                Lease(run).__enter__()
+        assert not run.exists() and lease.holder(run) is None
+        dead = dead_holder() | {"host": "elsewhere", "heartbeat": time.time() - 2 * lease.STALE}
+        storage.write_json(run / lease.FILE, dead)
+        monkeypatch.setattr(lease, "_SETTLE", (0, 0.1))
+        with Lease(run, heartbeat=0.1) as mine:
+            time.sleep(0.3)
+            first = lease.holder(run).heartbeat
+            time.sleep(0.3)
+            assert lease.holder(run).heartbeat > first
+            storage.write_json(run / lease.FILE, dataclasses.asdict(own_holder()))
+            time.sleep(0.3)
+            with pytest.raises(LeaseHeld):
+                mine.check()
 
 
 def own_holder():
