@@ -249,17 +249,19 @@ def test_killed_after_each_submission(config, cluster, tmp_path):  # noqa: F811
 
 
 def test_a_study_from_one_command_given_twice(config, cluster, tmp_path):  # noqa: F811
-    """The workloads really run, on this machine: preparation here, a run, its report."""
+    """The workloads really run, on this machine, on a study in a bucket: preparation here, a run, its report."""
     one_run(config)
-    _, path = cluster
-    environment = os.environ | {"PATH": path, "KILLED": "no such manifest", "STATE": "now"}
-    code, output = finish(sweep(config, tmp_path / "study", *FLAGS, env=environment))
-    assert code == 0 and f"submitted {RUN} as job" in output, output
-    table = finish(sweep(config, tmp_path / "study", "--status", env=environment))[1].splitlines()
-    assert any(line.startswith(RUN) and " done " in line for line in table), table
-    code, output = finish(sweep(config, tmp_path / "study", *FLAGS, env=environment))
-    assert code == 0 and "submitted" not in output and "report: " in output, output
-    assert RUN in (tmp_path / "study" / "report" / "report.json").read_text()
+    with bucket(tmp_path / "copies") as name:
+        study = storage.at(f"{name}/study")
+        environment = os.environ | {"PATH": cluster[1], "KILLED": "no such manifest", "STATE": "now"}
+        code, output = finish(sweep(config, study, *FLAGS, env=environment))
+        assert code == 0 and f"submitted {RUN} as job" in output, output
+        assert status.last_words(study / "runs" / RUN / "log.txt")[0] == "finished"
+        table = finish(sweep(config, study, "--status", env=environment))[1].splitlines()
+        assert any(line.startswith(RUN) and " done " in line for line in table), table
+        code, output = finish(sweep(config, study, *FLAGS, env=environment))
+        assert code == 0 and "submitted" not in output and "report: " in output, output
+        assert RUN in (study / "report" / "report.json").read_text()
 
 
 def test_an_unknown_cluster_is_one_line(cluster, tmp_path, monkeypatch):
