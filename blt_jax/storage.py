@@ -15,6 +15,7 @@ import logging
 import os
 import posixpath
 import shutil
+import sys
 import tempfile
 import threading
 import uuid
@@ -64,6 +65,18 @@ def _bucket():
     # Other machines write there too: what was listed a while ago is not what is there.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     return fsspec.filesystem("gcs")
+
+
+def forget():
+    """Lets go of the connections to buckets: a process that was forked must make its own."""
+    if "gcsfs" in sys.modules:
+        from etils.epath import backend
+
+        _bucket.cache_clear()
+        backend._FileSystemSpecBackend._get_filesystem.cache_clear()  # fsspec's own cache knows of forks, this one not
+
+
+os.register_at_fork(after_in_child=forget)
 
 
 def check(path):

@@ -57,15 +57,11 @@ def bucket(folder):
 
 def _forget():
     """No file system made before knows where the bucket is now."""
-    import fsspec
-    from etils.epath import backend
     from gcsfs import GCSFileSystem
 
     from blt_jax import storage
 
-    storage._bucket.cache_clear()
-    backend._FileSystemSpecBackend._get_filesystem.cache_clear()
-    fsspec.AbstractFileSystem.clear_instance_cache()
+    storage.forget()
     GCSFileSystem.clear_instance_cache()
 
 

@@ -1,5 +1,6 @@
 """Files on a disk and in a bucket: the same words for both, and the same promises."""
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -90,6 +91,17 @@ def test_what_grows_is_followed(folder, monkeypatch):
     assert (folder / "log.txt").read_text() == "one\ntwo\n"
     if storage.in_bucket(folder):
         assert not growing.here.exists() and threading.active_count() < 50
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_reads_too(remote, tmp_path):
+    """As the processes of a run that share its training are."""
+    path = storage.at(f"{remote}/{tmp_path.name}/x")
+    storage.write_bytes(path, b"1")
+    child = os.fork()
+    if not child:
+        os._exit(0 if path.exists() and storage.local(path).read_bytes() == b"1" else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_remove_folder(folder):
