@@ -28,7 +28,7 @@ def get_config(_=""):
     for name, family in config.families.items():
         family.sizes = {"small": family.sizes["small"]}
     del config.families["spacebyte"]
-    config.data.update(input=INPUT, max_bytes=200_000, validation_max_bytes=8_000, row_bytes=256)
+    config.data.update(input=INPUT, max_bytes=60_000, validation_max_bytes=8_000, row_bytes=256)
     config.entropy_model.bytes = 20_000
     config.noise_bytes = 1_000
     config.train.log_every = 5
