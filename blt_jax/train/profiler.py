@@ -2,6 +2,7 @@
 
 import jax
 
+from blt_jax import storage
 from blt_jax.config import Profile
 
 
@@ -14,7 +15,8 @@ class Profiler:
 
     def before(self, step):
         if self.first and step == self.first:
-            jax.profiler.start_trace(str(self.folder))
+            self.growing = storage.Growing(self.folder)
+            jax.profiler.start_trace(str(self.growing.here))
             self.running = True
 
     def after(self, step, values):
@@ -27,4 +29,5 @@ class Profiler:
     def close(self):
         if self.running:
             jax.profiler.stop_trace()
+            self.growing.close()
             self.running = False
