@@ -8,6 +8,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 from tests import QUICK
 
@@ -30,6 +31,15 @@ if _before is None:
     del os.environ["XLA_FLAGS"]
 else:
     os.environ["XLA_FLAGS"] = _before
+
+LONG = ("launch", "parallel", "faults", "train", "models")  # folders of files that take a minute or more
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first, so that none is left alone at the end."""
+    tests = Path(__file__).parent
+    rank = {folder: i for i, folder in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.relative_to(tests).parts[0], len(LONG)))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -18,7 +18,8 @@ def warning(lines, steps, rate):
     `lines`: of metrics.jsonl; `steps` of the run; `rate`: its peak learning rate. Silent is a latent model whose
     gradient norm, over that of encoder and decoder, stayed below `ALIVE` in the last tenth.
     """
-    norms = [line["norms"]["gradient"] for line in lines if line["step"] > (1 - LAST) * steps]
+    last = [line for line in lines if line["step"] > (1 - LAST) * steps]
+    norms = [line["norms"]["gradient"] for line in last if "norms" in line]  # of a run begun long ago: none
     pairs = [(one["latent"], math.hypot(one["encoder"], one["decoder"])) for one in norms if "latent" in one]
     if not pairs or not all(latent < ALIVE * local for latent, local in pairs):
         return ""

@@ -15,6 +15,7 @@ from blt_jax.models import blt, lm
 from blt_jax.nn.embedding import read
 from blt_jax.patching import rules
 from blt_jax.patching.layout import row_layout
+from tests.interop.test_round_trip import random_params
 
 TEXTS = [b"def main():\n    return 42", "né 日本 語, so".encode(), b"x" * 20]
 LOCAL = Stack(1, 16, 2, window=12, ffn_multiple=8)
@@ -60,7 +61,7 @@ def row(patching):
 @functools.cache
 def compiled(config):
     """Jitted batch -> [L, L, E], how logits at i change with the embedding at j; one program for all rules."""
-    params = jax.jit(models.init, static_argnums=1)(jax.random.key(0), config)
+    params = random_params(config)
     width = (config.encoder if isinstance(config, Blt) else config.stack).width
 
     def logits(nudge_LxE, batch):
@@ -107,7 +108,7 @@ def test_lm():
 def test_changing_a_document_leaves_the_others_alone():
     """Hashes are functions of ids, which a gradient does not show: change the ids themselves."""
     config = Blt(LOCAL, Stack(2, 32, 2, ffn_multiple=8), LOCAL, **FORMS["blt"])
-    params = jax.jit(models.init, static_argnums=1)(jax.random.key(0), config)
+    params = random_params(config)
     batch = row(PATCHINGS["space"])
     first = batch["segment_BxL"][0] == 1
     changed = {**batch, "ids_BxL": np.where(first & (batch["ids_BxL"] > 3), 99, batch["ids_BxL"]).astype(np.int32)}

@@ -16,6 +16,7 @@ from blt_jax.parallel import rules
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.train import optimizer
 from blt_jax.train.step import make_step, new_state
+from tests.interop.test_round_trip import random_params
 
 LOCAL = Stack(1, 16, 2, window=8, ffn=24)
 MODELS = {
@@ -96,7 +97,7 @@ def gradients(model):
 def at_once(name):
     """(params, losses, gradient) of a model whose head reads a row in one piece; the losses are those of its logits."""
     model, batch = MODELS[name], batch_of(MODELS[name])
-    params = jax.jit(models.init, static_argnums=1)(jax.random.key(0), model)
+    params = random_params(model)
     (_, whole), gradient = gradients(model)(params, batch)
     logits = jax.jit(lambda p, b: models.apply(p, b, model, models.PLAIN))(params, batch)
     logp = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["targets_BxL"][..., None], -1)[..., 0]
