@@ -8,7 +8,7 @@ Suites: `train_step` (forward and backward against transformers' `blt`, on the s
 FLOPs per byte), `patching` (entropies to row index), `data` (batches against what a training step eats), `packing`
 (how full the rows of a study's own store are: `--store=STUDY/store`), `entropy` (entropies of a corpus against the
 bare forward of the entropy model), `generate` (bytes/s and FLOPs of generation, against transformers' `blt` where it is
-installed and a token LM).
+installed and a token LM; `--rows=1,8` at a time).
 Each module of `launch/suites` says what it measures and how. `--quick` takes sizes that end in a minute or two.
 """
 
@@ -62,8 +62,8 @@ def main(_):
             raise ConfigError(f"--suite={name}: known are {', '.join(SUITES)}")
     found = {"machine": machine()}
     for name in SUITE.value:
-        store = {"store": STORE.value} if name == "packing" else {}
-        found[name] = import_module(f"launch.suites.{name}").measure(quick=QUICK.value, **store)
+        own = {"packing": {"store": STORE.value}, "generate": {"rows": [int(n) for n in ROWS.value]}}.get(name, {})
+        found[name] = import_module(f"launch.suites.{name}").measure(quick=QUICK.value, **own)
         for title, rows in found[name]["tables"].items():
             show(f"{name}: {title}", rows)
         if JSON.value:  # after each suite: a long one that is stopped loses only itself
@@ -77,5 +77,6 @@ if __name__ == "__main__":
     SUITE = flags.DEFINE_list("suite", ["patching", "data"], "Comma-separated suites.")
     JSON = flags.DEFINE_string("json", "", "Also write the figures here.")
     STORE = flags.DEFINE_string("store", "", "Store with entropies that suite `packing` reads.")
+    ROWS = flags.DEFINE_list("rows", ["1", "8"], "Rows at a time of suite `generate`, each measured by itself.")
     QUICK = flags.DEFINE_boolean("quick", False, "Small sizes.")
     launch_flags.run(main)

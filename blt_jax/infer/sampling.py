@@ -23,7 +23,11 @@ def choose(logits_BxV, keys_B, step, temperature, top_p):
     def draw(logits_BxV):
         scaled_BxV = jax.lax.cond(top_p < 1, nucleus, lambda logits: logits, logits_BxV / temperature)
         of_step_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
-        return jax.vmap(jax.random.categorical)(of_step_B, scaled_BxV).astype(jnp.int32)
+        # By the inverse of the distribution: one random number for a row, where Gumbel noise takes one for each id.
+        probability = jax.nn.softmax(scaled_BxV, axis=-1)
+        reached_BxV = jnp.where(probability > 0, jnp.cumsum(probability, axis=-1), 0)
+        draw_Bx1 = jax.vmap(jax.random.uniform)(of_step_B)[:, None] * reached_BxV.max(axis=-1, keepdims=True)
+        return jnp.argmax(reached_BxV > draw_Bx1, axis=-1).astype(jnp.int32)
 
     likeliest = lambda logits_BxV: jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)  # noqa: E731
     return jax.lax.cond(temperature > 0, draw, likeliest, logits_BxV)
