@@ -60,6 +60,8 @@ def main(_):
     for name in SUITE.value:
         if name not in SUITES:
             raise ConfigError(f"--suite={name}: known are {', '.join(SUITES)}")
+    if not all(n.isdigit() and int(n) for n in ROWS.value) or not ROWS.value:
+        raise ConfigError(f"--rows={','.join(ROWS.value)}: must be counts of rows, as in 1,8")
     found = {"machine": machine()}
     for name in SUITE.value:
         own = {"packing": {"store": STORE.value}, "generate": {"rows": [int(n) for n in ROWS.value]}}.get(name, {})
