@@ -61,7 +61,7 @@ def _bucket():
     import fsspec
 
     for chatty in ("fsspec", "gcsfs"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)  # they tell of each file that is opened
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # of each file; and of each error, which they raise too
     # Other machines write there too: what was listed a while ago is not what is there.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     return fsspec.filesystem("gcs")

@@ -93,7 +93,7 @@ def test_what_grows_is_followed(folder, monkeypatch):
         assert not growing.here.exists() and threading.active_count() < 50
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")  # of fork
 def test_a_forked_process_reads_too(remote, tmp_path):
     """As the processes of a run that share its training are."""
     path = storage.at(f"{remote}/{tmp_path.name}/x")

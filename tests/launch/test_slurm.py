@@ -3,6 +3,7 @@ fails; and the files that it would submit, without one."""
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -67,12 +68,12 @@ def last_mark(study, name):
 def test_a_study_through_slurm(cluster, config, tmp_path):
     study = tmp_path / "study"
     options = ("--engine=slurm", "--slurm.nodes=2", "--slurm.partition=low")
-    submitted = given(config, study, *options)
-    again = given(config, study, *options)
-    assert "submitted the preparation as job 1;" in submitted and "the preparation is " in again
+    clusters.slurm("scontrol", "update", "partitionname=low", "state=down")  # what is submitted waits
+    assert "submitted the preparation as job 1;" in given(config, study, *options)
+    assert "the preparation is queued" in given(config, study, *options)
     assert list(queue()) == ["1"]
-    told = given(config, study, "--status")
-    assert "prepare" in told or "queued" in told  # the preparation, or already the runs that it planned
+    assert re.search("^prepare +queued .*job 1: ", given(config, study, "--status"), re.MULTILINE)
+    clusters.slurm("scontrol", "update", "partitionname=low", "state=up")
 
     # One process on each node, until a job of the higher partition wants both.
     metrics = study / "runs" / RUN / "metrics.jsonl"
