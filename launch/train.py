@@ -57,7 +57,9 @@ def main(_):
         return 0
     if CACHE.value:
         jax.config.update("jax_compilation_cache_dir", str(storage.absolute(CACHE.value)))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        # Of the hundreds of small programs, each would cost a bucket more time than it saves.
+        seconds = 1.0 if storage.in_bucket(CACHE.value) else 0.0
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     logging.getLogger("absl").setLevel(logging.WARNING)  # orbax tells every save at INFO
     if PROCESSES.value == 1 or not (PROCESSES.value or any(name in os.environ for name in CLUSTERS)):
