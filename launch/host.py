@@ -4,6 +4,7 @@ The first host keeps the log, LOG: marks of what happens around what the command
 command leaves when it is done. Exits with the command's exit code, 1 where that is 0 and there is no RESULT.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -27,6 +28,8 @@ def run(log, result, argv):
     storage.make_folder(log.parent)
     with storage.Growing(log.parent, [log.name]) as growing, open(growing.here / log.name, "ab", buffering=0) as file:
         file.write(status.mark("started", " ".join(argv)).encode())
+        with contextlib.suppress(Exception):  # what follows the log will try again
+            growing.flush()  # that it began is known even if the host is lost now
         code = _attempt(argv, file.write)
         if code == 0 and not result.exists():
             code, said = 1, ("failed", f"exit code 0, but no {result.name}")

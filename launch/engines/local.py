@@ -184,6 +184,8 @@ class _Attempts:
                     env=environment,
                     start_new_session=True,
                 )
+            with contextlib.suppress(Exception):  # what follows the log will try again
+                self._growing.flush()  # that it began is known even if we are killed now
         except OSError as error:
             mend = "; free some space, then run the same command again" if error.errno == errno.ENOSPC else ""
             self.message = f"cannot start the run in {self.job.folder}: {error.strerror}{mend}"
