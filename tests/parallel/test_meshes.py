@@ -5,21 +5,15 @@ compiled steps send is weights layer by layer and gradients, no table, nothing o
 results, bytes of one device.
 """
 
-import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import pytest
 
 from blt_jax import models
-from tests import QUICK
+from tests import eight
 from tests.parallel.eight_devices import BLT, LM, ROWS, L, P
 
-ROOT = Path(__file__).resolve().parents[2]
 # Largest difference over the largest value of the same array, after 3 steps at a rate of 1e-2; and of a loss. float32
 # has 6e-8; what is left are sums in another order, through 3 steps of Adam. Measured: 3e-6 and 7e-7.
 PARAMETERS, LOSS = 2e-5, 4e-6
@@ -36,12 +30,7 @@ BATCH = {
 @pytest.fixture(scope="module")
 def told():
     """What `eight_devices` prints."""
-    flags = f"--xla_force_host_platform_device_count=8 {QUICK}"
-    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.parallel.eight_devices"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return eight.told("tests.parallel.eight_devices")
 
 
 def test_equal_on_every_mesh(told):
