@@ -1,6 +1,7 @@
 """What the commands know of a study's folder: whose it is, the job of each run, its plan, its report. No jax here."""
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -70,18 +71,23 @@ def jobs_of(folder, names):
     return [local.Job(name, command(folder, folder / "runs" / name), folder / "runs" / name) for name in names]
 
 
-def finish(folder, began, failed, noise_bytes=0):
+def finish(folder, began, failed, noise_bytes, here=True):
     """The report, and the word of those runs (name: why) that have no result. Returns the exit code.
 
-    With `noise_bytes`, the evaluation of each family's best run comes first, where it is not there yet.
+    With `noise_bytes`, the evaluation of each family's best run comes first, where it is not there yet; or, if not to
+    be made `here`, is told how to make.
     """
     from blt_jax.scaling import curves, evaluations, report  # plots: not needed before
 
-    if noise_bytes and evaluations.missing(folder, curves.load(folder)[1], noise_bytes):
+    missing = noise_bytes and evaluations.missing(folder, curves.load(folder)[1], noise_bytes)
+    if missing and here:
         from launch import evaluation  # imports jax
 
         evaluation.of_study(folder)
     page = report.write(folder)
+    if missing and not here:
+        command = f"python -m launch.evaluate --workdir={shlex.quote(str(folder))}"
+        print(f"not evaluated under noise yet: {', '.join(missing)}; where their models fit, {command} adds it")
     for name in failed:
         print(f"failed: {name}: {failed[name]}", file=sys.stderr)
     print(f"report: {page}  ({time.monotonic() - began:.0f} s)")

@@ -27,8 +27,9 @@ def on_slurm(study, folder, resources, dry_run, retry, plan):
     with Lease(folder, what="study"):
         study_folder.record(study, folder)
         jobs = study_folder.planned_jobs(folder)[1] or (assumed(study, folder) if dry_run else None)
-        report = [sys.executable, "-m", "launch.report", f"--workdir={folder}"]
-        slurm.write(folder, resources, given_again(), report, jobs)
+        # First without evaluations, which may fail: a report there is in any case.
+        after = [[sys.executable, "-m", f"launch.{name}", f"--workdir={folder}"] for name in ("report", "evaluate")]
+        slurm.write(folder, resources, given_again(), after if study.noise_bytes else after[:1], jobs)
         if dry_run:
             print(f"{folder / 'slurm'} holds what would be submitted; the same command without --dry_run submits it")
             return 0
@@ -39,16 +40,16 @@ def on_slurm(study, folder, resources, dry_run, retry, plan):
         queued = slurm.queue(folder)
         runs = {one.index: one for one in queued if one.part == "runs"}
         missing, failed = left(jobs, runs, retry)
-        after = sorted({one.job for one in runs.values()})
+        waited = sorted({one.job for one in runs.values()})
         if missing:
             numbers = slurm.submit_runs(folder, missing, resources.at_once)
-            after += numbers
+            waited += numbers
             print(f"submitted runs {slurm.spans(missing)} as job {', '.join(numbers)}")
         waiting = [one.job for one in slurm.queue(folder) if one.part == "report" and not one.running]
-        if missing or (after and not waiting):
-            print(f"submitted the report as job {slurm.submit_report(folder, after)}")
-        if not after:
-            return study_folder.finish(folder, time.monotonic(), failed)
+        if missing or (waited and not waiting):
+            print(f"submitted the report as job {slurm.submit_report(folder, waited)}")
+        if not waited:
+            return study_folder.finish(folder, time.monotonic(), failed, study.noise_bytes, here=False)
     return 0
 
 
@@ -90,7 +91,7 @@ def on_gke(study, folder, resources, dry_run, retry, plan):
         for job in _there(jobs[i] for i in missing):
             print(f"submitted {job.name} as job {gke.submit(folder, resources, job, there)}", flush=True)
         if not missing and not queued and not any(lease.holder(job.folder) for job in jobs):
-            return study_folder.finish(folder, time.monotonic(), failed)
+            return study_folder.finish(folder, time.monotonic(), failed, study.noise_bytes, here=False)
         print(f"when the runs have ended, {AGAIN}")
     return 0
 

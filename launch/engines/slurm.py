@@ -5,7 +5,7 @@ STUDY/slurm holds what is submitted, to be read, edited and submitted by hand:
     prepare.sh  store, tokenizer, entropy model, plan; then submits the next two
     runs.sh     an array for all runs: array index -> line of runs.tsv (run folder, command), from 0;
                 where the cluster takes no array that long, runs-1001.sh is an array of those from line 1001, and so on
-    report.sh   after the runs, whether they succeeded or not
+    report.sh   after the runs, whether they succeeded or not: the report, then evaluations and the report with them
 
 Slurm queues, places, requeues. What is done is read from the run folders, what is queued or running from
 `squeue` by the jobs' names; nothing else is kept, and `sacct` is not needed. No jax here.
@@ -116,14 +116,14 @@ def script(study, part, options, what, body, job="$SLURM_JOB_ID"):
     return _FRAME.format(options=lines, what=what, cwd=cwd, job=job, saved=_SAVED, exit=SAVED_EXIT_CODE, body=body)
 
 
-def write(study, resources, sweep, report, jobs):
+def write(study, resources, sweep, after, jobs):
     """Writes STUDY/slurm.
 
     Args:
       study: folder, absolute.
       resources: `Resources`.
       sweep: argv that submits the study; the preparation is `sweep --stage=prepare`, and ends with `sweep`.
-      report: argv that draws the report.
+      after: argvs of what follows the runs, each of which draws the report.
       jobs: `Job`s in the order of the plan; None while there is no plan.
     """
     folder = study / "slurm"
@@ -132,19 +132,18 @@ def write(study, resources, sweep, report, jobs):
     def part(name, options, what, body, **how):
         _write(folder / f"{name}.sh", script(study, name, resources.options + options, what, body, **how))
 
-    def fixed(log, result, argv):
-        step = _quoted(shlex.join(argv))
-        return f"log={_quoted(folder / log)}\nresult={_quoted(study / result)}\nstep {step}"
+    def fixed(log, result, *argvs):
+        # One process with all GPUs of its node; with this variable jax thinks it one of several, each with one.
+        steps = [f"step {_quoted(shlex.join(['env', '-u', 'SLURM_STEP_NODELIST', *argv]))}" for argv in argvs]
+        return "\n".join([f"log={_quoted(folder / log)}", f"result={_quoted(study / result)}", *steps])
 
-    # One process with all GPUs of its node; with this variable jax would take it for one of several and give it one.
-    alone = ["env", "-u", "SLURM_STEP_NODELIST"]
-    body = fixed("prepare.log", "plan.json", [*alone, *sweep, "--stage=prepare"])
+    body = fixed("prepare.log", "plan.json", [*sweep, "--stage=prepare"])
     body += "\n# The runs and the report, or what is missing of them:\n"
     body += f'{shlex.join(sweep)} >> "$log" 2>&1 || {{ mark failed "the runs were not submitted"; exit 1; }}\n'
     body += "mark finished"
     part("prepare", resources.places(1, 1), "Before the runs: store, tokenizer, entropy model, plan.", body)
-    body = fixed("report.log", "report/index.html", report) + "\nmark finished"
-    part("report", ["--nodes=1", "--ntasks=1"], "After the runs: the report.", body)
+    body = fixed("report.log", "report/index.html", *after) + "\nmark finished"
+    part("report", resources.places(1, 1), "After the runs: the report.", body)
     if jobs is None:
         return
     lines = [f"{job.folder}\t{job.command}\n" for job in jobs]

@@ -261,6 +261,7 @@ def test_a_study_from_one_command_given_twice(config, cluster, tmp_path):  # noq
         assert any(line.startswith(RUN) and " done " in line for line in table), table
         code, output = finish(sweep(config, study, *FLAGS, env=environment))
         assert code == 0 and "submitted" not in output and "report: " in output, output
+        assert "not evaluated under noise yet: " in output and f"launch.evaluate --workdir={study} " in output, output
         assert RUN in (study / "report" / "report.json").read_text()
 
 

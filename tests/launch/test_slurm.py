@@ -99,6 +99,7 @@ def test_a_study_through_slurm(cluster, config, tmp_path):
     assert any(line.startswith(BROKEN) and " failed " in line and "learning_rate" in line for line in table), table
     assert status.last_words(study / "slurm" / "report.log")[0] == "finished"
     assert BROKEN in (study / "report" / "report.json").read_text()
+    assert "Under noise" in (study / "report" / "index.html").read_text()
 
     # The same run by hand, undisturbed, with the command of study.json.
     command = {one["name"]: one["command"] for one in json.loads((study / "study.json").read_text())["runs"]}[RUN]
@@ -135,6 +136,8 @@ def test_what_would_be_submitted(config, tmp_path):
         assert f"\n#SBATCH --{option}\n" in array
     folders = [line.split("\t")[0] for line in (study / "slurm" / "runs.tsv").read_text().splitlines()]
     assert folders == [str(study / "runs" / name) for name in (RUN, BROKEN)]
+    steps = [line for line in (study / "slurm" / "report.sh").read_text().splitlines() if line.startswith("step ")]
+    assert ["launch.report" in steps[0], "launch.evaluate" in steps[1], len(steps)] == [True, True, 2]
     for part in ("prepare", "runs", "report"):
         subprocess.run(["bash", "-n", study / "slurm" / f"{part}.sh"], check=True)
     code, output = finish(sweep(config, study, "--engine=slurm", "--slurm.partitoin=x"))
@@ -166,7 +169,7 @@ def test_exit_codes(tmp_path, code, result, state, ends, mark):
     )
     for file in bin_.iterdir():
         file.chmod(0o755)
-    slurm.write(study, Resources(), ["true"], ["true"], [local.Job("one", ["train", "it's"], run)])
+    slurm.write(study, Resources(), ["true"], [["true"]], [local.Job("one", ["train", "it's"], run)])
     environment = os.environ | {"PATH": f"{bin_}:{os.environ['PATH']}"}
     environment |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "9"}
     done = subprocess.run(["bash", study / "slurm" / "runs.sh"], env=environment)
