@@ -187,6 +187,35 @@ def create(path, text):
     return True
 
 
+def version(path):
+    """What `replace` goes by: another one after each write to an object of a bucket, "0" where there is none.
+
+    None on a disk, which knows of no such thing.
+    """
+    if not in_bucket(path):
+        return None
+    try:
+        return str(_bucket().info(str(path))["generation"])
+    except FileNotFoundError:
+        return "0"
+
+
+def replace(path, text, version):
+    """Writes a file, atomically, if it is still of that `version`; False if not. On a disk the last writer stays."""
+    if not in_bucket(path):
+        with replacing(path) as temporary:
+            temporary.write_text(text)
+        return True
+    bucket, _, name = str(path).removeprefix(BUCKET).partition("/")
+    uploads = f"{_bucket()._location}/upload/storage/v1/b/{bucket}/o"
+    told = {"uploadType": "media", "name": name, "ifGenerationMatch": version}
+    try:
+        _bucket().call("POST", uploads, data=text.encode(), **told)
+    except FileExistsError:  # so gcsfs calls the condition that failed
+        return False
+    return True
+
+
 # ---------------------------------------------------------------- reading
 
 

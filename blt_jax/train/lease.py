@@ -22,7 +22,7 @@ from blt_jax import storage
 FILE = "lease.json"
 HEARTBEAT = 5.0  # seconds between rewrites
 STALE = 60.0  # seconds without a heartbeat after which a holder on another machine counts as dead
-_SETTLE = 0.2, 2.0  # seconds between taking a stale lease over and looking who else did: on a disk, in a bucket
+_SETTLE = 0.2  # seconds between taking a stale lease over on a disk and looking who else did
 
 
 class LeaseHeld(RuntimeError):
@@ -130,33 +130,35 @@ class Lease:
         return LeaseHeld(f"the {self.what} {self.folder} is in use by {other}: wait for it, or {mend}")
 
     def _take_over(self, stale):
-        """Replaces a dead holder; of several processes that try at once only the last writer stays."""
+        """Replaces a dead holder; of several processes that try at once one stays: a disk's last, a bucket's first."""
         if not stale.local:
             # Clocks of machines may disagree by more than STALE; a living holder shows within two beats.
             time.sleep(2 * self._heartbeat)
-        if _read(self._path) != stale:
+        version = storage.version(self._path)
+        if _read(self._path) != stale or not self._write(version):
             return False
-        self._write()
-        time.sleep(_SETTLE[storage.in_bucket(self.folder)])
+        if version is None:
+            time.sleep(_SETTLE)
         current = _read(self._path)
         return current is not None and current.token == self._own.token
 
     def _told(self):
         return json.dumps(dataclasses.asdict(self._own))
 
-    def _write(self):
+    def _write(self, version):
+        """False where it is another's by now, as `storage.replace` tells."""
         self._own = dataclasses.replace(self._own, heartbeat=time.time())
-        with storage.replacing(self._path) as temporary:
-            temporary.write_text(self._told())
+        return storage.replace(self._path, self._told(), version)
 
     def _beat(self):
         while not self._ended.wait(self._heartbeat):
             try:
+                version = storage.version(self._path)  # before the holder: a beat that stalls here must not win
                 current = _read(self._path)
                 if current is not None and current.token != self._own.token:
                     self._usurper = current
                     return
-                self._write()
+                self._write(version)
             except Exception:  # whatever a bucket out of reach raises
                 pass  # a full disk or a lost mount may come back before the lease is stale
 

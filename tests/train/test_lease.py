@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -108,7 +109,7 @@ def test_of_two_takers_one_stays(tmp_path, monkeypatch):
     sleep = time.sleep
 
     def rival_writes_last(seconds):
-        if seconds == lease._SETTLE[0]:
+        if seconds == lease._SETTLE:
             (tmp_path / lease.FILE).write_text(json.dumps(rival))
         sleep(seconds)
 
@@ -155,9 +156,34 @@ def test_in_a_bucket(tmp_path, monkeypatch):
         assert not run.exists() and lease.holder(run) is None
         dead = dead_holder() | {"host": "elsewhere", "heartbeat": time.time() - 2 * lease.STALE}
         storage.write_json(run / lease.FILE, dead)
-        monkeypatch.setattr(lease, "_SETTLE", (0, 0.1))
         with Lease(run, heartbeat=0.1) as held:
             see_it_beat_and_lose(held)
+
+
+def test_a_stalled_writer_takes_nothing_back_in_a_bucket(tmp_path, monkeypatch):
+    with bucket(tmp_path) as name:
+        run = storage.at(f"{name}/run")
+        path = run / lease.FILE
+        dead = dead_holder() | {"host": "elsewhere", "heartbeat": time.time() - 2 * lease.STALE}
+        rival = dataclasses.asdict(own_holder()) | {"host": "far", "token": "rival"}
+        read = lease._read
+
+        def rival_takes_it_right_after(path):
+            found = read(path)
+            if found is not None and found.token != "rival" and stalls.is_set():
+                storage.write_json(path, rival)
+            return found
+
+        stalls = threading.Event()
+        monkeypatch.setattr(lease, "_read", rival_takes_it_right_after)
+        with Lease(run, heartbeat=0.1) as held:
+            stalls.set()
+            wait_for(lambda: held._usurper is not None)
+            assert json.loads(path.read_text())["token"] == "rival"
+        storage.write_json(path, dead)
+        with pytest.raises(LeaseHeld, match="far"), Lease(run, heartbeat=0.1):
+            pass
+        assert json.loads(path.read_text())["token"] == "rival"
 
 
 def see_it_beat_and_lose(held):
