@@ -20,6 +20,10 @@ from blt_jax.config import ConfigError, Run
 from blt_jax.parallel import processes
 from blt_jax.record import build
 
+# Replicas share the writing of an array where it is large: for each piece of one a program is compiled.
+ocp.type_handlers.register_type_handler(
+    jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20), override=True
+)
 DAMAGED = "damaged-"  # before the step in the name of a checkpoint that could not be read
 
 
