@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -27,6 +28,7 @@ BUCKET = "gs://"
 EVERY = 15.0  # seconds after which what was appended to a `Growing` file is in the bucket
 # Copies of what is read from buckets, and drafts of what is written to them.
 CACHE = Path(os.environ.get("BLT_JAX_CACHE") or Path.home() / ".cache" / "blt_jax")
+_LEFT = 30 * 24 * 3600.0  # seconds after which a draft is nobody's
 
 
 def at(path):
@@ -104,6 +106,31 @@ def bucket_trouble(error):
     return ""
 
 
+_FREE, _MEND = "free some space", "mend it, or take another folder"
+_TROUBLE = {
+    errno.ENOSPC: ("the disk is full", _FREE),
+    errno.EDQUOT: ("the quota of the disk is used up", _FREE),
+    errno.EFBIG: ("files may not grow that large", _MEND),
+    errno.EROFS: ("the file system is read-only", _MEND),
+    errno.EACCES: ("permission denied", _MEND),
+    errno.ENOTDIR: ("a part of the path is no folder", _MEND),
+}
+
+
+def disk_trouble(error):
+    """(What is wrong with a disk or a folder, how to mend it), from anywhere in a chain of exceptions; None for others.
+
+    Libraries wrap the system's error, or repeat its words in one of their own.
+    """
+    while error is not None:
+        for number, (what, mend) in _TROUBLE.items():
+            if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+                where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+                return f"{what}{where}", f"{mend}, then run the same command again"
+        error = error.__cause__ or error.__context__
+    return None
+
+
 # ---------------------------------------------------------------- whole files
 
 
@@ -113,8 +140,9 @@ def writing(path):
     try:
         yield
     except (OSError, RuntimeError) as error:  # ArrayRecord reports the system's words in a RuntimeError
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
-            raise ConfigError(f"{path}: the disk is full; free some space and run the same command again") from error
+        trouble = disk_trouble(error)
+        if trouble:
+            raise ConfigError(f"{path}: {'; '.join(trouble)}") from error
         if isinstance(error, OSError):
             raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
         raise
@@ -321,4 +349,14 @@ class Growing:
 def _scratch():
     folder = CACHE / "drafts"
     folder.mkdir(parents=True, exist_ok=True)
+    _tidy(folder)
     return folder
+
+
+@functools.cache
+def _tidy(folder):
+    """Removes what killed processes left, once a process: what nobody has written to for a month."""
+    for left in folder.iterdir():
+        with contextlib.suppress(OSError):  # another process was quicker
+            if time.time() - max(path.stat().st_mtime for path in (left, *left.rglob("*"))) > _LEFT:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()

@@ -5,7 +5,6 @@
 
 import decimal
 import difflib
-import errno
 import os
 import re
 import sys
@@ -66,30 +65,13 @@ def explain(error):
     trouble = storage.bucket_trouble(error)
     if trouble:
         return f"{trouble}; mend it, then run the same command again"
-    disk = _disk(error)
-    if disk is None:
-        return None
-    where = f" ({disk.filename})" if disk.filename else ""
-    if disk.errno in _FULL:
-        return f"no space left on device{where}: free some, then run the same command again"
-    return f"{disk.strerror.lower()}{where}: mend it, or choose another folder, then run the same command again"
+    trouble = storage.disk_trouble(error)
+    return trouble and "; ".join(trouble)
 
 
 def _fail(message):
     print("error:", " ".join(str(message).split()), file=sys.stderr)
     sys.exit(USAGE_EXIT_CODE)
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def _disk(error):
-    """The full disk or forbidden write that caused an exception (libraries wrap it), or None."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (*_FULL, errno.EROFS, errno.EACCES):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _parse(argv):

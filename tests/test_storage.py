@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+import blt_jax
 from blt_jax import storage
 from blt_jax.config import ConfigError
 from tests.bucket import bucket
@@ -102,6 +103,27 @@ def test_a_forked_process_reads_too(remote, tmp_path):
     if not child:
         os._exit(0 if path.exists() and storage.local(path).read_bytes() == b"1" else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_what_killed_processes_left_is_removed_after_a_month(remote, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "CACHE", tmp_path)
+    drafts = tmp_path / "drafts"
+    for name, file in (("run", "log.txt"), ("lively", "log.txt"), ("x.json.tmp", None), ("new.tmp", None)):
+        path = drafts / name / file if file else drafts / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+        if name in ("run", "x.json.tmp"):
+            os.utime(path, (0, 0))
+        if file:
+            os.utime(path.parent, (0, 0))
+    storage.write_bytes(f"{remote}/{tmp_path.name}/x", b"1")
+    assert sorted(path.name for path in drafts.iterdir()) == ["lively", "new.tmp"]
+
+
+def test_a_hugging_face_model_in_a_bucket_is_refused(remote, tmp_path):
+    storage.write_json(f"{remote}/{tmp_path.name}/config.json", {"model_type": "blt"})
+    with pytest.raises(ConfigError, match=f"{tmp_path.name}: a Hugging Face model in a bucket; copy it to a folder"):
+        blt_jax.load(f"{remote}/{tmp_path.name}")
 
 
 def test_remove_folder(folder):

@@ -95,13 +95,13 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            why = _storage_trouble(error)
-            if not why:
+            trouble = storage.disk_trouble(error)
+            if not trouble:
                 raise
             # Every other writer of this save fails likewise, and asyncio would print a page for each at the end.
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             raise ConfigError(
-                f"{self.folder}: cannot save, {why}; what was saved before is intact: mend it, then run again"
+                f"{self.folder}: cannot save, {trouble[0]}; what was saved before is intact: {trouble[1]}"
             ) from error
 
 
@@ -146,24 +146,6 @@ def _move_aside(folder, step):
     while (target := folder / f"{DAMAGED}{step}{f'-{number}' if number else ''}").exists():
         number += 1
     (folder / str(step)).rename(target)
-
-
-def _storage_trouble(error):
-    """What the system says is wrong with a disk or a folder, from anywhere in a chain of exceptions; "" if nothing."""
-    words = {
-        "No space left on device": "the disk is full",
-        "Disk quota exceeded": "the quota of the disk is used up",
-        "File too large": "files may not grow that large",
-        "Read-only file system": "the file system is read-only",
-        "Permission denied": "permission denied",
-        "Not a directory": "a part of the path is no folder",
-    }
-    while error is not None:
-        for sign, meaning in words.items():
-            if sign in str(error):
-                return meaning
-        error = error.__cause__ or error.__context__
-    return ""
 
 
 def load_params(run_folder):

@@ -8,7 +8,6 @@ launcher alone) but dies with it. No jax here.
 
 import contextlib
 import dataclasses
-import errno
 import os
 import pathlib
 import shlex
@@ -187,8 +186,8 @@ class _Attempts:
             with contextlib.suppress(Exception):  # what follows the log will try again
                 self._growing.flush()  # that it began is known even if we are killed now
         except OSError as error:
-            mend = "; free some space, then run the same command again" if error.errno == errno.ENOSPC else ""
-            self.message = f"cannot start the run in {self.job.folder}: {error.strerror}{mend}"
+            trouble = storage.disk_trouble(error) or (error.strerror,)
+            self.message = f"cannot start the run in {self.job.folder}: {'; '.join(trouble)}"
             return False
         self.started += 1
         self.began = time.monotonic()

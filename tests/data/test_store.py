@@ -156,5 +156,5 @@ def test_full_disk_is_one_clear_line(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="train: cannot be written: Not a directory"):
+    with pytest.raises(ConfigError, match="train: a part of the path is no folder"):
         new_store(tmp_path / "file")

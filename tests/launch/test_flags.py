@@ -160,7 +160,7 @@ def test_a_right_command_line(command):
         (["--rais=x"], "error: unknown flag --rais: did you mean '--raise'?"),
         (["extra"], "error: unexpected argument 'extra'"),
         (["--raise=config"], "error: heads = 3: must divide width 64"),
-        (["--raise=disk"], "error: no space left on device (x/y)"),
+        (["--raise=disk"], "error: the disk is full (x/y); free some space"),
         (["--raise=lease"], "error: the study folder is in use by process"),
         (["--workdir=s3://bucket/study"], "error: --workdir=s3://bucket/study: studies, runs and stores live"),
     ],

@@ -337,7 +337,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path):
     (tmp_path / "ok" / "log.txt").symlink_to("/dev/full")
     full, fine = local.run(jobs, 1).outcomes
     assert (full.state, full.attempts, fine.state) == ("failed", 0, "done")
-    assert full.message.startswith(f"cannot start the run in {tmp_path / 'ok'}: No space left on device; free some")
+    assert full.message.startswith(f"cannot start the run in {tmp_path / 'ok'}: the disk is full; free some space")
 
 
 def test_a_program_that_is_not_there(tmp_path):
