@@ -12,7 +12,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_dict, config_flags
 
-from blt_jax import storage
+from blt_jax import storage, trouble
 from blt_jax.config import ConfigError
 from blt_jax.train.lease import LeaseHeld
 
@@ -62,11 +62,11 @@ def explain(error):
     """The line for an exception that is a person's to mend; None for one that is ours."""
     if isinstance(error, ConfigError | LeaseHeld):
         return str(error)
-    trouble = storage.bucket_trouble(error)
-    if trouble:
-        return f"{trouble}; mend it, then run the same command again"
-    trouble = storage.disk_trouble(error)
-    return trouble and "; ".join(trouble)
+    told = trouble.of_bucket(error)
+    if told:
+        return f"{told}; mend it, then run the same command again"
+    told = trouble.of_disk(error)
+    return told and "; ".join(told)
 
 
 def _fail(message):

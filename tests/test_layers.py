@@ -10,9 +10,11 @@ import pytest
 from blt_jax import config, study
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = {"config", "study", "record", "storage"}  # what a run and a study are, how that is written down, and where
+# What a run and a study are, how that is written down, where, and what may go wrong there.
+CONFIG = {"config", "study", "record", "storage", "trouble"}
 BELOW = {
-    "storage": {"config"},
+    "trouble": {"config"},
+    "storage": {"trouble", "config"},
     "record": {"config"},
     "study": {"config"},
     "config": {"presets"},  # for its one public name, inside the function

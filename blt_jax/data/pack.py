@@ -20,7 +20,8 @@ from blt_jax.config import ConfigError
 from blt_jax.data import pool
 from blt_jax.data.mixture import reading_order
 from blt_jax.patching.layout import PatchOverflow
-from blt_jax.storage import replacing, write_json, writing
+from blt_jax.storage import replacing, write_json
+from blt_jax.trouble import writing
 
 FORMAT = 2
 FILES = ("header.json", "spans.npy", "rows.npy", "starts.npy", "tokens.npy", "offsets.npy", "token_bytes.npy")

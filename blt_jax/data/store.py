@@ -21,7 +21,8 @@ from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.data import vocab
 from blt_jax.data.parts import Records
-from blt_jax.storage import replacing, write_json, writing
+from blt_jax.storage import replacing, write_json
+from blt_jax.trouble import writing
 
 FORMAT = 2
 RECORD = 64 << 10  # bytes per record, of text and of entropies alike

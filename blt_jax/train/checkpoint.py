@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
-from blt_jax import storage
+from blt_jax import storage, trouble
 from blt_jax.config import ConfigError, Run
 from blt_jax.parallel import processes
 from blt_jax.record import build
@@ -95,13 +95,13 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            trouble = storage.disk_trouble(error)
-            if not trouble:
+            told = trouble.of_disk(error)
+            if not told:
                 raise
             # Every other writer of this save fails likewise, and asyncio would print a page for each at the end.
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             raise ConfigError(
-                f"{self.folder}: cannot save, {trouble[0]}; what was saved before is intact: {trouble[1]}"
+                f"{self.folder}: cannot save, {told[0]}; what was saved before is intact: {told[1]}"
             ) from error
 
 

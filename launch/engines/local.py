@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from blt_jax import storage
+from blt_jax import storage, trouble
 from blt_jax.config import ConfigError
 from blt_jax.train import lease
 from blt_jax.train.preemption import SAVED_EXIT_CODE, StopSignal
@@ -186,8 +186,8 @@ class _Attempts:
             with contextlib.suppress(Exception):  # what follows the log will try again
                 self._growing.flush()  # that it began is known even if we are killed now
         except OSError as error:
-            trouble = storage.disk_trouble(error) or (error.strerror,)
-            self.message = f"cannot start the run in {self.job.folder}: {'; '.join(trouble)}"
+            told = trouble.of_disk(error) or (error.strerror,)
+            self.message = f"cannot start the run in {self.job.folder}: {'; '.join(told)}"
             return False
         self.started += 1
         self.began = time.monotonic()
