@@ -5,6 +5,7 @@
 
 import decimal
 import difflib
+import logging
 import os
 import re
 import sys
@@ -55,6 +56,7 @@ def run(main):
         except (ConfigError, flags.Error) as error:
             _fail(error)
 
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # of each accelerator that is not here
     app.run(guarded, flags_parser=parse)
 
 

@@ -20,11 +20,19 @@ from blt_jax.config import ConfigError, Run
 from blt_jax.parallel import processes
 from blt_jax.record import build
 
-# Replicas share the writing of an array where it is large: for each piece of one a program is compiled.
-ocp.type_handlers.register_type_handler(
-    jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20), override=True
-)
 DAMAGED = "damaged-"  # before the step in the name of a checkpoint that could not be read
+
+
+def _manager(folder, **options):
+    """Orbax's manager of a folder of checkpoints, each a tree of arrays, `state`, and a JSON-able value, `host`."""
+    # Replicas share the writing of an array only where it is large: for each piece of one a program is compiled.
+    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20)
+    kinds = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, arrays), (np.ndarray, ocp.type_handlers.NumpyHandler())
+    )
+    # Named here, as a manager that has not saved nor restored yet knows of none, and tells nothing of what is there.
+    handlers = {"state": ocp.PyTreeCheckpointHandler(type_handler_registry=kinds), "host": ocp.JsonCheckpointHandler()}
+    return ocp.CheckpointManager(folder, item_handlers=handlers, options=ocp.CheckpointManagerOptions(**options))
 
 
 @jax.jit
@@ -50,14 +58,12 @@ class Checkpoints:
         self.folder = storage.absolute(folder) / "checkpoints"
         policies = [keeping.LatestN(keep)] + ([keeping.EveryNSteps(keep_every)] if keep_every else [])
         with self._clear_words():
-            self.manager = ocp.CheckpointManager(
+            self.manager = _manager(
                 self.folder,
-                options=ocp.CheckpointManagerOptions(
-                    preservation_policy=keeping.AnyPreservationPolicy(policies),
-                    cleanup_tmp_directories=True,  # of a save that was killed
-                    # Folders are made at once: made in the background, on a full disk, they end in a wait of minutes.
-                    async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
-                ),
+                preservation_policy=keeping.AnyPreservationPolicy(policies),
+                cleanup_tmp_directories=True,  # of a save that was killed
+                # Folders are made at once: made in the background, on a full disk, they end in a wait of minutes.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             )
 
     def save(self, step, state, host):
@@ -65,7 +71,7 @@ class Checkpoints:
         if step == self.manager.latest_step():
             return
         told = {"host": host, "bit_sum": int(bit_sum(state))}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(told))
+        args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), host=ocp.args.JsonSave(told))
         with self._clear_words():
             self.manager.save(step, args=args)
 
@@ -115,8 +121,9 @@ def newest(manager, abstract=None):
     for step in steps:
         state, why = None, ""
         try:
-            there = ocp.args.StandardRestore(_on_this_device(manager, step) if abstract is None else abstract)
-            args = ocp.args.Composite(state=there, host=ocp.args.JsonRestore())
+            there = _on_this_device(manager, step) if abstract is None else abstract
+            wanted = ocp.args.PyTreeRestore(there, ocp.checkpoint_utils.construct_restore_args(there))
+            args = ocp.args.Composite(state=wanted, host=ocp.args.JsonRestore())
             found = manager.restore(step, args=args)
             state, told = found["state"], found["host"]
             if int(bit_sum(state)) != told["bit_sum"]:
@@ -138,7 +145,7 @@ def _on_this_device(manager, step):
     """What a checkpoint holds, wherever it lay when it was saved, as jax.ShapeDtypeStructs on our first device."""
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     lay = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)  # noqa: E731
-    return jax.tree.map(lay, manager.item_metadata(step)["state"])
+    return jax.tree.map(lay, manager.item_metadata(step)["state"].tree)
 
 
 def _move_aside(folder, step):
@@ -159,7 +166,7 @@ def load_params(run_folder):
     saved = folder / "checkpoints"
     manager = None
     if saved.is_dir():
-        manager = ocp.CheckpointManager(saved, options=ocp.CheckpointManagerOptions(read_only=True))
+        manager = _manager(saved, read_only=True)
     found = newest(manager) if manager else None
     if found is None:
         raise ConfigError(f"{folder}: the run has saved no checkpoint yet; train it first")

@@ -1,14 +1,18 @@
 """Several processes that train one run: two with four devices each are one with eight; and what happens when one is
 lost, or told to stop."""
 
+import contextlib
+import io
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
+from blt_jax.train.checkpoint import load_params
 from tests.faults import runs
 
 TOLERANCE = 2e-5  # relative, float32: sums over devices are added up in another order
@@ -54,6 +58,12 @@ def test_two_processes_of_four_devices_equal_one_of_eight(study):
     difference = runs.largest_difference(runs.outcome(study / "four"), runs.outcome(study / "eight"))
     print(f"\n2 processes x 4 devices against 1 x 8: largest relative difference {difference:.1e}")
     assert difference < TOLERANCE
+
+    # Their newest checkpoints are read by a process of one device, as by those who generate and evaluate.
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        eight, four = (jax.tree.leaves(load_params(study / name)[1]) for name in ("eight", "four"))
+    assert said.getvalue() == ""
+    assert max(abs(a - b).max() / abs(a).max() for a, b in zip(eight, four, strict=True)) < 10 * TOLERANCE
 
 
 def test_lost_then_stopped_then_on_other_devices(study):
