@@ -1,7 +1,7 @@
 """Checkpoints of a run: parameters, optimiser state, step, and the few host numbers that go with them.
 
-Orbax writes them in the background, each whole or not at all. A checkpoint carries a sum over the bits of its state:
-what comes back must have the same sum, for a storage that lost a piece may read it as zeros.
+Orbax writes them in the background, each whole or not at all. A checkpoint carries sums over the bits of its state:
+what comes back must have the same, for a storage that lost a piece may read it as zeros.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import json
 import logging
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
@@ -35,16 +34,23 @@ def _manager(folder, **options):
     return ocp.CheckpointManager(folder, item_handlers=handlers, options=ocp.CheckpointManagerOptions(**options))
 
 
-@jax.jit
-def bit_sum(state):
-    """uint32: the sum of all bits of a tree as unsigned numbers, in any order, so for any layout."""
+def bit_sums(state):
+    """uint32 of each part of a state (the keys of a dict): the sum of all its bits as unsigned numbers.
+
+    In any order, so for any layout; of arrays of NumPy or jax.
+    """
 
     def one(x):
-        unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-        return jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32).sum(dtype=jnp.uint32)
+        return x.view({1: np.uint8, 2: np.uint16, 4: np.uint32}[x.dtype.itemsize]).sum(dtype=np.uint32)
 
-    sums = [(i + 1) * one(x) for i, x in enumerate(jax.tree.leaves(state))]
-    return sum(sums, start=jnp.uint32(0)).astype(jnp.uint32)
+    with np.errstate(over="ignore"):
+        return {
+            name: sum(((i + 1) * one(x) for i, x in enumerate(jax.tree.leaves(part))), start=np.uint32(0))
+            for name, part in state.items()
+        }
+
+
+_bit_sums = jax.jit(bit_sums)
 
 
 class Checkpoints:
@@ -70,7 +76,7 @@ class Checkpoints:
         """`host`: a JSON-able dict kept beside the state. A step that is already saved is left alone."""
         if step == self.manager.latest_step():
             return
-        told = {"host": host, "bit_sum": int(bit_sum(state))}
+        told = {"host": host, "bit_sums": {part: int(value) for part, value in _bit_sums(state).items()}}
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), host=ocp.args.JsonSave(told))
         with self._clear_words():
             self.manager.save(step, args=args)
@@ -81,7 +87,7 @@ class Checkpoints:
 
         Newer ones that are damaged are told, and moved aside as `damaged-STEP`. Raises ConfigError where all are.
         """
-        found = newest(self.manager, abstract)
+        found = _newest(self.manager, lambda step: _laid_out(abstract), _bit_sums)
         if found is None:
             return None
         for damaged in [step for step in self.manager.all_steps() if step > found[0]]:
@@ -111,22 +117,20 @@ class Checkpoints:
             ) from error
 
 
-def newest(manager, abstract=None):
-    """(step, state, host) of a manager's newest readable checkpoint, laid out like `abstract` or, without it, on one
-    device; None when it has none.
+def _newest(manager, wanted, sums):
+    """(step, state, host) of a manager's newest readable checkpoint; None when it has none.
 
-    Raises ConfigError when there are some and none can be read.
+    `wanted(step)`: what to read of one, as orbax's PyTreeRestore; `sums`: `bit_sums`, for what it then is. Raises
+    ConfigError when there are checkpoints and none can be read.
     """
     steps = sorted(manager.all_steps(), reverse=True)
     for step in steps:
         state, why = None, ""
         try:
-            there = _on_this_device(manager, step) if abstract is None else abstract
-            wanted = ocp.args.PyTreeRestore(there, ocp.checkpoint_utils.construct_restore_args(there))
-            args = ocp.args.Composite(state=wanted, host=ocp.args.JsonRestore())
-            found = manager.restore(step, args=args)
+            found = manager.restore(step, args=ocp.args.Composite(state=wanted(step), host=ocp.args.JsonRestore()))
             state, told = found["state"], found["host"]
-            if int(bit_sum(state)) != told["bit_sum"]:
+            was = told.get("bit_sums", {})  # checkpoints of the first versions have none
+            if any(int(value) != was.get(part, value) for part, value in sums(state).items()):
                 why = "its content is not what was saved"
         except Exception as error:  # orbax and its storage raise whatever they like for a damaged file
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -141,11 +145,16 @@ def newest(manager, abstract=None):
     return None
 
 
-def _on_this_device(manager, step):
-    """What a checkpoint holds, wherever it lay when it was saved, as jax.ShapeDtypeStructs on our first device."""
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    lay = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)  # noqa: E731
-    return jax.tree.map(lay, manager.item_metadata(step)["state"].tree)
+def _laid_out(abstract):
+    """All of a state, laid out like `abstract`."""
+    return ocp.args.PyTreeRestore(abstract, ocp.checkpoint_utils.construct_restore_args(abstract))
+
+
+def _params(manager, step):
+    """The parameters alone, as NumPy: a third of a state, and no device has to hold them."""
+    there = {"params": manager.item_metadata(step)["state"].tree["params"]}
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), there)
+    return ocp.args.PyTreeRestore(there, as_numpy, partial_restore=True)
 
 
 def _move_aside(folder, step):
@@ -167,8 +176,8 @@ def load_params(run_folder):
     manager = None
     if saved.is_dir():
         manager = _manager(saved, read_only=True)
-    found = newest(manager) if manager else None
+    found = _newest(manager, lambda step: _params(manager, step), bit_sums) if manager else None
     if found is None:
         raise ConfigError(f"{folder}: the run has saved no checkpoint yet; train it first")
     manager.close()
-    return run, jax.tree.map(np.asarray, found[1]["params"])
+    return run, found[1]["params"]

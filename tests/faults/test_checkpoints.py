@@ -12,9 +12,11 @@ import pytest
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
-from blt_jax.train.checkpoint import Checkpoints, bit_sum
+from blt_jax.record import to_dict
+from blt_jax.train.checkpoint import Checkpoints, bit_sums, load_params
 from blt_jax.train.metrics import Metrics
 from tests.bucket import bucket
+from tests.faults import runs
 
 # What a library's coroutines say when their file turns out to be damaged.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -130,11 +132,28 @@ def test_newest_and_every_nth_are_kept(tmp_path):
     assert restored(tmp_path, keep=2, keep_every=4)[0] == 9
 
 
-def test_bit_sum_sees_what_changes(tmp_path):
+def test_a_model_comes_from_the_newest_that_is_whole(tmp_path, capsys):
+    saved(tmp_path, (1, 2))
+    storage.write_json(tmp_path / "config.json", to_dict(runs.run("bytes")))
+    jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path)[1], state(2)["params"])
+    assert capsys.readouterr().out == ""
+    another(tmp_path / "checkpoints" / "2")
+    run, params = load_params(tmp_path)
+    assert run == runs.run("bytes") and all(isinstance(x, np.ndarray) for x in params.values())
+    jax.tree.map(np.testing.assert_array_equal, params, state(1)["params"])
+    told = "checkpoint of step 2 cannot be read (its content is not what was saved): falling back on step 1"
+    assert told in capsys.readouterr().out
+
+
+def test_bit_sums_see_what_changes():
     tree = state(1)
     other = tree | {"params": tree["params"] | {"b": tree["params"]["b"].at[3].add(1e-6)}}
     swapped = tree | {"params": tree["moments"], "moments": tree["params"]}
-    assert len({int(bit_sum(t)) for t in (tree, other, swapped)}) == 3
+    sums = [{part: int(value) for part, value in bit_sums(t).items()} for t in (tree, other, swapped)]
+    assert sums[0]["params"] != sums[1]["params"] and sums[0]["moments"] == sums[1]["moments"]
+    assert sums[2] == sums[0] | {"params": sums[0]["moments"], "moments": sums[0]["params"]}
+    for same in (jax.jit(bit_sums)(tree), bit_sums(jax.tree.map(np.asarray, tree))):
+        assert {part: int(value) for part, value in same.items()} == sums[0]
 
 
 def mounted(folder, options):
