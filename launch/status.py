@@ -10,6 +10,7 @@ import dataclasses
 import io
 import itertools
 import json
+import math
 import re
 import sys
 import time
@@ -24,6 +25,7 @@ from blt_jax.train import lease
 
 STATES = ("running", "failed", "done", "queued")
 _STYLE = {"running": "bold cyan", "failed": "bold red", "done": "green", "queued": "dim"}
+_MEMORY = 60.0  # seconds over which a study's speed is a mean
 _TAIL = 16 << 10  # bytes read from the end of metrics.jsonl and log.txt
 _MARK = re.compile(r"==== \S+ \S+ (\w+)(?:: (.*))?")
 
@@ -218,9 +220,9 @@ class Watch:
         self._states = {}
 
     def __enter__(self):
-        self._began, self._drawn = time.monotonic(), -float("inf")
+        self._drawn = self._measured = -float("inf")
+        self._speed = None  # FLOP/s of all runs in progress, lately
         self._refresh(())
-        self._before = self._flops_done()
         if self._tty:
             self._live = rich.live.Live(console=self._console, auto_refresh=False)
             self._live.start()
@@ -257,11 +259,11 @@ class Watch:
         parts = [f"{counts['done']} of {len(states)} runs done"]
         parts += [f"{counts[s]} {s}" for s in ("running", "failed", "queued") if counts[s]]
         parts.append(f"{share:.0%} of the training FLOPs")
-        elapsed, gained = time.monotonic() - self._began, done - self._before
-        if counts["running"] and gained > 0:
+        if counts["running"] and self._speed:
             # Runs that failed will not be run by this launcher: they are not ahead of it.
             lost = sum(self._flops[f] * (1 - s.fraction) for f, s in self._states.items() if s.state == "failed")
-            parts.append(f"about {duration((total - done - lost) * elapsed / gained)} left")
+            longest = max(s.seconds or 0.0 for s in states if s.state == "running")
+            parts.append(f"about {duration(max((total - done - lost) / self._speed, longest))} left")
         return ", ".join(parts)
 
     def _refresh(self, running):
@@ -273,6 +275,17 @@ class Watch:
             new = self._states[folder] = read(folder, folder in running)
             if old is not None and new.state != old.state and new.state != "queued" and not self._live:
                 self._line(_sentence(new))
+        self._measure()
+
+    def _measure(self):
+        """Follows the speed of steps, not of what is done: a study begins with small runs, which mostly compile."""
+        busy = [(cost, self._states[folder]) for folder, cost in self._flops.items()]
+        speed = sum(cost * (1 - s.fraction) / s.seconds for cost, s in busy if s.state == "running" and s.seconds)
+        if speed:
+            now = time.monotonic()
+            weight = 1.0 if self._speed is None else 1 - math.exp((self._measured - now) / _MEMORY)
+            self._speed = speed * weight + (self._speed or 0.0) * (1 - weight)
+            self._measured = now
 
     def _flops_done(self):
         return sum(self._flops[folder] * state.fraction for folder, state in self._states.items())

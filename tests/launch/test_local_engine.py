@@ -384,4 +384,5 @@ def test_table_on_a_terminal_fits_its_height(tmp_path, monkeypatch):
     assert lines[1].split() == ["run30", "running", "3", "/", "9", "4.500", "6", "s", "left"]  # a narrow one
     assert lines[2].split() == ["run07", "failed", "exit", "code", "1:", "[red]"]
     assert "... 24 more" in lines[-2]
-    assert lines[-1].strip() == "0 of 40 runs done, 1 running, 1 failed, 38 queued, 1% of the training FLOPs"
+    words = "0 of 40 runs done, 1 running, 1 failed, 38 queued, 1% of the training FLOPs, about 5 min 48 s left"
+    assert lines[-1].strip() == words  # two thirds of a run take 6 s; 38 more will be run
