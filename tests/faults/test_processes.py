@@ -12,7 +12,9 @@ import time
 import jax
 import pytest
 
+from blt_jax import storage
 from blt_jax.train.checkpoint import load_params
+from tests.bucket import bucket
 from tests.faults import runs
 
 TOLERANCE = 2e-5  # relative, float32: sums over devices are added up in another order
@@ -36,8 +38,18 @@ def together(study, family, name, *more, devices):
     ]
 
 
-def until_saved(study, name, step, process):
-    while not (study / name / "checkpoints" / str(step)).exists():
+MESH = ("--config.mesh.data=2", "--config.mesh.fsdp=4", "--config.train.steps=18")
+
+
+@pytest.fixture(scope="module")
+def four(study):
+    """A run of two processes with four devices each."""
+    assert [process.wait() for process in together(study, "blt", "four", *MESH, devices=4)] == [0, 0]
+    return study / "four"
+
+
+def until_saved(study, name, step, process, folder=None):
+    while not ((folder or study / name) / "checkpoints" / str(step)).exists():
         assert process.poll() is None, (study / f"{name}-0.log").read_text()[-2000:]
         time.sleep(0.01)
 
@@ -51,19 +63,33 @@ def test_how_the_child_ends(body, code, line):
     assert done.returncode == code and done.stderr.startswith(f"error: {line}"), done
 
 
-def test_two_processes_of_four_devices_equal_one_of_eight(study):
-    mesh = ("--config.mesh.data=2", "--config.mesh.fsdp=4", "--config.train.steps=12")
-    assert runs.finish(study, "blt", "eight", *mesh, devices=8) == 0
-    assert [process.wait() for process in together(study, "blt", "four", *mesh, devices=4)] == [0, 0]
-    difference = runs.largest_difference(runs.outcome(study / "four"), runs.outcome(study / "eight"))
+def test_two_processes_of_four_devices_equal_one_of_eight(study, four):
+    assert runs.finish(study, "blt", "eight", *MESH, devices=8) == 0
+    difference = runs.largest_difference(runs.outcome(four), runs.outcome(study / "eight"))
     print(f"\n2 processes x 4 devices against 1 x 8: largest relative difference {difference:.1e}")
     assert difference < TOLERANCE
 
     # Their newest checkpoints are read by a process of one device, as by those who generate and evaluate.
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        eight, four = (jax.tree.leaves(load_params(study / name)[1]) for name in ("eight", "four"))
+        ours, theirs = (jax.tree.leaves(load_params(folder)[1]) for folder in (four, study / "eight"))
     assert said.getvalue() == ""
-    assert max(abs(a - b).max() / abs(a).max() for a, b in zip(eight, four, strict=True)) < 10 * TOLERANCE
+    assert max(abs(a - b).max() / abs(a).max() for a, b in zip(ours, theirs, strict=True)) < 10 * TOLERANCE
+
+
+def test_one_is_lost_and_the_study_is_in_a_bucket(study, four, tmp_path):
+    """As on a TPU pod. What was continued has the numbers of the undisturbed run on a disk, bit for bit."""
+    with bucket(tmp_path) as name:
+        for path in (study / "store").rglob("*"):
+            if path.is_file():
+                storage.write_bytes(f"{name}/{path.relative_to(study)}", path.read_bytes())
+        remote = storage.at(f"{name}/four")
+        first, second = together(study, "blt", "remote", *MESH, f"--workdir={remote}", devices=4)
+        until_saved(study, "remote", runs.SAVES, first, remote)
+        second.kill()
+        assert first.wait(HEARTBEAT + 60) == 75 and not (remote / "result.json").exists()
+        again = together(study, "blt", "remote", *MESH, f"--workdir={remote}", devices=4)
+        assert [process.wait() for process in again] == [0, 0]
+        assert runs.outcome(remote) == runs.outcome(four)
 
 
 def test_lost_then_stopped_then_on_other_devices(study):
