@@ -188,8 +188,23 @@ def replace(path, text, version):
     bucket, _, name = str(path).removeprefix(BUCKET).partition("/")
     uploads = f"{_bucket()._location}/upload/storage/v1/b/{bucket}/o"
     told = {"uploadType": "media", "name": name, "ifGenerationMatch": version}
+    return _if_it_matches("POST", uploads, data=text.encode(), **told)
+
+
+def remove(path, version):
+    """Removes a file, if it is there, and still of that `version` where files have one."""
+    if not in_bucket(path):
+        path.unlink(missing_ok=True)
+        return
+    bucket, _, name = str(path).removeprefix(BUCKET).partition("/")
+    with contextlib.suppress(FileNotFoundError):
+        _if_it_matches("DELETE", "b/{}/o/{}", bucket, name, ifGenerationMatch=version)
+
+
+def _if_it_matches(*request, **told):
+    """Whether the object was of the generation that a request is for."""
     try:
-        _bucket().call("POST", uploads, data=text.encode(), **told)
+        _bucket().call(*request, **told)
     except FileExistsError:  # so gcsfs calls the condition that failed
         return False
     return True

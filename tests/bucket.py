@@ -1,8 +1,8 @@
 """A bucket on this machine, for tests: `with bucket(folder):` lets gs://bucket be read and written by every process.
 
 The server is gcp-storage-emulator, in a process of its own, with what it lacks of the real thing and what orbax and we
-build on: a write for one generation of an object alone (`ifGenerationMatch`, 0: none yet) fails for another, a download
-tells its generation, objects can be moved, and bytes are kept as they come.
+build on: a write or a removal for one generation of an object alone (`ifGenerationMatch`, 0: none yet) fails for
+another, a download tells its generation, objects can be moved, and bytes are kept as they come.
 `python -m tests.bucket PORT` is that server.
 """
 
@@ -103,6 +103,12 @@ def serve(port):
 
         return checked
 
+    def delete_if_it_matches(request, response, storage):
+        bucket, name = request.params["bucket_name"], request.params["object_id"]
+        if request.query.get("ifGenerationMatch", [was := generation(storage, bucket, name)]) == [was]:
+            return objects.delete(request, response, storage)
+        response.status = HTTPStatus.PRECONDITION_FAILED
+
     def told(download):
         def with_generation(request, response, storage):
             response["x-goog-generation"] = generation(
@@ -128,6 +134,9 @@ def serve(port):
     for name in ("_media_upload", "_multipart_upload", "_create_resumable_upload"):
         setattr(objects, name, if_it_matches(getattr(objects, name)))
     objects.download = told(objects.download)
+    for _, handlers in server.HANDLERS:
+        if handlers.get("DELETE") is objects.delete:
+            handlers["DELETE"] = delete_if_it_matches
     moved = r"^/storage/v1/b/(?P<bucket_name>[-.\w]+)/o/(?P<object_id>.*)/moveTo/o/(?P<to>.*)$"
     server.HANDLERS = [(moved, {"POST": move}), *server.HANDLERS]
     server.create_server("localhost", port, in_memory=True, default_bucket="bucket").run()

@@ -114,9 +114,10 @@ class Lease:
         """Gives the folder back, once; for whoever leaves the process without leaving the context."""
         self._ended.set()
         self._thread.join()
+        version = storage.version(self._path)
         current = _read(self._path)
         if current is not None and current.token == self._own.token:
-            self._path.unlink(missing_ok=True)
+            storage.remove(self._path, version)
 
     def check(self):
         """Raises `LeaseHeld` if another process took the lease over; costs nothing."""

@@ -180,6 +180,11 @@ def test_a_stalled_writer_takes_nothing_back_in_a_bucket(tmp_path, monkeypatch):
             stalls.set()
             wait_for(lambda: held._usurper is not None)
             assert json.loads(path.read_text())["token"] == "rival"
+        stalls.clear()
+        path.unlink()
+        with Lease(run, heartbeat=60):
+            stalls.set()  # it is read once more, to be given back
+        assert json.loads(path.read_text())["token"] == "rival"
         storage.write_json(path, dead)
         with pytest.raises(LeaseHeld, match="far"), Lease(run, heartbeat=0.1):
             pass
