@@ -75,7 +75,8 @@ def on_gke(study, folder, resources, dry_run, retry, plan):
             return 0
         if jobs is None:
             # Of a slice that does not exist, or a cluster that does not answer, we hear now and not in an hour.
-            gke.submit(folder, resources, runs[0], dry_run=True)
+            for job in [prepare] * bool(resources.prepare_type) + runs[:1]:
+                gke.submit(folder, resources, job, dry_run=True)
             there = gke.queue(folder)
             if resources.prepare_type:
                 if not _preparing(folder, gke.queue):

@@ -80,7 +80,7 @@ def submit(study, resources, job, there=(), dry_run=False):
 
     What has ended under its name in `there`, the `queue`, gives way: it would keep the name for hours. With `dry_run`
     only the manifest is made; no cluster is asked. Raises ConfigError where xpk fails: for an unknown type of machine
-    before anything is asked of the cluster.
+    before anything is asked of the cluster; and with `dry_run` where more than one host would prepare.
     """
     folder, name = study / "gke", workload(study, job.name)
     prepares = job.name == PREPARE
@@ -102,7 +102,15 @@ def submit(study, resources, job, there=(), dry_run=False):
             need=NEED,
             patience=PATIENCE,
         )
+        if prepares and dry_run:
+            _one_host(growing.here / f"{job.name}.yaml", resources.prepare_type)
     return name
+
+
+def _one_host(manifest, machine):
+    hosts = max(int(count) for count in re.findall(r"\bparallelism: (\d+)", manifest.read_text()))
+    if hosts > 1:
+        raise ConfigError(f"gke.prepare_type: {machine!r} has {hosts} hosts, and one prepares: v6e-1, n2-standard-32-1")
 
 
 def _asked(study):

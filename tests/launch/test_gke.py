@@ -144,6 +144,8 @@ def test_dry_run_and_a_slice_that_does_not_exist(config, tmp_path, schema):  # n
     code, output = finish(sweep(config, tmp_path / "other", *FLAGS, "--gke.tpu_type=v5p-65", env=environment))
     assert code == 2 and output.count("\nerror: ") <= 1 and "v5p-64" in output.splitlines()[-1], output
     assert not (tmp_path / "other" / "plan.json").exists()
+    code, output = finish(sweep(config, tmp_path / "third", *FLAGS, "--gke.prepare_type=v5litepod-16", env=environment))
+    assert code == 2 and "gke.prepare_type: 'v5litepod-16' has 4 hosts" in output.splitlines()[-1], output
 
 
 # A cluster: one file per JobSet, its content what the cluster says of it. `xpk` dies with its caller after KILLED.
@@ -151,6 +153,7 @@ XPK = """#!{python} -IS
 import os, pathlib, signal, subprocess, sys
 told = dict(a[2:].split("=", 1) for a in sys.argv[3:] if "=" in a)
 if "--dry-run" in sys.argv:
+    pathlib.Path(told["output-manifest-file"]).write_text("parallelism: 1")
     sys.exit()
 new = pathlib.Path({cluster!r}, told["workload"])
 if new.exists():
