@@ -32,7 +32,8 @@ def main(_):
     model = blt_jax.load(MODEL.value)
     if (COLOUR.value or PLOT.value) and not isinstance(model.config, Blt):
         raise ConfigError(f"--{'colour' if COLOUR.value else 'plot'}: {MODEL.value} is a plain LM: it has no patches")
-    if max(map(len, prompts)) + MAX_NEW_BYTES.value > model.context and isinstance(model.config, Blt):
+    longest = max(map(len, prompts))
+    if longest < model.context < longest + MAX_NEW_BYTES.value and isinstance(model.config, Blt):
         _note(f"prompt and new bytes go beyond the {model.context:,} positions that the model was trained on")
     texts = [_Shown(COLOUR.value) for _ in prompts]
     stops = [codecs.escape_decode(os.fsencode(stop))[0] for stop in STOP.value]
