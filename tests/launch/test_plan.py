@@ -55,11 +55,11 @@ def test_the_8b_grid_in_seconds(tmp_path):
     "arguments, message",
     [
         (["--hardware=h10"], "hardware = 'h10': no such device; did you mean 'h100'?"),
-        (["--runs=*-9b-*"], "runs = '*-9b-*': matches none of 27 runs such as blt-5e10-small-s0"),
+        (["--runs=*-9b-*"], "runs = '*-9b-*': matches none of 27 runs such as blt-5e10-tiny-s0"),
         (["--compile=v5p-128"], "compile = 'v5p-128': write KIND:CHIPS such as v5e:4x4"),
         (
             ["--hardware=h100", "--devices=4"],
-            "blt-5e10-small-s0: train.rows = 2 is no multiple of 4, what 4 devices take",
+            "blt-5e10-tiny-s0: train.rows = 2 is no multiple of 4, what 4 devices take",
         ),
         (["--workdir=nowhere"], "workdir = 'nowhere': holds no plan.json yet"),
         (

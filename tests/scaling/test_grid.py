@@ -19,7 +19,7 @@ def study():
 def test_quickstart_plan(study):
     planned = grid.plan(study, grid.assumed_facts(study))
     assert (
-        len(planned) == 27 and planned[0].name == "blt-5e10-small-s0" and planned[-1].name == "spacebyte-5e11-large-s0"
+        len(planned) == 27 and planned[0].name == "blt-5e10-tiny-s0" and planned[-1].name == "spacebyte-5e11-medium-s0"
     )
     assert len({one.run.model for one in planned[:9]}) == 9, "the distinct programs come first"
     for one in planned:
@@ -29,7 +29,7 @@ def test_quickstart_plan(study):
 
 
 def test_a_budget_below_one_step_is_named(study):
-    with pytest.raises(ConfigError, match="blt-1e3-small-s0: budget 1e\\+03 is too small for one step"):
+    with pytest.raises(ConfigError, match="blt-1e3-tiny-s0: budget 1e\\+03 is too small for one step"):
         grid.plan(dataclasses.replace(study, budgets=(1e3,)), grid.assumed_facts(study))
 
 
