@@ -72,6 +72,13 @@ def test_flops_saved_at_equal_bpb():
         assert (saving.factor.value > 1) == (saving.budget > frontier.crossing(a, b).budgets[0].value)
 
 
+def test_budgets_are_equal_to_a_step():
+    a, b = fits(("a", A), ("b", B))
+    more = tuple(frontier.dataclasses.replace(p, flops=p.flops * 1.003) for p in b.points)
+    for one in (b, frontier.dataclasses.replace(b, points=more)):
+        assert len(frontier.crossing(a, one).savings) == len(frontier.crossing(one, a).savings) == len(b.points)
+
+
 def test_no_crossing_and_one_beyond_the_budgets():
     apart = frontier.crossing(*fits(("a", A), ("c", (0.9, 0.9, 0.20))))
     assert not apart.budgets and "no crossing within" in apart.words and "a is below c" in apart.words
