@@ -36,7 +36,7 @@ from launch import flags as launch_flags
 MODEL = flags.DEFINE_list("model", [], "Run folders or Hugging Face directories, with commas between.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a study, to evaluate its families.")
 INPUT = flags.DEFINE_string("input", "", "Texts: a glob of .jsonl[.gz|.zst], .parquet or .txt.")
-MAX_BYTES = flags.DEFINE_integer("max_bytes", 0, "Text bytes to read at most; 0: all.", lower_bound=0)
+MAX_BYTES = flags.DEFINE_integer("max_bytes", 0, "Text bytes to read at most, spread evenly; 0: all.", lower_bound=0)
 NOISE = flags.DEFINE_list("noise", [], f"Noises, or all: {', '.join(noise.NOISES)}.")
 THRESHOLDS = flags.DEFINE_string("thresholds", "", "Patch thresholds in nats, with commas between, or auto.")
 TASKS = flags.DEFINE_list("tasks", [], "Tasks; list: name them.")

@@ -18,6 +18,7 @@ from blt_jax.flops import analytic
 LABELS = ("source", "lang", "script")
 LOOKED_AT = 1000  # characters that tell a document's script
 SAMPLE = 64  # texts that tell thresholds
+GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,25 +28,46 @@ class Text:
 
 
 def read(pattern, most=0):
-    """([Text] of a glob of .jsonl[.gz|.zst], .parquet or .txt, lines on what was left out); at most `most` bytes.
+    """([Text] of a glob of .jsonl[.gz|.zst], .parquet or .txt, lines on what was left out).
 
-    A record's own fields `source`, `lang` and `script` are its labels; without a script its letters tell.
+    `most`: bytes to read at most, of documents spread evenly over all; 0: all. A record's own fields `source`, `lang`
+    and `script` are its labels; without a script its letters tell.
     Raises ConfigError for a glob without files or with nothing to score.
     """
-    data, skips, found, size = Data(input=pattern), sources.Skips(), [], 0
-    for file in sources.files(data):
-        for document in sources.documents(file, data, skips, LABELS[1:]):
-            if most and size + len(document.text) > most:
-                continue
-            lang, script = document.labels or ("", "")
-            labels = {"source": document.source, "lang": lang, "script": script or script_of(document.text)}
-            found.append(Text(document.text, labels))
-            size += len(document.text)
+    data, skips, lines = Data(input=pattern), sources.Skips(), []
+
+    def documents(skips):
+        for file in sources.files(data):
+            yield from sources.documents(file, data, skips, LABELS[1:])
+
+    if most:
+        sizes = [len(one.text) for one in documents(skips)]
+        kept = _spread(sizes, most)
+        found = [_text(one) for i, one in enumerate(documents(sources.Skips())) if i in kept]
+        if len(kept) < len(sizes):
+            lines = [f"{len(sizes) - len(kept):,} of {len(sizes):,} documents, spread evenly: max_bytes = {most:,}"]
+    else:
+        found = [_text(one) for one in documents(skips)]
     skips.check()
     if not found:
         why = "; ".join(skips.lines()) or f"no document within {most:,} bytes; raise --max_bytes"
         raise ConfigError(f"--input={pattern}: nothing to score: {why}")
-    return found, skips.lines()
+    return found, skips.lines() + lines
+
+
+def _spread(sizes, most):
+    """Indices of documents of at most `most` bytes in all. Any beginning of this order lies evenly in their list."""
+    kept, size = set(), 0
+    for i in np.argsort(np.arange(len(sizes)) * GOLDEN % 1.0):
+        if size + sizes[i] <= most:
+            kept.add(int(i))
+            size += sizes[i]
+    return kept
+
+
+def _text(document):
+    lang, script = document.labels or ("", "")
+    return Text(document.text, {"source": document.source, "lang": lang, "script": script or script_of(document.text)})
 
 
 def script_of(text: bytes):

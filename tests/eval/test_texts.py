@@ -25,10 +25,20 @@ def test_labels_come_from_the_record_or_the_letters(tmp_path):
         {"source": "s", "lang": "", "script": "cyrillic"},
     ]
     assert len(skipped) == 1 and "empty text" in skipped[0] and "a.jsonl:3" in skipped[0]
-    assert [len(one.data) for one in texts.read(str(tmp_path / "*.jsonl"), most=12)[0]] == [10]
+    found, (_, left) = texts.read(str(tmp_path / "*.jsonl"), most=12)
+    assert [len(one.data) for one in found] == [10] and left.startswith("1 of 2 documents")
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe a")
     assert texts.read(str(tmp_path / "b.txt"))[0][0].labels == {"source": "b", "lang": "", "script": "latin"}
     assert texts.script_of(b"12 \xff") == "" and texts.lines(b"a\n \nb\r\n") == 2 and texts.lines(b"\n") == 1
+
+
+def test_fewer_bytes_are_spread_over_all_documents(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"text": f"{i:02} of 60", "lang": f"l{i // 10}"} for i in range(60)])
+    found, (left,) = texts.read(path, most=8 * 12)
+    langs = [one.labels["lang"] for one in found]
+    assert langs == sorted(langs) and all(1 <= langs.count(f"l{i}") <= 3 for i in range(6))
+    assert left == "48 of 60 documents, spread evenly: max_bytes = 96"
+    assert texts.read(path, most=8 * 60)[1] == []
 
 
 def test_nothing_to_score_is_one_line(tmp_path):
