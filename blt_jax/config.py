@@ -1,4 +1,4 @@
-"""Frozen, checked configuration: what a model, a run and a study are.
+"""Frozen, checked configuration: what a model and a run are; one file, so that all fields are seen at once.
 
 Experiments build a locked `ConfigDict`; `record.build` turns it into these dataclasses once, at the
 boundary, and every check runs there. A field that is 0 or "" where that makes no sense is resolved

@@ -84,7 +84,7 @@ os.register_at_fork(after_in_child=forget)
 def check(path):
     """Raises ConfigError, one line, if `path` is in a bucket that is not there or not ours to read."""
     if in_bucket(path):
-        bucket = str(path).removeprefix(BUCKET).split("/")[0]
+        bucket, _ = _bucket_and_name(path)
         try:
             _bucket().ls(bucket, limit=1, max_results=1)
         except FileNotFoundError:
@@ -185,7 +185,7 @@ def replace(path, text, version):
         with replacing(path) as temporary:
             temporary.write_text(text)
         return True
-    bucket, _, name = str(path).removeprefix(BUCKET).partition("/")
+    bucket, name = _bucket_and_name(path)
     uploads = f"{_bucket()._location}/upload/storage/v1/b/{bucket}/o"
     told = {"uploadType": "media", "name": name, "ifGenerationMatch": version}
     return _if_it_matches("POST", uploads, data=text.encode(), **told)
@@ -194,11 +194,15 @@ def replace(path, text, version):
 def remove(path, version):
     """Removes a file, if it is there, and still of that `version` where files have one."""
     if not in_bucket(path):
-        path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
         return
-    bucket, _, name = str(path).removeprefix(BUCKET).partition("/")
     with contextlib.suppress(FileNotFoundError):
-        _if_it_matches("DELETE", "b/{}/o/{}", bucket, name, ifGenerationMatch=version)
+        _if_it_matches("DELETE", "b/{}/o/{}", *_bucket_and_name(path), ifGenerationMatch=version)
+
+
+def _bucket_and_name(path):
+    bucket, _, name = str(path).removeprefix(BUCKET).partition("/")
+    return bucket, name
 
 
 def _if_it_matches(*request, **told):

@@ -34,31 +34,31 @@ def stack(layers, width, heads, **more):
     return of(Stack, layers=layers, width=width, heads=heads, ffn_multiple=8, **more)
 
 
-def blt(local_width, latent_layers, decoder_layers=1, **more):
-    """Byte states `local_width` wide, a latent model twice as wide."""
+def blt(local_width, decoder_layers=1, **more):
+    """Byte states `local_width` wide, a latent model of one layer twice as wide."""
     heads = max(1, local_width // 16)
     return of(
         Blt,
         encoder=stack(1, local_width, heads, window=WINDOW),
-        latent=stack(latent_layers, 2 * local_width, heads),
+        latent=stack(1, 2 * local_width, heads),
         decoder=stack(decoder_layers, local_width, heads, window=WINDOW),
         **more,
     )
 
 
-def spacebyte(local_width, latent_layers):
+def spacebyte(local_width):
     more = dict(encoder_cross="none", decoder_cross="none", hash_sizes=(), hash_functions=0)
-    return blt(local_width, latent_layers, decoder_layers=2, **more)
+    return blt(local_width, decoder_layers=2, **more)
 
 
-def tokens(width, layers):
-    return of(Lm, stack=stack(layers, width, width // 16), vocab=VOCAB, unit="token")
+def tokens(width):
+    return of(Lm, stack=stack(2, width, width // 16), vocab=VOCAB, unit="token")
 
 
 MODELS = {
-    "blt": dict(tiny=blt(8, 1, **HASH), small=blt(16, 1, **HASH), medium=blt(32, 1, **HASH)),
-    "bpe": dict(tiny=tokens(16, 2), small=tokens(32, 2), medium=tokens(64, 2)),
-    "spacebyte": dict(tiny=spacebyte(8, 1), small=spacebyte(16, 1), medium=spacebyte(32, 1)),
+    "blt": dict(tiny=blt(8, **HASH), small=blt(16, **HASH), medium=blt(32, **HASH)),
+    "bpe": dict(tiny=tokens(16), small=tokens(32), medium=tokens(64)),
+    "spacebyte": dict(tiny=spacebyte(8), small=spacebyte(16), medium=spacebyte(32)),
 }
 RATES = {"blt": 1.6e-2, "bpe": 8e-3, "spacebyte": 1.6e-2}
 LABELS = {"blt": "BLT, entropy patches", "bpe": "BPE tokens", "spacebyte": "SpaceByte"}

@@ -41,11 +41,15 @@ def reading_order(store, weights=None):
     passes = min(range(1, PASSES + 1), key=lambda n: (round(rounding(n), 9), n))
     rounds = math.ceil(passes * read.max())
     total_D = (passes * weight_S)[store.source_of]  # readings of a document, at most `rounds`
-    golden = (math.sqrt(5) - 1) / 2
     phase_D = np.empty(len(store))
     for source in range(len(store.source_names)):
         own = store.source_of == source
-        phase_D[own] = np.arange(own.sum()) * golden % 1  # spreads what a fraction leaves over the documents
+        phase_D[own] = phases(own.sum())  # spreads what a fraction leaves over the documents
     before = [np.floor(total_D * r / rounds + phase_D) for r in range(rounds + 1)]
     readings = [np.flatnonzero(after > now) for now, after in itertools.pairwise(before)]
     return np.concatenate(readings), passes
+
+
+def phases(count):
+    """float64 [count] in [0, 1): any stretch of them lies evenly there, and any below a bound evenly among them."""
+    return np.arange(count) * ((math.sqrt(5) - 1) / 2) % 1

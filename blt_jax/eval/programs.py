@@ -31,10 +31,8 @@ def passes(program: str, seconds=SECONDS):
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-I", "-c", START, str(seconds)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=folder, **quiet)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(program.encode("utf-8", "replace"), timeout=2 * seconds)
-        except subprocess.TimeoutExpired:
-            pass
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what it started, too
         return process.wait() == REACHED

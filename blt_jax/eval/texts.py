@@ -11,14 +11,13 @@ import unicodedata
 import numpy as np
 
 from blt_jax.config import Blt, ConfigError, Data
-from blt_jax.data import sources
+from blt_jax.data import mixture, sources
 from blt_jax.eval import noise
 from blt_jax.flops import analytic
 
 LABELS = ("source", "lang", "script")
 LOOKED_AT = 1000  # characters that tell a document's script
 SAMPLE = 64  # texts that tell thresholds
-GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +39,7 @@ def read(pattern, most=0):
         for file in sources.files(data):
             yield from sources.documents(file, data, skips, LABELS[1:])
 
-    if most:
+    if most:  # what is not scored is read twice, so that a large corpus need not fit into memory
         sizes = [len(one.text) for one in documents(skips)]
         kept = _spread(sizes, most)
         found = [_text(one) for i, one in enumerate(documents(sources.Skips())) if i in kept]
@@ -56,9 +55,9 @@ def read(pattern, most=0):
 
 
 def _spread(sizes, most):
-    """Indices of documents of at most `most` bytes in all. Any beginning of this order lies evenly in their list."""
+    """Indices of documents of at most `most` bytes in all, evenly in their list."""
     kept, size = set(), 0
-    for i in np.argsort(np.arange(len(sizes)) * GOLDEN % 1.0):
+    for i in np.argsort(mixture.phases(len(sizes))):
         if size + sizes[i] <= most:
             kept.add(int(i))
             size += sizes[i]

@@ -16,7 +16,6 @@ from blt_jax.scaling.power_sums import Law, Power, Term
 # Few points, each already a mean or a minimum: nearly least squares, with a guard against one that is far off.
 FRONTIER = Law("frontier", "bpb", (Term("e"), Term("a", (Power("flops", "b", starts=(0.03, 0.1, 0.3)),))), delta=1e-2)
 REACH = 10.0  # a crossing is looked for this factor beyond the measured budgets, and called extrapolated there
-STEP = 1.05  # runs spend a budget to a step: FLOPs that differ by no more than this factor are one budget's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,14 +133,15 @@ class Crossing:
     share: float  # of the replicates that cross in the range looked at
     words: str
     savings: tuple[Saving, ...]
-    measured: tuple[float, float] | None = None  # the FLOPs that both have measured
+    measured: tuple[float, float] | None = None  # the smallest and largest budget that both have measured
 
 
 def crossing(a, b):
     """Crossing of two FrontierFits, looked for within REACH of the budgets that both have measured."""
-    low = max(min(p.flops for p in one.points) for one in (a, b))
-    high = min(max(p.flops for p in one.points) for one in (a, b))
-    if low > STEP * high:
+    # Of budgets, not of FLOPs: of two families that spend one budget, to a step each, both have measured it.
+    low = max(min(p.budget for p in one.points) for one in (a, b))
+    high = min(max(p.budget for p in one.points) for one in (a, b))
+    if low > high:
         words = "their measured budgets do not overlap: nothing to compare"
         return Crossing(a.family, b.family, (), 0.0, words, ())
     flops_X = np.geomspace(low / REACH, high * REACH, 801)
@@ -152,7 +152,7 @@ def crossing(a, b):
     crossings_R = [_crossings(flops_X, gap_X) for gap_X in gap_RxX]
     share = float(np.mean([len(found) > 0 for found in crossings_R])) if draws else 0.0
     budgets = [bootstrap.estimate(one[0], [_nearest(found, one) for found in crossings_R]) for one in at]
-    common = [p for p in b.points if low / STEP <= p.flops <= high * STEP]
+    common = [p for p in b.points if low <= p.budget <= high]
     savings = tuple(_saving(a, b, p.flops, draws) for p in common)
     words = _words(a, b, at, gap_X, low, high)
     return Crossing(a.family, b.family, tuple(budgets), share, words, savings, (low, high))
@@ -198,7 +198,7 @@ def _saving(a, b, flops, draws):
     with np.errstate(divide="ignore"):  # a law as good as flat has any BPB for nothing: no factor either
         factor = bootstrap.estimate(np.divide(flops, needed), flops / needed_R)
     measured = [p.flops for p in a.points]
-    return Saving(float(flops), bpb, factor, not min(measured) / STEP <= needed <= max(measured) * STEP)
+    return Saving(float(flops), bpb, factor, not min(measured) <= needed <= max(measured))
 
 
 def _flops_at(law_fit, theta_RxP, bpb_R):

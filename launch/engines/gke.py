@@ -108,7 +108,8 @@ def submit(study, resources, job, there=(), dry_run=False):
 
 
 def _one_host(manifest, machine):
-    hosts = max(int(count) for count in re.findall(r"\bparallelism: (\d+)", manifest.read_text()))
+    counts = re.findall(r"\bparallelism: (\d+)", manifest.read_text())  # a parser of YAML for one number is too much
+    hosts = max(map(int, counts), default=1)
     if hosts > 1:
         raise ConfigError(f"gke.prepare_type: {machine!r} has {hosts} hosts, and one prepares: v6e-1, n2-standard-32-1")
 

@@ -31,7 +31,7 @@ import blt_jax
 from blt_jax import models
 from blt_jax.config import EOS, Lm, Patching, Stack
 from blt_jax.facade import Model
-from blt_jax.flops import per_byte, trace
+from blt_jax.flops import match, per_byte, trace
 from blt_jax.infer import blt, decode
 from blt_jax.interop import hf
 from launch.suites import child, shapes
@@ -97,10 +97,9 @@ def _save(folder, length):
 
 def _token_lm(blt, prefix, vocab=4096):
     how = dict(patch_size=shapes.MEAN_PATCH, context_bytes=prefix, convention="exact")
-    cost = lambda one: per_byte(one, **how).total  # noqa: E731
     deep = lambda layers: Lm(dataclasses.replace(blt.latent, layers=layers), vocab, "token")  # noqa: E731
-    one, two = cost(deep(1)), cost(deep(2))
-    lm = deep(max(1, 1 + round((cost(blt) + cost(PATCHER) - one) / (two - one))))
+    aim = match.inference_cost(blt, entropy_model=PATCHER, **how)
+    lm = deep(shapes.layers_for(aim, lambda layers: match.inference_cost(deep(layers), **how)))
     params = models.init(jax.random.key(2), lm)
     return Model("token LM", hf.Pretrained(lm, params, None, None, None, 1 << 20), None, np.float32, models.PLAIN)
 

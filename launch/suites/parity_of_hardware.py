@@ -40,8 +40,7 @@ def measure(quick=False):
         ids = np.random.default_rng(1).integers(0, vocab, (count, tokens + 1)).astype(np.int32)
         stack = lambda layers: Stack(layers, blt.latent.width, blt.latent.heads)  # noqa: B023, E731
         batch = shapes.unit_batch(ids)
-        one, two = (_flops(Lm(stack(n), vocab, "token"), batch, compute) for n in (1, 2))
-        layers = max(1, 1 + round((aim - one) / (two - one)))
+        layers = shapes.layers_for(aim, lambda n: _flops(Lm(stack(n), vocab, "token"), batch, compute))  # noqa: B023
         pair["tokens"] = (Lm(stack(layers), vocab, "token"), batch)
         found = {side: _speed(*pair[side], compute) for side in pair}
         for side, (flops, seconds) in found.items():

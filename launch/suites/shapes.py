@@ -44,6 +44,12 @@ def unit_batch(ids):
     }
 
 
+def layers_for(flops, at):
+    """As many layers as bring `at(layers)`, FLOPs that grow by as much with each, nearest to `flops`."""
+    one, two = at(1), at(2)
+    return max(1, 1 + round((flops - one) / (two - one)))
+
+
 def fastest(call, repeats):
     """Seconds of the fastest of `repeats` calls, after one that is not counted (it compiles)."""
     jax.block_until_ready(call())

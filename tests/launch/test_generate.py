@@ -58,10 +58,11 @@ def test_prints_what_the_model_writes(folder, tmp_path, monkeypatch, capfd):
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_refusals_are_one_line(folder, tmp_path, monkeypatch):
+def test_refusals_are_one_line(folder, tmp_path, monkeypatch, capfd):
     (tmp_path / "long").write_bytes(b"a" * 1_000_000)
     with pytest.raises(ConfigError, match="prompt of 1,000,001 ids"):
         run(monkeypatch, MODEL=str(folder), PROMPT=[f"@{tmp_path / 'long'}"])
+    assert capfd.readouterr().err == ""
     with pytest.raises(ConfigError, match="is a plain LM: it has no patches"):
         run(monkeypatch, MODEL=str(folder.parents[1] / "entropy_model"), PROMPT=["a"], COLOUR=True)
     command = [sys.executable, "-m", "launch.generate", f"--model={tmp_path / 'nowhere'}", "--prompt=a"]

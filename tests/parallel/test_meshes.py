@@ -95,10 +95,7 @@ def test_no_weight_is_gathered_more_than_twice(told):
 
 
 def test_memory_of_a_lookup(told):
-    """Less than the whole batch's embedded bytes, and a gradient of the device's own columns.
-
-    The full size, 6 x 512,000 x 1,024 over 64 devices, is in blt_jax/parallel/README.md.
-    """
+    """Less than the whole batch's embedded bytes, and a gradient of the device's own columns."""
     lookup = told["lookup"]
     assert lookup["out"] < 1.01 * lookup["table"] / 8
     print(f"\nlookup: temporaries {lookup['temporaries']}, table {lookup['table']}, batch {lookup['batch']} bytes")
