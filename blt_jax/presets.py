@@ -17,7 +17,9 @@ WINDOW = 512
 
 
 def _blt(size, hash_rows):
-    """Cross-attention has the local models' heads (the table's 10 for 400M do not divide its width of 768)."""
+    """Cross-attention has the local models' heads (the table's 10 for 400M do not divide its width
+    of 768).
+    """
     (heads, width), (layers, latent_heads, latent_width), decoder_layers, slots = _SHAPES[size]
     return Blt(
         encoder=Stack(1, width, heads, window=WINDOW),
@@ -41,16 +43,20 @@ _PRESETS = {
         for size in _SHAPES
     },
     "released-1b": lambda: _blt("1b", 500_002),
-    "entropy-100m": lambda: Lm(Stack(14, 768, 12, window=WINDOW, rope_theta=10_000.0), vocab=BYTE_VOCAB),
+    "entropy-100m": lambda: Lm(
+        Stack(14, 768, 12, window=WINDOW, rope_theta=10_000.0), vocab=BYTE_VOCAB
+    ),
 }
 
 
 def preset(name):
-    """The config of a published shape: blt-400m ... blt-8b, llama3-*, llama2-* with the same latent model as a
-    token LM, released-1b, entropy-100m. Raises ConfigError with the nearest name."""
+    """The config of a published shape: blt-400m ... blt-8b, llama3-*, llama2-* with the same latent
+    model as a token LM, released-1b, entropy-100m. Raises ConfigError with the nearest name.
+    """
     if name not in _PRESETS:
         near = difflib.get_close_matches(name, _PRESETS, 1)
         raise ConfigError(
-            f"preset {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_PRESETS)}")
+            f"preset {name!r}: "
+            + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_PRESETS)}")
         )
     return _PRESETS[name]()

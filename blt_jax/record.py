@@ -1,4 +1,6 @@
-"""Configs as records: nested dicts and JSON <-> the dataclasses of `config.py`, and their fingerprints."""
+"""Configs as records: nested dicts and JSON <-> the dataclasses of `config.py`, and their
+fingerprints.
+"""
 
 import dataclasses
 import difflib
@@ -12,7 +14,9 @@ from blt_jax.config import Blt, ConfigError, Lm, Model, choice
 
 
 def build(kind, values, where=""):
-    """Makes dataclass `kind` from nested dicts. Raises ConfigError naming the field and the nearest known key."""
+    """Makes dataclass `kind` from nested dicts. Raises ConfigError naming the field and the nearest
+    known key.
+    """
     fields = {f.name: f for f in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
     made = {}
@@ -76,7 +80,11 @@ def _recorded(value):
     if dataclasses.is_dataclass(value):
         told = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         new = {f.name: f.default for f in dataclasses.fields(value) if f.metadata.get("later")}
-        return {name: _recorded(one) for name, one in told.items() if name not in new or one != new[name]}
+        return {
+            name: _recorded(one)
+            for name, one in told.items()
+            if name not in new or one != new[name]
+        }
     if isinstance(value, dict):
         return {key: _recorded(one) for key, one in value.items()}
     return [_recorded(one) for one in value] if isinstance(value, (list, tuple)) else value
@@ -86,5 +94,9 @@ def differences(old, new, where=""):
     """Paths at which two nested dicts differ, as 'a.b: old -> new' lines."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
-        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{where}.{k}" if where else k)]
+        return [
+            d
+            for k in keys
+            for d in differences(old.get(k), new.get(k), f"{where}.{k}" if where else k)
+        ]
     return [] if old == new else [f"{where}: {old} -> {new}"]

@@ -1,10 +1,13 @@
-"""Files of studies, runs and stores: on a disk, on a file system that machines share, or in a bucket (`gs://`).
+"""Files of studies, runs and stores: on a disk, on a file system that machines share, or in a
+bucket (`gs://`).
 
-On a disk `at` gives pathlib's paths, for a bucket etils' `epath.Path`, with the same methods. But an object of a
-bucket is written whole or not at all, nothing can be appended to it, renamed, locked or mapped into memory. What
-needs one of these goes through a function here, which does on disks what disks do best.
+On a disk `at` gives pathlib's paths, for a bucket etils' `epath.Path`, with the same methods. But
+an object of a bucket is written whole or not at all, nothing can be appended to it, renamed, locked
+or mapped into memory. What needs one of these goes through a function here, which does on disks
+what disks do best.
 
-The extra `gcs` (gcsfs) is what buckets need. No jax here: launchers and status tables read files too.
+The extra `gcs` (gcsfs) is what buckets need. No jax here: launchers and status tables read files
+too.
 """
 
 import contextlib
@@ -32,7 +35,8 @@ _LEFT = 30 * 24 * 3600.0  # seconds after which a draft is nobody's
 
 
 def at(path):
-    """`path` (str or path) as a path of pathlib, or of etils' epath if it is in a bucket, then without `..`.
+    """`path` (str or path) as a path of pathlib, or of etils' epath if it is in a bucket, then
+    without `..`.
 
     Raises ConfigError where buckets need a package that is not installed.
     """
@@ -63,7 +67,9 @@ def _bucket():
     import fsspec
 
     for chatty in ("fsspec", "gcsfs"):
-        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # of each file; and of each error, which they raise too
+        logging.getLogger(chatty).setLevel(
+            logging.CRITICAL
+        )  # of each file; and of each error, which they raise too
     # Other machines write there too: what was listed a while ago is not what is there.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     return fsspec.filesystem("gcs")
@@ -75,20 +81,25 @@ def forget():
         from etils.epath import backend
 
         _bucket.cache_clear()
-        backend._FileSystemSpecBackend._get_filesystem.cache_clear()  # fsspec's own cache knows of forks, this one not
+        # fsspec's own cache knows of forks, this one not
+        backend._FileSystemSpecBackend._get_filesystem.cache_clear()
 
 
 os.register_at_fork(after_in_child=forget)
 
 
 def check(path):
-    """Raises ConfigError, one line, if `path` is in a bucket that is not there or not ours to read."""
+    """Raises ConfigError, one line, if `path` is in a bucket that is not there or not ours to
+    read.
+    """
     if in_bucket(path):
         bucket, _ = _bucket_and_name(path)
         try:
             _bucket().ls(bucket, limit=1, max_results=1)
         except FileNotFoundError:
-            raise ConfigError(f"{path}: no bucket {bucket!r}; `gcloud storage buckets create` makes one") from None
+            raise ConfigError(
+                f"{path}: no bucket {bucket!r}; `gcloud storage buckets create` makes one"
+            ) from None
         except Exception as error:
             why = trouble.of_bucket(error)
             if not why:
@@ -116,7 +127,9 @@ def remove_folder(path):
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yields a path on this machine to write to, which becomes `path`, safe where that lies, at the end; or nothing."""
+    """Yields a path on this machine to write to, which becomes `path`, safe where that lies, at the
+    end; or nothing.
+    """
     path = at(path)
     remote = in_bucket(path)
     folder = _scratch() if remote else path.parent
@@ -146,7 +159,9 @@ def write_bytes(path, data):
 
 
 def create(path, text):
-    """Writes a new file; False if there is one. Of several processes that try at once, one succeeds."""
+    """Writes a new file; False if there is one. Of several processes that try at once, one
+    succeeds.
+    """
     if in_bucket(path):
         try:
             _bucket().pipe_file(str(path), text.encode(), mode="create")
@@ -167,7 +182,8 @@ def create(path, text):
 
 
 def version(path):
-    """What `replace` goes by: another one after each write to an object of a bucket, "0" where there is none.
+    """What `replace` goes by: another one after each write to an object of a bucket, "0" where
+    there is none.
 
     None on a disk, which knows of no such thing.
     """
@@ -180,7 +196,9 @@ def version(path):
 
 
 def replace(path, text, version):
-    """Writes a file, atomically, if it is still of that `version`; False if not. On a disk the last writer stays."""
+    """Writes a file, atomically, if it is still of that `version`; False if not. On a disk the last
+    writer stays.
+    """
     if not in_bucket(path):
         with replacing(path) as temporary:
             temporary.write_text(text)
@@ -238,7 +256,8 @@ def tail(path, size):
 
 
 def local(path):
-    """The path of a file of this machine with what `path` holds now: itself, or a copy of what is in a bucket.
+    """The path of a file of this machine with what `path` holds now: itself, or a copy of what is
+    in a bucket.
 
     A copy is made once and kept in CACHE until the object changes. Raises FileNotFoundError.
     """
@@ -262,10 +281,12 @@ def local(path):
 
 
 class Growing:
-    """`here`: a folder of this machine for files that are appended to, and that `folder` follows. A context manager.
+    """`here`: a folder of this machine for files that are appended to, and that `folder` follows. A
+    context manager.
 
-    On a disk it is `folder` itself. Of a bucket it is an empty one, with those of the files `names` that are there
-    already; what changes in it is uploaded every EVERY seconds, by `flush`, and at the end.
+    On a disk it is `folder` itself. Of a bucket it is an empty one, with those of the files `names`
+    that are there already; what changes in it is uploaded every EVERY seconds, by `flush`, and at
+    the end.
     """
 
     def __init__(self, folder, names=()):
@@ -308,11 +329,15 @@ class Growing:
     def _files(self):
         """{name: (size, time)} of the files that are here."""
         found = [path for path in self.here.rglob("*") if path.is_file()]
-        return {str(p.relative_to(self.here)): ((s := p.stat()).st_size, s.st_mtime_ns) for p in found}
+        return {
+            str(p.relative_to(self.here)): ((s := p.stat()).st_size, s.st_mtime_ns) for p in found
+        }
 
     def _follow(self):
         while not self._ended.wait(EVERY):
-            with contextlib.suppress(Exception):  # the bucket may be out of reach for a while; `flush` tells
+            with contextlib.suppress(
+                Exception
+            ):  # the bucket may be out of reach for a while; `flush` tells
                 self.flush()
 
 
@@ -325,7 +350,9 @@ def _scratch():
 
 @functools.cache
 def _tidy(folder):
-    """Removes what killed processes left, once a process: what nobody has written to for a month."""
+    """Removes what killed processes left, once a process: what nobody has written to for a
+    month.
+    """
     for left in folder.iterdir():
         with contextlib.suppress(OSError):  # another process was quicker
             if time.time() - max(path.stat().st_mtime for path in (left, *left.rglob("*"))) > _LEFT:

@@ -1,8 +1,24 @@
-"""What a study is: families of models at several sizes, their budgets, the data that all of them read."""
+"""What a study is: families of models at several sizes, their budgets, the data that all of them
+read.
+"""
 
 import dataclasses
 
-from blt_jax.config import Blt, Data, Init, Lm, Mesh, Model, Optimizer, Patching, Tokenizer, Train, choice, later, need
+from blt_jax.config import (
+    Blt,
+    Data,
+    Init,
+    Lm,
+    Mesh,
+    Model,
+    Optimizer,
+    Patching,
+    Tokenizer,
+    Train,
+    choice,
+    later,
+    need,
+)
 
 
 def _positive(budgets):
@@ -34,8 +50,18 @@ class Family:
     def __post_init__(self):
         need(bool(self.sizes), "sizes", self.sizes, "a family needs at least one size")
         units = sorted({getattr(entry.model, "unit", "patch") for entry in self.sizes.values()})
-        need(len(units) == 1, "sizes", units, "the models of a family read the same: bytes, tokens or patches")
-        need(self.tokenizer is None or units == ["token"], "tokenizer", units, "only token models have a tokenizer")
+        need(
+            len(units) == 1,
+            "sizes",
+            units,
+            "the models of a family read the same: bytes, tokens or patches",
+        )
+        need(
+            self.tokenizer is None or units == ["token"],
+            "tokenizer",
+            units,
+            "only token models have a tokenizer",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +77,9 @@ class EntropyModel:
 class Study:
     name: str
     families: dict[str, Family]
-    budgets: tuple[float, ...]  # training FLOPs of each run, in `convention`, where a size names none
+    budgets: tuple[
+        float, ...
+    ]  # training FLOPs of each run, in `convention`, where a size names none
     entropy_model: EntropyModel
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
@@ -64,27 +92,52 @@ class Study:
     warmup_fraction: float = 0.1  # of a run's steps, at most optimizer.warmup_steps
     checkpoints_per_run: int = 4  # evenly spaced, the last one at the end
     sample_bytes: int = 320  # length of the text that the report shows cut into patches
-    noise_bytes: int = later(32_768)  # validation bytes that the sweep's end reads noised and along thresholds; 0: none
+    noise_bytes: int = later(
+        32_768
+    )  # validation bytes that the sweep's end reads noised and along thresholds; 0: none
 
     def __post_init__(self):
         object.__setattr__(self, "budgets", _positive(self.budgets))
         object.__setattr__(self, "seeds", tuple(self.seeds))
         sizes = [size for family in self.families.values() for size in family.sizes.values()]
         budgeted = bool(self.budgets) or all(size.budgets for size in sizes)
-        need(budgeted, "budgets", self.budgets, "a study needs at least one FLOP budget, or each of its sizes does")
+        need(
+            budgeted,
+            "budgets",
+            self.budgets,
+            "a study needs at least one FLOP budget, or each of its sizes does",
+        )
         need(bool(self.seeds), "seeds", self.seeds, "a study needs at least one seed")
         need(bool(self.families), "families", self.families, "a study needs at least one family")
         choice("convention", self.convention, ("paper", "exact"))
-        need(self.checkpoints_per_run >= 1, "checkpoints_per_run", self.checkpoints_per_run, "must be at least 1")
+        need(
+            self.checkpoints_per_run >= 1,
+            "checkpoints_per_run",
+            self.checkpoints_per_run,
+            "must be at least 1",
+        )
         need(self.noise_bytes >= 0, "noise_bytes", self.noise_bytes, "must not be negative")
-        need(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "must be 0 to below 1")
+        need(
+            0 <= self.warmup_fraction < 1,
+            "warmup_fraction",
+            self.warmup_fraction,
+            "must be 0 to below 1",
+        )
         for name, family in self.families.items():
             for size, entry in family.sizes.items():
                 where = f"families.{name}.sizes.{size}"
                 is_blt = isinstance(entry.model, Blt)
                 need(
-                    is_blt == (family.patching is not None), where, entry.model.kind, "BLT, and only BLT, has patching"
+                    is_blt == (family.patching is not None),
+                    where,
+                    entry.model.kind,
+                    "BLT, and only BLT, has patching",
                 )
         entropy = self.entropy_model.size.model
         ok = isinstance(entropy, Lm) and entropy.unit == "byte"
-        need(ok, "entropy_model.size.model", entropy.kind, "the entropy model is a byte LM (kind 'lm', unit 'byte')")
+        need(
+            ok,
+            "entropy_model.size.model",
+            entropy.kind,
+            "the entropy model is a byte LM (kind 'lm', unit 'byte')",
+        )

@@ -1,4 +1,6 @@
-"""What is wrong with a disk, a folder or a bucket, in words for a person: one line instead of a traceback."""
+"""What is wrong with a disk, a folder or a bucket, in words for a person: one line instead of a
+traceback.
+"""
 
 import contextlib
 import errno
@@ -29,7 +31,8 @@ _TROUBLE = {
 
 
 def of_disk(error):
-    """(What is wrong with a disk or a folder, how to mend it), from anywhere in a chain of exceptions; None for others.
+    """(What is wrong with a disk or a folder, how to mend it), from anywhere in a chain of
+    exceptions; None for others.
 
     Libraries wrap the system's error, or repeat its words in one of their own.
     """
@@ -44,10 +47,15 @@ def of_disk(error):
 
 @contextlib.contextmanager
 def writing(path):
-    """Turns a full disk or a folder that cannot be written into one clear line; other errors pass."""
+    """Turns a full disk or a folder that cannot be written into one clear line; other errors
+    pass.
+    """
     try:
         yield
-    except (OSError, RuntimeError) as error:  # ArrayRecord reports the system's words in a RuntimeError
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # ArrayRecord reports the system's words in a RuntimeError
         told = of_disk(error)
         if told:
             raise ConfigError(f"{path}: {'; '.join(told)}") from error

@@ -1,8 +1,10 @@
-"""What experiment files are made of: `of(Dataclass, field=value, ...)` -> ConfigDict with every field.
+"""What experiment files are made of: `of(Dataclass, field=value, ...)` -> ConfigDict with every
+field.
 
-A file in this folder exports `get_config(arg="")` and returns `of(Study, ...)` or `of(Run, ...)`. Every field
-can be overridden on the command line (`--config.data.row_bytes=8192`); unknown fields are refused.
-Automatic values stay 0 here and are resolved when the dataclass is built, after overrides.
+A file in this folder exports `get_config(arg="")` and returns `of(Study, ...)` or `of(Run, ...)`.
+Every field can be overridden on the command line (`--config.data.row_bytes=8192`); unknown fields
+are refused. Automatic values stay 0 here and are resolved when the dataclass is built, after
+overrides.
 """
 
 import dataclasses
@@ -17,7 +19,9 @@ def of(kind, **values):
     fields = {f.name: f for f in dataclasses.fields(kind)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise ConfigError(f"{kind.__name__} has no field {unknown[0]!r}; known: {', '.join(fields)}")
+        raise ConfigError(
+            f"{kind.__name__} has no field {unknown[0]!r}; known: {', '.join(fields)}"
+        )
     filled = {}
     for name, field in fields.items():
         if name in values:

@@ -1,19 +1,22 @@
-"""Which compression is compute-optimal? The study of arXiv 2605.01188 as one config: patches of 2 to 16 bytes.
+"""Which compression is compute-optimal? The study of arXiv 2605.01188 as one config: patches of 2
+to 16 bytes.
 
     python -m launch.plan  --config=experiments/compute_optimal_tokenization.py --hardware=h100 --devices=64
-    python -m launch.sweep --config=experiments/compute_optimal_tokenization.py --workdir=runs/tokenization \\
+    python -m launch.sweep --config=experiments/compute_optimal_tokenization.py
+    --workdir=runs/tokenization \\
         --config.data.input='corpus/*.jsonl.zst'
 
-Question: at a training budget C and a compression T (bytes per patch or token), how many parameters and how many bytes
-are best; and which T is best at each C? That paper trained 988 BLTs of 50M to 7B and published results, no code:
-the optimum keeps bytes per parameter (about 60), not tokens; the best T is not BPE's 4.57 and falls with compute.
-`launch.fit` has its conditional laws.
+Question: at a training budget C and a compression T (bytes per patch or token), how many parameters
+and how many bytes are best; and which T is best at each C? That paper trained 988 BLTs of 50M to 7B
+and published results, no code: the optimum keeps bytes per parameter (about 60), not tokens; the
+best T is not BPE's 4.57 and falls with compute. `launch.fit` has its conditional laws.
 
-Every family is one T: entropy patches of a target mean, strided patches, and token models of several vocabularies
-(theirs were other tokenizers; here each is trained on the study's text). Budgets 1e18 to 1e21 (`exact` convention,
-entropy model apart), each at the sizes whose bytes per latent parameter lie within a factor of `WINDOW` of 60: an
-isoFLOP curve of four or five sizes. Shapes grow by one rule (`latent`), local models with them; the shapes of the
-paper's models are not published.
+Every family is one T: entropy patches of a target mean, strided patches, and token models of
+several vocabularies (theirs were other tokenizers; here each is trained on the study's text).
+Budgets 1e18 to 1e21 (`exact` convention, entropy model apart), each at the sizes whose bytes per
+latent parameter lie within a factor of `WINDOW` of 60: an isoFLOP curve of four or five sizes.
+Shapes grow by one rule (`latent`), local models with them; the shapes of the paper's models are not
+published.
 
 Cost, by `launch.plan --hardware=h100 --mfu=0.4` (exact FLOPs): 323 runs, 56,300
 device-hours, entropy model apart.
@@ -40,10 +43,12 @@ def latent(width):
 
 
 def blt(width):
-    """Byte states of a third to three quarters of the latent width, a fifth of its layers in the decoder."""
+    """Byte states of a third to three quarters of the latent width, a fifth of its layers in the
+    decoder.
+    """
     large = latent(width)
     local = 128 * round((256 + width / 4) / 128)
-    stack = lambda layers: Stack(layers, local, local // 64, window=512)  # noqa: E731
+    stack = lambda layers: Stack(layers, local, local // 64, window=512)
     decoder = stack(max(2, round(large.layers / 5)))
     return Blt(stack(1), large, decoder, slots=max(2, round(width / local)), hash_rows=100_000)
 
@@ -59,7 +64,7 @@ def sizes(make, unit):
         config = make(width)
         count = parameters(config)["latent"]
         per_flop = 1 / published.budget(config, unit, 1.0, convention="exact")
-        near = lambda c: OPTIMUM / WINDOW <= c * per_flop / count <= OPTIMUM * WINDOW  # noqa: E731, B023
+        near = lambda c: OPTIMUM / WINDOW <= c * per_flop / count <= OPTIMUM * WINDOW  # noqa: B023
         budgets = [c for c in BUDGETS if near(c)]
         if budgets:
             found[f"w{width}"] = published.size(published.model(config), budgets)
@@ -71,15 +76,25 @@ def get_config(_=""):
     for target in ENTROPY:
         patching = of(Patching, rule="entropy", target=float(target))
         families[f"entropy-{published.key(target)}"] = of(
-            Family, label=f"entropy patches of {target}", patching=patching, sizes=sizes(blt, target)
+            Family,
+            label=f"entropy patches of {target}",
+            patching=patching,
+            sizes=sizes(blt, target),
         )
     for stride in STRIDES:
         patching = of(Patching, rule="strided", stride=stride)
         families[f"stride-{stride}"] = of(
-            Family, label=f"strided patches of {stride}", patching=patching, sizes=sizes(blt, stride)
+            Family,
+            label=f"strided patches of {stride}",
+            patching=patching,
+            sizes=sizes(blt, stride),
         )
     for vocab in VOCABS:
         entries = sizes(tokens(vocab), bytes_per_token(vocab))
-        families[f"tokens-{vocab}"] = published.token_family(f"tokens, {vocab:,} entries", vocab, entries)
+        families[f"tokens-{vocab}"] = published.token_family(
+            f"tokens, {vocab:,} entries", vocab, entries
+        )
     train = of(Train, rows=128, remat="full", device_rows=1)
-    return published.study("compute_optimal_tokenization", families, convention="exact", train=train)
+    return published.study(
+        "compute_optimal_tokenization", families, convention="exact", train=train
+    )

@@ -1,10 +1,11 @@
-"""What the studies at published scale share: models as configs, the corpus, the entropy model, optimiser and mesh.
+"""What the studies at published scale share: models as configs, the corpus, the entropy model,
+optimiser and mesh.
 
-The corpus is yours: `--config.data.input=GLOB` (and `validation_input`). Optimiser: AdamW (0.9, 0.95), weight decay
-0.1, clip 1, peak 4e-4 at every size, 2,000 steps of warm-up, cosine to 0 (BLT paper, section 4.8). Parameters and
-optimiser state are split over all devices (fsdp), layers are recomputed in the backward pass, and each device takes
-`train.device_rows` rows at a time, so that a run of any size fits few devices and any number of them gives the same
-numbers but for rounding.
+The corpus is yours: `--config.data.input=GLOB` (and `validation_input`). Optimiser: AdamW (0.9,
+0.95), weight decay 0.1, clip 1, peak 4e-4 at every size, 2,000 steps of warm-up, cosine to 0 (BLT
+paper, section 4.8). Parameters and optimiser state are split over all devices (fsdp), layers are
+recomputed in the backward pass, and each device takes `train.device_rows` rows at a time, so that a
+run of any size fits few devices and any number of them gives the same numbers but for rounding.
 """
 
 import dataclasses
@@ -19,7 +20,13 @@ from experiments.base import of, tuples
 
 RATE = 4e-4
 CONTEXT = 8192  # bytes per row of the paper's scaling studies (section 4.3)
-SIZES = ("400m", "1b", "2b", "4b", "8b")  # of `blt_jax.presets`; the names are those of the latent models
+SIZES = (
+    "400m",
+    "1b",
+    "2b",
+    "4b",
+    "8b",
+)  # of `blt_jax.presets`; the names are those of the latent models
 BYTES_PER_TOKEN = {32_000: 3.7, 128_000: 4.4}  # Llama 2, Llama 3 (paper, section 4.1)
 NO_CROSS = dict(encoder_cross="none", decoder_cross="none")
 NO_HASH = dict(hash_sizes=(), hash_functions=0)
@@ -46,7 +53,9 @@ def size(config, budgets=()):
 
 
 def token_family(label, vocab, sizes):
-    """A family of token models with a tokenizer of its own, trained on the study's text where no path is given."""
+    """A family of token models with a tokenizer of its own, trained on the study's text where no
+    path is given.
+    """
     return of(Family, label=label, sizes=sizes, tokenizer=of(Tokenizer, vocab=vocab))
 
 

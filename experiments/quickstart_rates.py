@@ -1,4 +1,5 @@
-"""The search behind the quickstart's learning rates: each family's medium model at four rates, one budget.
+"""The search behind the quickstart's learning rates: each family's medium model at four rates, one
+budget.
 
     python -m launch.sweep --config=experiments/quickstart_rates.py --workdir=runs/quickstart_rates
 
@@ -18,5 +19,7 @@ def get_config(_=""):
     config.budgets = (2.5e11,)
     for name, family in config.families.items():
         model = quickstart.MODELS[name]["medium"]
-        family.sizes = {label: of(Size, model=model, learning_rate=rate) for label, rate in RATES.items()}
+        family.sizes = {
+            label: of(Size, model=model, learning_rate=rate) for label, rate in RATES.items()
+        }
     return config

@@ -1,22 +1,25 @@
-"""Evaluate models: bits per byte of any text by source, language and script, under noise, along thresholds; tasks.
+"""Evaluate models: bits per byte of any text by source, language and script, under noise, along
+thresholds; tasks.
 
-    python -m launch.evaluate --model=STUDY/runs/A,STUDY/runs/B --input='texts/*.jsonl.gz' --json=out.json --plots=DIR
-    python -m launch.evaluate --model=DIR --input=GLOB --noise=all --thresholds=auto
-    python -m launch.evaluate --model=DIR --tasks=hellaswag,mmlu,cute --files=EVALS --noise=AntSpeak --limit=200
-    python -m launch.evaluate --workdir=STUDY
+    python -m launch.evaluate --model=STUDY/runs/A,STUDY/runs/B --input='texts/*.jsonl.gz'
+    --json=out.json --plots=DIR python -m launch.evaluate --model=DIR --input=GLOB --noise=all
+    --thresholds=auto python -m launch.evaluate --model=DIR --tasks=hellaswag,mmlu,cute
+    --files=EVALS --noise=AntSpeak --limit=200 python -m launch.evaluate --workdir=STUDY
 
-A model is a run folder or a Hugging Face directory. Every byte is scored once, each document by itself, one longer
-than the context by windows that overlap by half. Intervals are 90% over documents drawn anew, the same ones for every
-model; differences are to the first model that reads tokens, else to the first.
+A model is a run folder or a Hugging Face directory. Every byte is scored once, each document by
+itself, one longer than the context by windows that overlap by half. Intervals are 90% over
+documents drawn anew, the same ones for every model; differences are to the first model that reads
+tokens, else to the first.
 
---noise scores the noised text: bits over the clean text's bytes, which compares noises that change lengths, and over
-the noised text's own. With --tasks it noises the prompt, the completion, or both (--noise_at). --thresholds sets the
-patch threshold anew: a comma list of nats, or auto. --workdir takes each family's best run at the largest common
-budget, and validation text under all noises and along thresholds, into STUDY/evaluations, which the report
-shows; with --tasks these, too.
+--noise scores the noised text: bits over the clean text's bytes, which compares noises that change
+lengths, and over the noised text's own. With --tasks it noises the prompt, the completion, or both
+(--noise_at). --thresholds sets the patch threshold anew: a comma list of nats, or auto. --workdir
+takes each family's best run at the largest common budget, and validation text under all noises and
+along thresholds, into STUDY/evaluations, which the report shows; with --tasks these, too.
 
-Tasks read local files only (--files) and need `pip install -e '.[eval]'`; --tasks=list names them. Programs that a
-model writes (humaneval, mbpp) are run only with --execute, each in a process of its own with limits.
+Tasks read local files only (--files) and need `pip install -e '.[eval]'`; --tasks=list names them.
+Programs that a model writes (humaneval, mbpp) are run only with --execute, each in a process of its
+own with limits.
 """
 
 import json
@@ -33,17 +36,29 @@ from launch import evaluation
 from launch import evaluation_tables as tables
 from launch import flags as launch_flags
 
-MODEL = flags.DEFINE_list("model", [], "Run folders or Hugging Face directories, with commas between.")
+MODEL = flags.DEFINE_list(
+    "model", [], "Run folders or Hugging Face directories, with commas between."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a study, to evaluate its families.")
 INPUT = flags.DEFINE_string("input", "", "Texts: a glob of .jsonl[.gz|.zst], .parquet or .txt.")
-MAX_BYTES = flags.DEFINE_integer("max_bytes", 0, "Text bytes to read at most, spread evenly; 0: all.", lower_bound=0)
+MAX_BYTES = flags.DEFINE_integer(
+    "max_bytes", 0, "Text bytes to read at most, spread evenly; 0: all.", lower_bound=0
+)
 NOISE = flags.DEFINE_list("noise", [], f"Noises, or all: {', '.join(noise.NOISES)}.")
-THRESHOLDS = flags.DEFINE_string("thresholds", "", "Patch thresholds in nats, with commas between, or auto.")
+THRESHOLDS = flags.DEFINE_string(
+    "thresholds", "", "Patch thresholds in nats, with commas between, or auto."
+)
 TASKS = flags.DEFINE_list("tasks", [], "Tasks; list: name them.")
 FILES = flags.DEFINE_string("files", ".", "Folder of the tasks' files.")
-LIMIT = flags.DEFINE_integer("limit", 0, "Documents of a task, spread evenly; 0: all.", lower_bound=0)
-NOISE_AT = flags.DEFINE_list("noise_at", list(noise.WHERE), "Where tasks of choices are noised, each by itself.")
-MAX_NEW_BYTES = flags.DEFINE_integer("max_new_bytes", 0, "Bytes to generate; 0: the task's own.", lower_bound=0)
+LIMIT = flags.DEFINE_integer(
+    "limit", 0, "Documents of a task, spread evenly; 0: all.", lower_bound=0
+)
+NOISE_AT = flags.DEFINE_list(
+    "noise_at", list(noise.WHERE), "Where tasks of choices are noised, each by itself."
+)
+MAX_NEW_BYTES = flags.DEFINE_integer(
+    "max_new_bytes", 0, "Bytes to generate; 0: the task's own.", lower_bound=0
+)
 EXECUTE = flags.DEFINE_boolean("execute", False, "Run programs that a model writes.")
 JSON = flags.DEFINE_string("json", "", "Also write all numbers here.")
 PLOTS = flags.DEFINE_string("plots", "", "Also draw pictures into this folder.")
@@ -60,7 +75,9 @@ def named(folders):
 
 
 def offline():
-    """Tells the libraries of the harness, before they are imported, to fetch nothing and to draw no bars."""
+    """Tells the libraries of the harness, before they are imported, to fetch nothing and to draw no
+    bars.
+    """
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):
         os.environ.setdefault(name, "1")
 
@@ -72,7 +89,9 @@ def thresholds_of(text):
     try:
         return sorted(float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"--thresholds={text}: must be {evaluation.DIAL}, or nats with commas between") from None
+        raise ConfigError(
+            f"--thresholds={text}: must be {evaluation.DIAL}, or nats with commas between"
+        ) from None
 
 
 def pictures(found, folder):
@@ -89,7 +108,9 @@ def pictures(found, folder):
         figures["noise"] = evaluation_plots.noises(noised, looks)
     dials = evaluations.along_thresholds(found)
     if dials:
-        figures["thresholds"] = evaluation_plots.dials(dials, looks, evaluations.beside_dials(found))
+        figures["thresholds"] = evaluation_plots.dials(
+            dials, looks, evaluations.beside_dials(found)
+        )
     scores = evaluations.on_tasks(found)
     if scores:
         figures["tasks"] = evaluation_plots.tasks(scores, looks)
@@ -128,7 +149,9 @@ def main(_):
     if not INPUT.value and not TASKS.value:
         raise ConfigError("nothing to evaluate: give --input=GLOB, --tasks=NAMES or both")
     if JSON.value and not Path(JSON.value).absolute().parent.is_dir():
-        raise ConfigError(f"--json={JSON.value}: there is no folder {str(Path(JSON.value).parent)!r}")
+        raise ConfigError(
+            f"--json={JSON.value}: there is no folder {str(Path(JSON.value).parent)!r}"
+        )
     thresholds = thresholds_of(THRESHOLDS.value)
     read, skipped = texts.read(INPUT.value, MAX_BYTES.value) if INPUT.value else ((), ())
     for line in skipped:
@@ -146,7 +169,12 @@ def main(_):
     if PLOTS.value:
         print(f"pictures: {PLOTS.value} ({', '.join(pictures(found, PLOTS.value))})")
     if JSON.value:
-        told = {"input": INPUT.value, "seed": SEED.value, "models": found, "tables": fit.as_json(tables.rows(found))}
+        told = {
+            "input": INPUT.value,
+            "seed": SEED.value,
+            "models": found,
+            "tables": fit.as_json(tables.rows(found)),
+        }
         Path(JSON.value).write_text(json.dumps(told, indent=1))
     return 0
 

@@ -1,4 +1,6 @@
-"""Makes evaluations: of a model, and of a study's families by their best runs. `launch.evaluate` is their command."""
+"""Makes evaluations: of a model, and of a study's families by their best runs. `launch.evaluate` is
+their command.
+"""
 
 from blt_jax import facade, storage
 from blt_jax.config import ConfigError
@@ -11,16 +13,29 @@ from blt_jax.storage import write_json
 from blt_jax.study import Study
 from launch import progress
 
-PIECE = 2048  # bytes at least of a validation document that a study's evaluation reads, so that it reads many
+# bytes at least of a validation document that a study's evaluation reads, so that it reads many
+PIECE = 2048
 DIAL = "auto"
 BROKEN = "".join(map(chr, range(0xDC80, 0xDD00)))  # what a cut leaves of a character, as surrogates
 
 
 def facts(model, label):
     """What an evaluation says of its model."""
-    told = {"format": evaluations.FORMAT, "label": label, "model": str(model.folder), "unit": texts.unit(model)}
-    told |= {"parameters": analytic.parameters(model.config)["non_embedding"], "context": model.context}
-    return told | {"threshold": model.patching.threshold if model.patching and model.patching.needs_entropies else None}
+    told = {
+        "format": evaluations.FORMAT,
+        "label": label,
+        "model": str(model.folder),
+        "unit": texts.unit(model),
+    }
+    told |= {
+        "parameters": analytic.parameters(model.config)["non_embedding"],
+        "context": model.context,
+    }
+    return told | {
+        "threshold": model.patching.threshold
+        if model.patching and model.patching.needs_entropies
+        else None
+    }
 
 
 def of_texts(model, found, noises=(), thresholds=(), seed=0):
@@ -48,7 +63,9 @@ def of_texts(model, found, noises=(), thresholds=(), seed=0):
 
 
 def of_tasks(model, asked, seed=0, **how):
-    """The parts "tasks" and "places" of an evaluation. `asked`: see `eval.tasks.asked`; `how`: see `harness.run`."""
+    """The parts "tasks" and "places" of an evaluation. `asked`: see `eval.tasks.asked`; `how`: see
+    `harness.run`.
+    """
     from blt_jax.eval import harness
 
     with progress.Bytes(f"{model.folder.name}, tasks") as tell:
@@ -59,7 +76,9 @@ def of_tasks(model, asked, seed=0, **how):
 
 
 def validation(folder, most):
-    """The beginnings of validation documents, of about equal length, `most` bytes in all, as texts.Text."""
+    """The beginnings of validation documents, of about equal length, `most` bytes in all, as
+    texts.Text.
+    """
     store, found, size = Store(folder / "store", "validation"), [], 0
     piece = min(most, max(PIECE, most // len(store)))
     for i in range(len(store)):
@@ -76,7 +95,8 @@ def validation(folder, most):
 
 
 def of_study(folder, seed=0, asked=None, **how):
-    """Makes STUDY/evaluations/FAMILY.json where it is not there, or of another run or text; adds `asked` tasks.
+    """Makes STUDY/evaluations/FAMILY.json where it is not there, or of another run or text; adds
+    `asked` tasks.
 
     Raises ConfigError for a study without runs, or whose config leaves nothing to read.
     """
@@ -84,7 +104,9 @@ def of_study(folder, seed=0, asked=None, **how):
     plan, points, _ = curves.load(folder)
     most = build(Study, curves.read_json(folder / "study.json")["study"]).noise_bytes
     if not most:
-        raise ConfigError(f"{folder}: its config says noise_bytes = 0, which leaves nothing to read")
+        raise ConfigError(
+            f"{folder}: its config says noise_bytes = 0, which leaves nothing to read"
+        )
     missing = evaluations.missing(folder, points, most, seed)
     found = validation(folder, most) if missing else ()
     for family, (point, wanted) in evaluations.wanted(points, most, seed).items():
@@ -92,7 +114,10 @@ def of_study(folder, seed=0, asked=None, **how):
             continue
         model, path = facade.load(point.folder), folder / evaluations.FOLDER / f"{family}.json"
         if family in missing:
-            told = facts(model, plan["facts"][family]["label"]) | {"family": family, "asked": wanted}
+            told = facts(model, plan["facts"][family]["label"]) | {
+                "family": family,
+                "asked": wanted,
+            }
             told |= of_texts(model, found, list(noise.NOISES), DIAL, seed)
         else:
             told = evaluations.load(path)

@@ -12,7 +12,10 @@ MOST = 80  # lines of a table
 def rows(found):
     """All numbers of evaluations {name: evaluation}, by table."""
     made = {label: evaluations.by_label(found, label) for label in texts.LABELS}
-    made |= {"noise": evaluations.under_noise(found), "thresholds": evaluations.along_thresholds(found)}
+    made |= {
+        "noise": evaluations.under_noise(found),
+        "thresholds": evaluations.along_thresholds(found),
+    }
     made["tasks"] = {", ".join(task): of for task, of in evaluations.on_tasks(found).items()}
     return {name: one for name, one in made.items() if one}
 
@@ -22,7 +25,11 @@ def told(estimate, form="{:.4f}"):
     if estimate is None:
         return "-"
     value = form.format(estimate.value)
-    return value if estimate.low is None else f"{value} ({form.format(estimate.low)} to {form.format(estimate.high)})"
+    return (
+        value
+        if estimate.low is None
+        else f"{value} ({form.format(estimate.low)} to {form.format(estimate.high)})"
+    )
 
 
 def show(found):
@@ -78,7 +85,11 @@ def _texts(label, some, found, others, base):
     for value, documents, size, of in some[:MOST]:
         cells = [value, f"{documents:,}", f"{size:,}"]
         for name in found:
-            cells += [told(of[name].bpb), f"{of[name].bytes_per_unit:.3f}", f"{of[name].bits_per_line.value:,.0f}"]
+            cells += [
+                told(of[name].bpb),
+                f"{of[name].bytes_per_unit:.3f}",
+                f"{of[name].bits_per_line.value:,.0f}",
+            ]
         table.add_row(*cells, *(told(of[name].gap, "{:+.4f}") for name in others))
     if len(some) > MOST:
         table.caption = f"{len(some) - MOST} more in --json"
@@ -122,6 +133,13 @@ def _tasks(made, found, others, base):
     }
     for task, metrics in corpus.items():
         for metric in metrics:
-            values = [one.get("tasks", {}).get(task, {}).get("corpus", {}).get(metric) for one in found.values()]
-            table.add_row(f"{task}, {metric} of the corpus", "", *("-" if v is None else f"{v:.3f}" for v in values))
+            values = [
+                one.get("tasks", {}).get(task, {}).get("corpus", {}).get(metric)
+                for one in found.values()
+            ]
+            table.add_row(
+                f"{task}, {metric} of the corpus",
+                "",
+                *("-" if v is None else f"{v:.3f}" for v in values),
+            )
     return table

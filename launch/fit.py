@@ -1,8 +1,10 @@
-"""Fit a scaling law to a table of runs, with 90% bootstrap intervals, lack of fit and a held-out largest budget.
+"""Fit a scaling law to a table of runs, with 90% bootstrap intervals, lack of fit and a held-out
+largest budget.
 
     python -m launch.fit --points=runs/quickstart/report/points.csv --law=frontier --json=fit.json
-    python -m launch.fit --points=points.csv --law=patch --budget=1e22 --inference=2e9 --plot=patch.svg
-    python -m launch.fit --points=chinchilla.csv --law=chinchilla --drop_highest=5 \\
+    python -m launch.fit --points=points.csv --law=patch --budget=1e22 --inference=2e9
+    --plot=patch.svg python -m launch.fit --points=chinchilla.csv --law=chinchilla --drop_highest=5
+    \\
         --columns='params=Model Size,flops=Training FLOP'
 
     law         columns                    says
@@ -11,10 +13,11 @@
     frontier    flops, bpb, family         BPB = e + a/C^b on each budget's best size, or at --ratio of data to params
     crossing    flops, bpb, family         where two families' frontiers meet, and the FLOPs saved at equal BPB
     patch       params, flops, loss, patch N*(C, T), B*(C, T), T*(C) with the mean patch size T; a joint law of loss,
-                                           and the best patch and size at --budget and --inference FLOPs per byte
+                                           and the best patch and size at --budget and --inference
+                                           FLOPs per byte
 
-A points.csv of ours has all of them. `data` may be left out where flops = 6 params data. Files are CSV, or a JSON list
-of records. Runs that differ only in seed count as one run with several seeds.
+A points.csv of ours has all of them. `data` may be left out where flops = 6 params data. Files are
+CSV, or a JSON list of records. Runs that differ only in seed count as one run with several seeds.
 """
 
 import json
@@ -47,7 +50,9 @@ def columns(text):
 
 
 def chosen(table, families):
-    """Points of the named families, all without names. Raises ConfigError for a name that is not there."""
+    """Points of the named families, all without names. Raises ConfigError for a name that is not
+    there.
+    """
     if not families:
         return table
     for name in families:
@@ -62,10 +67,14 @@ def fit_each(table, seed, one):
 
 
 def fit_law(law, table, *, draws, seed, ratio=None, budget=None, inference=None):
-    """{name: result} of a law: dataclasses of blt_jax.scaling by family, then crossings by pair of families."""
+    """{name: result} of a law: dataclasses of blt_jax.scaling by family, then crossings by pair of
+    families.
+    """
     how = {"draws": draws}
     if law == "chinchilla":
-        return fit_each(table, seed, lambda own, seed: fit.fit(fit.CHINCHILLA, own, seed=seed, **how))
+        return fit_each(
+            table, seed, lambda own, seed: fit.fit(fit.CHINCHILLA, own, seed=seed, **how)
+        )
     if law == "isoflop":
         return fit_each(table, seed, lambda own, seed: isoflop.fit(own, seed=seed, **how))
     if law == "patch":
@@ -74,12 +83,18 @@ def fit_law(law, table, *, draws, seed, ratio=None, budget=None, inference=None)
         if inference:
             answers.append(patch_laws.answer(found, budget or table.budget.max(), inference))
         return {"patch": found, "answers": answers}
-    fits = fit_each(table, seed, lambda own, seed: frontier.fit_frontier(own, seed=seed, ratio=ratio, **how))
+    fits = fit_each(
+        table, seed, lambda own, seed: frontier.fit_frontier(own, seed=seed, ratio=ratio, **how)
+    )
     if law == "frontier":
         return fits
     if len(fits) < 2:
-        raise ConfigError(f"{table.path}: one family, {next(iter(fits))!r}; a crossing needs two in column family")
-    return fits | {f"{a} x {b}": frontier.crossing(fits[a], fits[b]) for a, b in combinations(fits, 2)}
+        raise ConfigError(
+            f"{table.path}: one family, {next(iter(fits))!r}; a crossing needs two in column family"
+        )
+    return fits | {
+        f"{a} x {b}": frontier.crossing(fits[a], fits[b]) for a, b in combinations(fits, 2)
+    }
 
 
 def number(value):
@@ -108,13 +123,19 @@ def quality(found):
     """Lines on a LawFit: how well it holds where it was fitted, and one budget further."""
     lack = found.lack_of_fit
     lines = [
-        f"{lack.rows} rows, {lack.runs} runs, {lack.constants} constants; Huber sum {found.huber:.6g}; "
+        f"{lack.rows} rows, {lack.runs} runs, {lack.constants} constants; Huber sum "
+        f"{found.huber:.6g}; "
         f"residuals of log loss: rms {lack.rms:.2g}, largest {lack.largest:.2g}"
     ]
     if lack.p_value is not None:
-        lines.append(f"against the scatter of seeds ({lack.seed_rms:.2g}): F = {lack.f:.3g}, p = {lack.p_value:.2g}")
+        lines.append(
+            f"against the scatter of seeds ({lack.seed_rms:.2g}): F = {lack.f:.3g}, p = "
+            f"{lack.p_value:.2g}"
+        )
     if lack.freedom < 5:
-        lines.append(f"only {lack.freedom} runs more than constants: intervals are rough, rather too narrow")
+        lines.append(
+            f"only {lack.freedom} runs more than constants: intervals are rough, rather too narrow"
+        )
     return lines + [extrapolation(found.held_out)]
 
 
@@ -142,7 +163,12 @@ def show_isoflop(name, found):
     for head in ("FLOPs", "sizes", "N_opt", "90% interval", "D_opt", "loss", ""):
         table.add_column(head)
     for one in found.minima:
-        values = [number(one.params.value), interval(one.params), number(one.data.value), number(one.loss.value)]
+        values = [
+            number(one.params.value),
+            interval(one.params),
+            number(one.data.value),
+            number(one.loss.value),
+        ]
         table.add_row(number(one.budget), str(one.sizes), *values, one.word)
     if found.params is None:
         return [table, "fewer than two minima inside the grid: no law"]
@@ -152,7 +178,9 @@ def show_isoflop(name, found):
         laws = {key if key != "a" else f"{head}: a": value for key, value in laws.items()}
     return [
         table,
-        table_of(f"through {found.params.points} minima, rms of log N_opt {found.params.rms:.2g}", laws),
+        table_of(
+            f"through {found.params.points} minima, rms of log N_opt {found.params.rms:.2g}", laws
+        ),
         extrapolation(found.held_out, "N_opt"),
     ]
 
@@ -166,14 +194,25 @@ def show_frontier(name, found):
 
 
 def show_crossing(name, found):
-    table = Table(title=f"{name}: FLOPs of {found.b} / FLOPs of {found.a} at equal BPB", title_justify="left")
+    table = Table(
+        title=f"{name}: FLOPs of {found.b} / FLOPs of {found.a} at equal BPB", title_justify="left"
+    )
     for head in ("FLOPs", "BPB", "factor", "90% interval", ""):
         table.add_column(head)
     for one in found.savings:
         factor = number(one.factor.value), interval(one.factor)
-        table.add_row(number(one.budget), number(one.bpb), *factor, "extrapolated" if one.extrapolated else "")
-    lines = [f"{name}: {found.words}", f"{found.share:.0%} of the draws cross in the range looked at"]
-    return [*lines, *(f"crossing at {number(one.value)}: 90% {interval(one)}" for one in found.budgets), table]
+        table.add_row(
+            number(one.budget), number(one.bpb), *factor, "extrapolated" if one.extrapolated else ""
+        )
+    lines = [
+        f"{name}: {found.words}",
+        f"{found.share:.0%} of the draws cross in the range looked at",
+    ]
+    return [
+        *lines,
+        *(f"crossing at {number(one.value)}: 90% {interval(one)}" for one in found.budgets),
+        table,
+    ]
 
 
 def show_patch(found, answers):
@@ -181,19 +220,34 @@ def show_patch(found, answers):
     for head in ("FLOPs", "runs", "T*", "90% interval", "N*", "90% interval", "loss", ""):
         optima.add_column(head)
     for one in found.optima:
-        best = number(one.patch.value), interval(one.patch), number(one.params.value), interval(one.params)
+        best = (
+            number(one.patch.value),
+            interval(one.patch),
+            number(one.params.value),
+            interval(one.params),
+        )
         optima.add_row(number(one.budget), str(one.runs), *best, number(one.loss.value), one.word)
     laws = {}
     for head, law in (("N*", found.params), ("B*", found.data), ("T*", found.patch)):
         if law is not None:
             laws[f"{head}: constant"] = law.constant
-            laws |= {f"{head}: {'C' if name == 'flops' else 'T'}^": e for name, e in law.exponents.items()}
+            laws |= {
+                f"{head}: {'C' if name == 'flops' else 'T'}^": e
+                for name, e in law.exponents.items()
+            }
     best = Table(title="best by the joint law (T within what was trained)", title_justify="left")
     for head in ("FLOPs", "forward FLOPs/byte", "T", "90% interval", "N", "bytes", "loss", ""):
         best.add_column(head)
     for one in answers:
-        values = number(one.patch.value), interval(one.patch), number(one.params.value), number(one.data.value)
-        best.add_row(number(one.budget), number(one.inference), *values, number(one.loss.value), one.words)
+        values = (
+            number(one.patch.value),
+            interval(one.patch),
+            number(one.params.value),
+            number(one.data.value),
+        )
+        best.add_row(
+            number(one.budget), number(one.inference), *values, number(one.loss.value), one.words
+        )
     return [
         optima,
         table_of("N* = N0 C^a T^b, B* = B0 C^a T^b, T* = T0 C^a", laws),
@@ -224,11 +278,15 @@ def plot(law, found, table):
     if law == "patch":
         return fit_plots.patches(found["patch"])
     crossings = [one for one in found.values() if isinstance(one, frontier.Crossing)]
-    return fit_plots.frontiers(table, {n: one for n, one in found.items() if one not in crossings}, crossings)
+    return fit_plots.frontiers(
+        table, {n: one for n, one in found.items() if one not in crossings}, crossings
+    )
 
 
 def check_outputs():
-    """Before minutes are spent: raises ConfigError for a picture of unknown kind or a folder that is not there."""
+    """Before minutes are spent: raises ConfigError for a picture of unknown kind or a folder that
+    is not there.
+    """
     for flag, path in (("json", JSON.value), ("plot", PLOT.value)):
         if path and not Path(path).absolute().parent.is_dir():
             raise ConfigError(f"--{flag}={path}: there is no folder {str(Path(path).parent)!r}")
@@ -239,14 +297,23 @@ def check_outputs():
 def main(_):
     check_outputs()
     law, draws, seed = LAW.value, BOOTSTRAP.value, SEED.value
-    how = {"convention": CONVENTION.value, "entropy_model": ENTROPY_MODEL.value, "rename": columns(COLUMNS.value)}
-    needed = NEEDED[law] + (("params", "data") if RATIO.value and law in ("frontier", "crossing") else ())
+    how = {
+        "convention": CONVENTION.value,
+        "entropy_model": ENTROPY_MODEL.value,
+        "rename": columns(COLUMNS.value),
+    }
+    needed = NEEDED[law] + (
+        ("params", "data") if RATIO.value and law in ("frontier", "crossing") else ()
+    )
     table = chosen(points.load(POINTS.value, needed, **how), FAMILIES.value)
     table = table.without_highest(DROP_HIGHEST.value, "loss" if "loss" in needed else "bpb")
     asked = {"ratio": RATIO.value, "budget": BUDGET.value, "inference": INFERENCE.value}
     found = fit_law(law, table, draws=draws, seed=seed, **asked)
     notes = [f"{POINTS.value}: {len(table)} rows", *table.notes]
-    notes.append(f"{bootstrap.LEVEL:.0%} intervals of {draws} bootstrap draws over runs and seeds, seed {seed}")
+    notes.append(
+        f"{bootstrap.LEVEL:.0%} intervals of {draws} bootstrap draws over runs and seeds, seed "
+        f"{seed}"
+    )
     if law == "patch":
         shown = show_patch(found["patch"], found["answers"])
     else:
@@ -258,26 +325,49 @@ def main(_):
     if JSON.value:
         told = {"law": law, "points": POINTS.value, "rows": len(table), "notes": list(table.notes)}
         told["convention"] = CONVENTION.value
-        told["bootstrap"] = {"draws": draws, "seed": seed, "level": bootstrap.LEVEL, "over": "runs and seeds"}
-        Path(JSON.value).write_text(json.dumps(told | {"fits": fit.as_json(found)}, indent=1, allow_nan=False))
+        told["bootstrap"] = {
+            "draws": draws,
+            "seed": seed,
+            "level": bootstrap.LEVEL,
+            "over": "runs and seeds",
+        }
+        Path(JSON.value).write_text(
+            json.dumps(told | {"fits": fit.as_json(found)}, indent=1, allow_nan=False)
+        )
     return 0
 
 
 if __name__ == "__main__":
-    POINTS = flags.DEFINE_string("points", None, "Table of runs: CSV, or a JSON list of records.", required=True)
+    POINTS = flags.DEFINE_string(
+        "points", None, "Table of runs: CSV, or a JSON list of records.", required=True
+    )
     LAW = flags.DEFINE_enum("law", None, list(NEEDED), "Which law.", required=True)
     JSON = flags.DEFINE_string("json", "", "Also write the fit here, as JSON.")
     PLOT = flags.DEFINE_string("plot", "", "Also draw the fit here: .svg, .png or .pdf.")
-    COLUMNS = flags.DEFINE_string("columns", "", "Columns with other names: FIELD=COLUMN, with commas between.")
+    COLUMNS = flags.DEFINE_string(
+        "columns", "", "Columns with other names: FIELD=COLUMN, with commas between."
+    )
     FAMILIES = flags.DEFINE_list("families", [], "Only these families.")
-    DROP_HIGHEST = flags.DEFINE_integer("drop_highest", 0, "Leave out this many rows of highest loss.", lower_bound=0)
-    CONVENTION = flags.DEFINE_enum("convention", "exact", ["exact", "paper"], "FLOPs of a points.csv of ours.")
+    DROP_HIGHEST = flags.DEFINE_integer(
+        "drop_highest", 0, "Leave out this many rows of highest loss.", lower_bound=0
+    )
+    CONVENTION = flags.DEFINE_enum(
+        "convention", "exact", ["exact", "paper"], "FLOPs of a points.csv of ours."
+    )
     ENTROPY_MODEL = flags.DEFINE_bool(
         "entropy_model", False, "Add the entropy model's FLOPs, from a points.csv of ours."
     )
-    RATIO = flags.DEFINE_float("ratio", None, "Frontier at this ratio of data to params.", lower_bound=1e-9)
-    BUDGET = flags.DEFINE_float("budget", None, "Training FLOPs to answer for (patch); default: the largest.")
-    INFERENCE = flags.DEFINE_float("inference", None, "Forward FLOPs per byte to answer for (patch).")
-    BOOTSTRAP = flags.DEFINE_integer("bootstrap", 1000, "Bootstrap draws; 0 for no intervals.", lower_bound=0)
+    RATIO = flags.DEFINE_float(
+        "ratio", None, "Frontier at this ratio of data to params.", lower_bound=1e-9
+    )
+    BUDGET = flags.DEFINE_float(
+        "budget", None, "Training FLOPs to answer for (patch); default: the largest."
+    )
+    INFERENCE = flags.DEFINE_float(
+        "inference", None, "Forward FLOPs per byte to answer for (patch)."
+    )
+    BOOTSTRAP = flags.DEFINE_integer(
+        "bootstrap", 1000, "Bootstrap draws; 0 for no intervals.", lower_bound=0
+    )
     SEED = flags.DEFINE_integer("seed", 0, "Seed of the bootstrap.")
     launch_flags.run(main)

@@ -25,8 +25,12 @@ _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", re.DOTALL)
 
 
 def define_config():
-    """Defines the required `--config=FILE[:ARG]` and its overrides `--config.KEY=VALUE`; returns the flag's holder."""
-    holder = config_flags.DEFINE_config_file("config", help_string="file of the experiment: FILE.py[:ARG]")
+    """Defines the required `--config=FILE[:ARG]` and its overrides `--config.KEY=VALUE`; returns
+    the flag's holder.
+    """
+    holder = config_flags.DEFINE_config_file(
+        "config", help_string="file of the experiment: FILE.py[:ARG]"
+    )
     flags.mark_flag_as_required("config")
     return holder
 
@@ -34,8 +38,9 @@ def define_config():
 def run(main):
     """Parses the flags, calls `main(argv)` and exits with what it returns.
 
-    A mistake in the command line, a `ConfigError`, a `LeaseHeld`, a full or read-only disk is one line `error: ...` on
-    stderr and exit code 2; a KeyboardInterrupt is exit code 130. Any other exception keeps its traceback.
+    A mistake in the command line, a `ConfigError`, a `LeaseHeld`, a full or read-only disk is one
+    line `error: ...` on stderr and exit code 2; a KeyboardInterrupt is exit code 130. Any other
+    exception keeps its traceback.
     """
 
     def guarded(argv):
@@ -56,7 +61,9 @@ def run(main):
         except (ConfigError, flags.Error) as error:
             _fail(error)
 
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # of each accelerator that is not here
+    logging.getLogger("jax._src.xla_bridge").setLevel(
+        logging.WARNING
+    )  # of each accelerator that is not here
     app.run(guarded, flags_parser=parse)
 
 
@@ -86,9 +93,13 @@ def _parse(argv):
         rest = flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
         known = [name for name in flags.FLAGS if not name.startswith("no")]
-        raise ConfigError(f"unknown flag --{error.flagname}{_nearest(error.flagname, known, '--')}") from None
+        raise ConfigError(
+            f"unknown flag --{error.flagname}{_nearest(error.flagname, known, '--')}"
+        ) from None
     except flags.IllegalFlagValueError as error:
-        missing = re.match(r"flag --([\w.]+)=None: .* must have a value other than None", str(error))
+        missing = re.match(
+            r"flag --([\w.]+)=None: .* must have a value other than None", str(error)
+        )
         if missing:
             raise ConfigError(f"--{missing[1]} is missing; --help shows an example") from None
         raise
@@ -97,16 +108,20 @@ def _parse(argv):
     for name in FOLDERS & set(flags.FLAGS):
         folder = str(flags.FLAGS[name].value)
         if "://" in folder and not storage.in_bucket(folder):
-            raise ConfigError(f"--{name}={folder}: studies, runs and stores live in folders, or in buckets of gs://")
+            raise ConfigError(
+                f"--{name}={folder}: studies, runs and stores live in folders, or in buckets of gs://"
+            )
         storage.check(folder)
     return rest
 
 
 def check_overrides(argv, load):
-    """Checks `--config` and each `--config.KEY=VALUE` of a command line before ml_collections sees them.
+    """Checks `--config` and each `--config.KEY=VALUE` of a command line before ml_collections sees
+    them.
 
     Its own errors are tracebacks, or come late. Returns argv, with whole numbers in the form that
-    integer fields take (1e3 -> 1000). `load` makes a ConfigDict from FILE[:ARG]. Raises `ConfigError`.
+    integer fields take (1e3 -> 1000). `load` makes a ConfigDict from FILE[:ARG]. Raises
+    `ConfigError`.
     """
     path = _config_path(argv)
     if path is None:
@@ -115,13 +130,16 @@ def check_overrides(argv, load):
     try:
         config = load(path)
     except ConfigError as error:
-        # The parser replaces the message of a ValueError by a traceback and keeps the original as context.
+        # The parser replaces the message of a ValueError by a traceback and keeps the original as
+        # context.
         raise ConfigError(str(error.__context__ or error)) from None
     except TypeError as error:
         call = re.search(r"get_config\(\) (?:takes|missing).*", str(error))
         if not call:
             raise
-        raise ConfigError(f"--config={path}: {call[0]}; the argument is what follows the colon") from None
+        raise ConfigError(
+            f"--config={path}: {call[0]}; the argument is what follows the colon"
+        ) from None
     except AttributeError as error:
         if error.name != "get_config":
             raise
@@ -155,21 +173,31 @@ def _check_file(path):
     try:
         beside = [f for f in os.listdir(folder or ".") if f.endswith(".py")]
     except OSError:
-        raise ConfigError(f"config file {path!r} not found: there is no folder {folder!r}") from None
-    raise ConfigError(f"config file {path!r} not found{_nearest(name, beside, os.path.join(folder, ''))}")
+        raise ConfigError(
+            f"config file {path!r} not found: there is no folder {folder!r}"
+        ) from None
+    raise ConfigError(
+        f"config file {path!r} not found{_nearest(name, beside, os.path.join(folder, ''))}"
+    )
 
 
 def _field(config, key):
-    """The value at a dotted key. Indices are left to ml_collections. Raises ConfigError with the nearest known key."""
+    """The value at a dotted key. Indices are left to ml_collections. Raises ConfigError with the
+    nearest known key.
+    """
     value = config
     parts = key.split(".")
     for depth, part in enumerate(parts):
         name = part.split("[", 1)[0]
         if not isinstance(value, config_dict.ConfigDict):
-            raise ConfigError(f"config key {'.'.join(parts[:depth])!r} is a value: it has no part {part!r}")
+            raise ConfigError(
+                f"config key {'.'.join(parts[:depth])!r} is a value: it has no part {part!r}"
+            )
         if name not in value:
             known = list(_keys(config))
-            hint = _nearest(key, known) or _nearest(parts[-1], {k.rsplit(".", 1)[-1]: k for k in known})
+            hint = _nearest(key, known) or _nearest(
+                parts[-1], {k.rsplit(".", 1)[-1]: k for k in known}
+            )
             raise ConfigError(f"unknown config key {key!r}{hint}")
         value = value[name]
         if name != part:
@@ -208,12 +236,16 @@ def _whole(key, text):
 
 
 def _help():
-    """Prints the command's docstring and its own flags, without those of absl and other libraries."""
+    """Prints the command's docstring and its own flags, without those of absl and other
+    libraries.
+    """
     print((sys.modules["__main__"].__doc__ or "").strip(), "flags:", sep="\n\n")
     for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
         default = "" if flag.default is None else f" (default: {flag.default_as_str})"
         print(f"  --{'[no]' if flag.boolean else ''}{flag.name}: {flag.help}{default}")
     if "config" in flags.FLAGS:
-        print("  --config.KEY=VALUE: replaces a value of the config, e.g. --config.data.row_bytes=512")
+        print(
+            "  --config.KEY=VALUE: replaces a value of the config, e.g. --config.data.row_bytes=512"
+        )
     print("\n--helpfull lists the flags of all libraries.")
     sys.exit(0)

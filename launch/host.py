@@ -1,7 +1,9 @@
-"""An attempt at a command of a study, on each host of a slice: python -m launch.host LOG RESULT COMMAND...
+"""An attempt at a command of a study, on each host of a slice: python -m launch.host LOG RESULT
+COMMAND...
 
-The first host keeps the log, LOG: marks of what happens around what the command prints. RESULT is the file that the
-command leaves when it is done. Exits with the command's exit code, 1 where that is 0 and there is no RESULT.
+The first host keeps the log, LOG: marks of what happens around what the command prints. RESULT is
+the file that the command leaves when it is done. Exits with the command's exit code, 1 where that
+is 0 and there is no RESULT.
 """
 
 import contextlib
@@ -22,11 +24,17 @@ POLL = 5.0  # seconds between looks at a lease
 def run(log, result, argv):
     """Returns the exit code. `log`, `result`: paths; `argv`: the command."""
     log, result = storage.at(log), storage.at(result)
-    if (os.environ.get("TPU_WORKER_ID", "0"), os.environ.get("MEGASCALE_SLICE_ID", "0")) != ("0", "0"):
+    if (os.environ.get("TPU_WORKER_ID", "0"), os.environ.get("MEGASCALE_SLICE_ID", "0")) != (
+        "0",
+        "0",
+    ):
         return _attempt(argv, lambda _: None)
     wait(result.parent)
     storage.make_folder(log.parent)
-    with storage.Growing(log.parent, [log.name]) as growing, open(growing.here / log.name, "ab", buffering=0) as file:
+    with (
+        storage.Growing(log.parent, [log.name]) as growing,
+        open(growing.here / log.name, "ab", buffering=0) as file,
+    ):
         file.write(status.mark("started", " ".join(argv)).encode())
         with contextlib.suppress(Exception):  # what follows the log will try again
             growing.flush()  # that it began is known even if the host is lost now
@@ -42,16 +50,22 @@ def run(log, result, argv):
 
 
 def wait(folder):
-    """A host that died without a word leaves a lease that counts for `STALE` seconds; the cluster is quicker."""
+    """A host that died without a word leaves a lease that counts for `STALE` seconds; the cluster
+    is quicker.
+    """
     until = time.monotonic() + 2 * lease.STALE
     while lease.holder(folder) and time.monotonic() < until:
         time.sleep(POLL)
 
 
 def _attempt(argv, write):
-    """Runs `argv`, passes SIGTERM on to it, shows what it prints and `write`s it. Returns its exit code."""
+    """Runs `argv`, passes SIGTERM on to it, shows what it prints and `write`s it. Returns its exit
+    code.
+    """
     try:
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
     except OSError as error:
         print(f"cannot run {argv[0]}: {error.strerror}", file=sys.stderr)
         return 127

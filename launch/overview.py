@@ -1,4 +1,6 @@
-"""A study seen and stopped from outside, whichever engine has it: by its folders, its leases, the clusters' queues."""
+"""A study seen and stopped from outside, whichever engine has it: by its folders, its leases, the
+clusters' queues.
+"""
 
 import dataclasses
 import functools
@@ -30,9 +32,11 @@ def show(folder):
 
 
 def states(folder):
-    """`status.State` of each run of a study, from its folder and, where the study went to a cluster, from its queue.
+    """`status.State` of each run of a study, from its folder and, where the study went to a
+    cluster, from its queue.
 
-    While there is no plan, of the preparation instead. A queue that cannot be read is one line on stderr.
+    While there is no plan, of the preparation instead. A queue that cannot be read is one line on
+    stderr.
     """
     jobs = None  # where no queue is known
     for name, engine in QUEUES.items():
@@ -43,17 +47,27 @@ def states(folder):
                 _say_once(f"without the queue of {name}: {error}")
 
     def state(read, part, index=-1):
-        return read if jobs is None else told(read, [one for one in jobs if (one.part, one.index) == (part, index)])
+        return (
+            read
+            if jobs is None
+            else told(read, [one for one in jobs if (one.part, one.index) == (part, index)])
+        )
 
     saved = folder / "plan.json"
-    runs = [folder / "runs" / run["name"] for run in json.loads(saved.read_text())["runs"]] if saved.exists() else []
+    runs = (
+        [folder / "runs" / run["name"] for run in json.loads(saved.read_text())["runs"]]
+        if saved.exists()
+        else []
+    )
     found = []
     if not saved.exists():
         logs = sorted(folder.glob("*/prepare.log"), key=storage.modified)
         word, message = status.last_words(logs[-1]) if logs else ("", "")
         failed = status.State("prepare", "failed", message=message)
         holder = lease.holder(folder)
-        waits = status.State("prepare", "running" if holder else "queued", message=f"by {holder}" if holder else "")
+        waits = status.State(
+            "prepare", "running" if holder else "queued", message=f"by {holder}" if holder else ""
+        )
         found.append(state(failed if word == "failed" and not holder else waits, "prepare"))
         if (folder / "entropy_model" / "config.json").exists():
             found.append(status.read(folder / "entropy_model"))
@@ -75,7 +89,8 @@ def _say_once(line):
 def cancel(folder):
     """Stops the study wherever it runs; what has begun saves. Returns 0.
 
-    Raises ConfigError where a process on another machine holds the study, or where a cluster does not answer.
+    Raises ConfigError where a process on another machine holds the study, or where a cluster does
+    not answer.
     """
     jobs, silent = [], None
     for name, engine in QUEUES.items():
@@ -85,7 +100,10 @@ def cancel(folder):
             except ConfigError as error:  # perhaps the study never went there
                 silent = error
     if jobs:
-        print(f"cancelled {len(jobs)} jobs; those that ran save first; the same study given again goes on from there")
+        print(
+            f"cancelled {len(jobs)} jobs; those that ran save first; the same study given again "
+            "goes on from there"
+        )
         return 0
     holder = lease.holder(folder)
     if holder is None:

@@ -1,7 +1,8 @@
-"""What a study needs before its runs: store, tokenizer, entropy model, entropies, thresholds, row indexes.
+"""What a study needs before its runs: store, tokenizer, entropy model, entropies, thresholds, row
+indexes.
 
-Each stage writes one thing of its own, atomically, and is skipped when that thing is there: a study that
-was killed goes on where it was.
+Each stage writes one thing of its own, atomically, and is skipped when that thing is there: a study
+that was killed goes on where it was.
 """
 
 import dataclasses
@@ -46,14 +47,18 @@ def sort(data, folder, piece=WHOLE):
 
 
 def store(data, folder):
-    """Documents of both splits in `folder`. Returns {split: Store} and the notes on what was skipped."""
+    """Documents of both splits in `folder`. Returns {split: Store} and the notes on what was
+    skipped.
+    """
     read(data, folder)
     sort(data, folder)
     return merge(data, folder)
 
 
 def merge(data, folder, piece=WHOLE):
-    """Stage 3 of a store, what is left of `store`. `piece.of`: in what to name a piece whose parts are missing."""
+    """Stage 3 of a store, what is left of `store`. `piece.of`: in what to name a piece whose parts
+    are missing.
+    """
     skipped = shuffle.merge(data, folder, piece)
     stores = {split: Store(folder, split) for split in SPLITS}
     for split, one in stores.items():
@@ -78,12 +83,16 @@ def tokenizer(config: Tokenizer, stores, path):
     made = bpe.Bpe(path)
     validation = stores["validation"]
     tokens = sum(len(made.encode(validation.text(i))) - 2 for i in range(len(validation)))
-    say(f"tokenizer: {made.vocab:,} entries, {validation.text_bytes / tokens:.3f} bytes per token on validation")
+    say(
+        f"tokenizer: {made.vocab:,} entries, {validation.text_bytes / tokens:.3f} bytes per token "
+        "on validation"
+    )
     return made, validation.text_bytes / tokens
 
 
 def tokenizers(study: Study, stores, folder):
-    """The `bpe.Bpe` of each family of token models, and what plan.json tells of the one tokenizer of a study.
+    """The `bpe.Bpe` of each family of token models, and what plan.json tells of the one tokenizer
+    of a study.
 
     With several tokenizers that is None: each family's facts tell its own bytes per token.
     """
@@ -93,7 +102,9 @@ def tokenizers(study: Study, stores, folder):
         if getattr(next(iter(family.sizes.values())).model, "unit", "") == "token":
             path = tokenizer_file(study, name)
             if path not in made:
-                made[path] = tokenizer(family.tokenizer or study.tokenizer, stores, storage.at(folder) / path)
+                made[path] = tokenizer(
+                    family.tokenizer or study.tokenizer, stores, storage.at(folder) / path
+                )
             of_family[name] = made[path][0]
     if len(made) != 1:
         return of_family, None
@@ -102,7 +113,8 @@ def tokenizers(study: Study, stores, folder):
 
 
 def indexes(stores, folder, name, positions, weights=None, **how):
-    """Row indexes of both splits under `folder`/rows/`name`; validation gets the patch budget of training.
+    """Row indexes of both splits under `folder`/rows/`name`; validation gets the patch budget of
+    training.
 
     `weights` by source are for training: validation is every document once.
     """
@@ -112,7 +124,9 @@ def indexes(stores, folder, name, positions, weights=None, **how):
         made = how | {"weights": weights if split == "train" else None}
         if "starts_of" in how:
             made["starts_of"] = functools.partial(how["starts_of"], stores[split])
-        headers[split] = pack.build_index(stores[split], out, positions=positions, patches=patches, **made)
+        headers[split] = pack.build_index(
+            stores[split], out, positions=positions, patches=patches, **made
+        )
         patches = headers[split]["row_patches"]
     return headers
 
@@ -151,10 +165,12 @@ def entropies(run_folder, stores, folder, newline_reset=False):
 
 
 def score(run_folder, stores, newline_reset=False, piece=WHOLE, rows=0, meter=None):
-    """Makes `piece`'s share of the parts of both splits' entropies; `rows`, `meter`: see `eval.entropy.score`.
+    """Makes `piece`'s share of the parts of both splits' entropies; `rows`, `meter`: see
+    `eval.entropy.score`.
 
-    A process that is killed repeats the part it was at, and the one it was writing: each 16 MiB of ids, 1/256 of a
-    larger store, or one document if that is larger. Raises ConfigError for a folder without a finished byte LM.
+    A process that is killed repeats the part it was at, and the one it was writing: each 16 MiB of
+    ids, 1/256 of a larger store, or one document if that is larger. Raises ConfigError for a folder
+    without a finished byte LM.
     """
     import jax  # of all stages only this one computes: the others, in many pieces, start without
 
@@ -177,12 +193,17 @@ def score(run_folder, stores, newline_reset=False, piece=WHOLE, rows=0, meter=No
         say(f"entropies of {sum(int(one.sizes[a:b].sum()) for a, b in ranges):,} bytes ({split})")
         how = dict(ranges=ranges, rows=rows, newline_reset=newline_reset, meter=meter)
         with progress.Bytes(f"entropies ({split})") as tell, ThreadPoolExecutor(1) as writer:
-            scored, written = entropy.score(params, model, one.sizes + 2, one.ids, tell=tell, **how), None
+            scored, written = (
+                entropy.score(params, model, one.sizes + 2, one.ids, tell=tell, **how),
+                None,
+            )
             for part, (first, end) in zip(missing, ranges, strict=True):
                 values = list(itertools.islice(scored, end - first))
                 if written is not None:
                     written.result()
-                written = writer.submit(parts.write, part, values)  # while the next part is computed
+                written = writer.submit(
+                    parts.write, part, values
+                )  # while the next part is computed
             written.result()
 
 
@@ -208,20 +229,29 @@ def _entropy_model(run_folder, newline_reset):
         try:
             found.append(json.loads((storage.at(run_folder) / name).read_text()))
         except (OSError, json.JSONDecodeError):
-            raise ConfigError(f"{run_folder}: no entropy model that has finished training ({name})") from None
+            raise ConfigError(
+                f"{run_folder}: no entropy model that has finished training ({name})"
+            ) from None
     model = build(Run, found[0]).model
     return model, fingerprint(model, found[1]["validation"], newline_reset)
 
 
 def calibrated(family, patching, one, path, weights=None) -> calibrate.Calibration:
-    """The family's calibration on the training split, kept as file `path`; made anew when anything it says changed."""
+    """The family's calibration on the training split, kept as file `path`; made anew when anything
+    it says changed.
+    """
     path, weights = storage.at(path), weights or {}
-    marks = {"corpus": one.fingerprint, "entropy_model": one.entropy_fingerprint if patching.needs_entropies else ""}
+    marks = {
+        "corpus": one.fingerprint,
+        "entropy_model": one.entropy_fingerprint if patching.needs_entropies else "",
+    }
     if path.exists():
         try:
             saved = calibrate.load(path, **marks)
             asked = (
-                dataclasses.replace(saved.patching, threshold=patching.threshold) if saved.target else saved.patching
+                dataclasses.replace(saved.patching, threshold=patching.threshold)
+                if saved.target
+                else saved.patching
             )
             if (asked, saved.weights) == (patching, weights):
                 return saved
@@ -231,7 +261,8 @@ def calibrated(family, patching, one, path, weights=None) -> calibrate.Calibrati
         say(f"{family}: calibrated anew: {why}")
     need = patching.needs_entropies
     documents = (
-        (one.ids(i), one.entropies(i) if need else None, one.source_names[one.source_of[i]]) for i in range(len(one))
+        (one.ids(i), one.entropies(i) if need else None, one.source_names[one.source_of[i]])
+        for i in range(len(one))
     )
     found = calibrate.calibrate(documents, patching, weights=weights, **marks)
     storage.make_folder(path.parent)
@@ -250,11 +281,17 @@ def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
         patching, record = None, ""
         if family.patching is not None:
             record = f"calibration/{name}.json"
-            patching = calibrated(name, family.patching, stores["train"], storage.at(folder) / record, weights).patching
+            patching = calibrated(
+                name, family.patching, stores["train"], storage.at(folder) / record, weights
+            ).patching
 
             of = functools.partial(starts_of, patching)
-            mark = fingerprint(patching, stores["train"].entropy_fingerprint if patching.needs_entropies else "")
-            headers = indexes(stores, folder, name, study.data.row_bytes, weights, starts_of=of, fingerprint=mark)
+            mark = fingerprint(
+                patching, stores["train"].entropy_fingerprint if patching.needs_entropies else ""
+            )
+            headers = indexes(
+                stores, folder, name, study.data.row_bytes, weights, starts_of=of, fingerprint=mark
+            )
             unit = headers["train"]["text_bytes_per_patch"]
             word = f"{unit:.3f} bytes per patch"
         elif model.unit == "token":
@@ -262,7 +299,8 @@ def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
             for size, entry in family.sizes.items():
                 if entry.model.vocab != token_model.vocab:
                     raise ConfigError(
-                        f"families.{name}.sizes.{size}.model.vocab = {entry.model.vocab}: the tokenizer has "
+                        f"families.{name}.sizes.{size}.model.vocab = {entry.model.vocab}: the "
+                        "tokenizer has "
                         f"{token_model.vocab} entries; make them equal"
                     )
             train = stores["train"]
@@ -271,11 +309,15 @@ def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
             per_token = sum(len(train.text(i)) for i in sample) / tokens
             positions = max(2, round(study.data.row_bytes / per_token))
             mark = token_model.fingerprint
-            headers = indexes(stores, folder, name, positions, weights, tokenizer=token_model, fingerprint=mark)
+            headers = indexes(
+                stores, folder, name, positions, weights, tokenizer=token_model, fingerprint=mark
+            )
             unit = headers["train"]["text_bytes_per_token"]
             word = f"{unit:.3f} bytes per token"
         else:
-            headers = indexes(stores, folder, name, study.data.row_bytes, weights, fingerprint="bytes")
+            headers = indexes(
+                stores, folder, name, study.data.row_bytes, weights, fingerprint="bytes"
+            )
             unit, word = 1.0, "bytes"
         train = headers["train"]
         say(
@@ -293,7 +335,8 @@ def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
             row_patches=train["row_patches"],
             calibration=record,
             sources={
-                source: {"share": one["share"], "readings": one["readings"]} for source, one in train["sources"].items()
+                source: {"share": one["share"], "readings": one["readings"]}
+                for source, one in train["sources"].items()
             },
             pass_bytes=train["text_bytes"],
         )
@@ -305,7 +348,9 @@ def starts_of(patching, one, i):
     if not patching.needs_entropies:
         return rules.starts(one.ids(i), None, patching)
     entropies = one.entropies(i)
-    unread = np.broadcast_to(np.int32(0), entropies.shape)  # ids, which rules of entropies do not look at
+    unread = np.broadcast_to(
+        np.int32(0), entropies.shape
+    )  # ids, which rules of entropies do not look at
     return rules.starts(unread, entropies, patching)
 
 
@@ -336,7 +381,9 @@ def entropy_facts(study: Study, run: Run, result):
     """The entropy model's own costs, in both conventions: a line of its own in every report."""
     conventions = ("paper", "exact")
     forward = {
-        name: analytic.per_byte(run.model, patch_size=1.0, context_bytes=study.data.row_bytes, convention=name).total
+        name: analytic.per_byte(
+            run.model, patch_size=1.0, context_bytes=study.data.row_bytes, convention=name
+        ).total
         for name in conventions
     }
     return {

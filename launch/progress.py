@@ -1,9 +1,18 @@
-"""Progress through so many bytes: a bar with bytes/s and ETA on a terminal, a line every few seconds elsewhere."""
+"""Progress through so many bytes: a bar with bytes/s and ETA on a terminal, a line every few
+seconds elsewhere.
+"""
 
 import sys
 import time
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 QUIET_SECONDS = 10  # between plain lines
 
@@ -32,7 +41,10 @@ class Bytes:
             rate = done / (now - self._began)
             unit, name = (1e6, "MB") if of >= 1e6 else (1e3, "kB")
             told = f"{done / unit:,.1f} of {of / unit:,.1f} {name}"
-            print(f"{self._what}: {told}, {rate:,.0f} bytes/s, {(of - done) / rate:,.0f} s left", flush=True)
+            print(
+                f"{self._what}: {told}, {rate:,.0f} bytes/s, {(of - done) / rate:,.0f} s left",
+                flush=True,
+            )
 
     def __exit__(self, *_):
         if self._bar:

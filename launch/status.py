@@ -1,8 +1,9 @@
 """What the runs of a study are doing, read from their folders alone, and the table that shows it.
 
 Whoever starts a run (an engine, or a person) leaves the traces that this reads: `config.json`,
-`metrics.jsonl`, `lease.json` while it runs, `result.json` when it is done. What only the starter can
-know, that a run failed for good, is the last marked line of its `log.txt` (`mark`, `last_words`).
+`metrics.jsonl`, `lease.json` while it runs, `result.json` when it is done. What only the starter
+can know, that a run failed for good, is the last marked line of its `log.txt` (`mark`,
+`last_words`).
 """
 
 import contextlib
@@ -32,7 +33,9 @@ _MARK = re.compile(r"==== \S+ \S+ (\w+)(?:: (.*))?")
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """One run. Unknown numbers are None; `bpb` is the training loss until done, then the validation's."""
+    """One run. Unknown numbers are None; `bpb` is the training loss until done, then the
+    validation's.
+    """
 
     name: str
     state: str  # one of STATES
@@ -47,11 +50,15 @@ class State:
 
     @property
     def fraction(self):
-        return 1.0 if self.state == "done" else min(self.step / self.steps, 1.0) if self.steps else 0.0
+        return (
+            1.0 if self.state == "done" else min(self.step / self.steps, 1.0) if self.steps else 0.0
+        )
 
 
 def read(folder, running=False):
-    """The `State` of a run's folder. `running`: the caller has just started it, its lease may not be there yet."""
+    """The `State` of a run's folder. `running`: the caller has just started it, its lease may not
+    be there yet.
+    """
     folder = storage.at(folder)
     result = _json(folder / "result.json")
     if result is not None:
@@ -75,14 +82,19 @@ def mark(word, detail=""):
 
 def append(folder, word, detail=""):
     """Puts a mark at the end of the log.txt of a run that nobody runs now."""
-    with storage.Growing(folder, ["log.txt"]) as growing, open(growing.here / "log.txt", "a") as log:
+    with (
+        storage.Growing(folder, ["log.txt"]) as growing,
+        open(growing.here / "log.txt", "a") as log,
+    ):
         log.write(mark(word, detail))
 
 
 def last_words(log):
-    """What a log.txt ends with: (word of its last mark, that mark's detail and the latest attempt's last own line).
+    """What a log.txt ends with: (word of its last mark, that mark's detail and the latest attempt's
+    last own line).
 
-    Both are "" where there is none, so also for a log.txt that no engine wrote, or that does not exist.
+    Both are "" where there is none, so also for a log.txt that no engine wrote, or that does not
+    exist.
     """
     word = detail = own = ""
     for line in reversed(re.split(r"[\r\n]+", _tail(log))):
@@ -97,28 +109,46 @@ def last_words(log):
 
 
 def preempted(log):
-    """How many attempts in a log.txt were told to stop and saved, or ended without a word before another started."""
+    """How many attempts in a log.txt were told to stop and saved, or ended without a word before
+    another started.
+    """
     words = []
     with contextlib.suppress(OSError), storage.at(log).open("rb") as lines:
-        words = [found[1] for found in (_MARK.match(line.decode("utf-8", "replace")) for line in lines) if found]
-    return words.count("saved") + sum(pair == ("started", "started") for pair in itertools.pairwise(words))
+        words = [
+            found[1]
+            for found in (_MARK.match(line.decode("utf-8", "replace")) for line in lines)
+            if found
+        ]
+    return words.count("saved") + sum(
+        pair == ("started", "started") for pair in itertools.pairwise(words)
+    )
 
 
 def show(read, stream=None, every=15.0):
-    """Shows the states that `read()` returns: on a terminal in colour, read again every so many seconds until no run
-    is running or queued, or Ctrl-C; on a pipe once, in whole plain lines."""
+    """Shows the states that `read()` returns: on a terminal in colour, read again every so many
+    seconds until no run is running or queued, or Ctrl-C; on a pipe once, in whole plain lines.
+    """
     console = rich.console.Console(file=stream or sys.stdout, highlight=False)
     if not console.is_terminal:
-        wide = rich.console.Console(file=io.StringIO(), width=10_000)  # nothing is cut for whoever greps
+        wide = rich.console.Console(
+            file=io.StringIO(), width=10_000
+        )  # nothing is cut for whoever greps
         wide.print(table(read()))
         for line in wide.file.getvalue().splitlines():
             print(line.rstrip(), file=console.file)
         return
-    with contextlib.suppress(KeyboardInterrupt), rich.live.Live(console=console, auto_refresh=False) as live:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        rich.live.Live(console=console, auto_refresh=False) as live,
+    ):
         while True:
             states = read()
             # The table cuts what is long; why a run failed is read whole.
-            why = [rich.text.Text(f"{one.name}: {one.message}", "red") for one in states if one.state == "failed"]
+            why = [
+                rich.text.Text(f"{one.name}: {one.message}", "red")
+                for one in states
+                if one.state == "failed"
+            ]
             live.update(rich.console.Group(table(states, width=console.width), *why), refresh=True)
             if not any(one.state in ("running", "queued") for one in states):
                 break
@@ -129,13 +159,17 @@ WIDE = 110  # characters of a line, below which a table leaves out what is nice 
 
 
 def table(states, room=None, width=WIDE):
-    """Table of `states`, the busy first, at most `room` of them, for a line of `width` characters."""
+    """Table of `states`, the busy first, at most `room` of them, for a line of `width`
+    characters.
+    """
     rows = sorted(states, key=lambda s: STATES.index(s.state))
     room = len(rows) if room is None else room
     cells = {
         "run": lambda row: rich.text.Text(row.name),
         "state": lambda row: rich.text.Text(row.state, _STYLE[row.state]),
-        "step": lambda row: f"{row.step:,} / {row.steps:,}" if row.steps and row.state != "done" else "",
+        "step": lambda row: (
+            f"{row.step:,} / {row.steps:,}" if row.steps and row.state != "done" else ""
+        ),
         "BPB": lambda row: _number(row.bpb, ".3f"),
         "bytes/s": lambda row: _number(row.rate if row.state == "running" else None, ",.0f"),
         "MFU": lambda row: _number(row.mfu if row.state == "running" else None, ".1%"),
@@ -152,7 +186,9 @@ def table(states, room=None, width=WIDE):
     made = rich.table.Table(box=None, pad_edge=False, expand=True)
     for name in cells:
         made.add_column(name, no_wrap=True, justify="left" if name in ("run", "state") else "right")
-    made.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)  # the message has what the others leave
+    made.add_column(
+        "", no_wrap=True, overflow="ellipsis", ratio=1
+    )  # the message has what the others leave
     for row in rows[:room]:
         made.add_row(*(cell(row) for cell in cells.values()), rich.text.Text(row.message))
     if len(rows) > room:
@@ -183,7 +219,11 @@ def _progress(metrics, steps):
         return {}
     step, text_bytes, seconds, bpb, mfu = lines[0]
     before = lines[1][:3] if len(lines) == 2 and lines[1][0] < step else (0, 0, 0)
-    steps_since, bytes_since, seconds_since = step - before[0], text_bytes - before[1], seconds - before[2]
+    steps_since, bytes_since, seconds_since = (
+        step - before[0],
+        text_bytes - before[1],
+        seconds - before[2],
+    )
     known = {"step": step, "bpb": bpb, "mfu": mfu}
     if seconds_since > 0 and steps_since > 0:
         known["rate"] = bytes_since / seconds_since
@@ -206,8 +246,9 @@ def _json(path):
 class Watch:
     """Context manager that shows the runs of a study: a live table on a terminal, lines on a pipe.
 
-    `flops` gives each run folder (in the order to show) its planned training FLOPs, so that progress
-    is compute, not the number of runs. Call `update` often; it reads and draws only now and then.
+    `flops` gives each run folder (in the order to show) its planned training FLOPs, so that
+    progress is compute, not the number of runs. Call `update` often; it reads and draws only now
+    and then.
     """
 
     def __init__(self, flops, stream=None, every=None):
@@ -215,7 +256,9 @@ class Watch:
         self._console = rich.console.Console(file=stream or sys.stdout, highlight=False)
         self._tty = self._console.is_terminal
         near = self._tty and not any(map(storage.in_bucket, self._flops))
-        self._every = (1.0 if near else 10.0) if every is None else every  # seconds between drawings
+        self._every = (
+            (1.0 if near else 10.0) if every is None else every
+        )  # seconds between drawings
         self._live = None
         self._states = {}
 
@@ -237,7 +280,9 @@ class Watch:
             self._line(self.summary())
 
     def update(self, running):
-        """Shows the runs as they are now; `running`: folders that the caller runs at this moment."""
+        """Shows the runs as they are now; `running`: folders that the caller runs at this
+        moment.
+        """
         running = {storage.at(folder) for folder in running}
         due = time.monotonic() - self._drawn >= self._every
         if not due and running == self._running:
@@ -261,9 +306,15 @@ class Watch:
         parts.append(f"{share:.0%} of the training FLOPs")
         if counts["running"] and self._speed:
             # Runs that failed will not be run by this launcher: they are not ahead of it.
-            lost = sum(self._flops[f] * (1 - s.fraction) for f, s in self._states.items() if s.state == "failed")
+            lost = sum(
+                self._flops[f] * (1 - s.fraction)
+                for f, s in self._states.items()
+                if s.state == "failed"
+            )
             longest = max(s.seconds or 0.0 for s in states if s.state == "running")
-            parts.append(f"about {duration(max((total - done - lost) / self._speed, longest))} left")
+            parts.append(
+                f"about {duration(max((total - done - lost) / self._speed, longest))} left"
+            )
         return ", ".join(parts)
 
     def _refresh(self, running):
@@ -273,14 +324,25 @@ class Watch:
             if old is not None and old.state == "done":
                 continue
             new = self._states[folder] = read(folder, folder in running)
-            if old is not None and new.state != old.state and new.state != "queued" and not self._live:
+            if (
+                old is not None
+                and new.state != old.state
+                and new.state != "queued"
+                and not self._live
+            ):
                 self._line(_sentence(new))
         self._measure()
 
     def _measure(self):
-        """Follows the speed of steps, not of what is done: a study begins with small runs, which mostly compile."""
+        """Follows the speed of steps, not of what is done: a study begins with small runs, which
+        mostly compile.
+        """
         busy = [(cost, self._states[folder]) for folder, cost in self._flops.items()]
-        speed = sum(cost * (1 - s.fraction) / s.seconds for cost, s in busy if s.state == "running" and s.seconds)
+        speed = sum(
+            cost * (1 - s.fraction) / s.seconds
+            for cost, s in busy
+            if s.state == "running" and s.seconds
+        )
         if speed:
             now = time.monotonic()
             weight = 1.0 if self._speed is None else 1 - math.exp((self._measured - now) / _MEMORY)

@@ -1,4 +1,6 @@
-"""What the commands know of a study's folder: whose it is, the job of each run, its plan, its report. No jax here."""
+"""What the commands know of a study's folder: whose it is, the job of each run, its plan, its
+report. No jax here.
+"""
 
 import json
 import shlex
@@ -28,7 +30,8 @@ def record(study: Study, folder):
             changed = differences(theirs["study"], mine["study"])
             more = f" and {len(changed) - 2} more" if len(changed) > 2 else ""
             raise ConfigError(
-                f"{folder} holds another study ({'; '.join(changed[:2])}{more}); choose another --workdir"
+                f"{folder} holds another study ({'; '.join(changed[:2])}{more}); choose another "
+                "--workdir"
             )
         return
     if folder.exists() and any(not p.name.startswith("lease.json") for p in folder.iterdir()):
@@ -68,14 +71,18 @@ def planned_jobs(folder):
 
 
 def jobs_of(folder, names):
-    return [local.Job(name, command(folder, folder / "runs" / name), folder / "runs" / name) for name in names]
+    return [
+        local.Job(name, command(folder, folder / "runs" / name), folder / "runs" / name)
+        for name in names
+    ]
 
 
 def finish(folder, began, failed, noise_bytes, here=True):
-    """The report, and the word of those runs (name: why) that have no result. Returns the exit code.
+    """The report, and the word of those runs (name: why) that have no result. Returns the exit
+    code.
 
-    With `noise_bytes`, the evaluation of each family's best run comes first, where it is not there yet; or, if not to
-    be made `here`, is told how to make.
+    With `noise_bytes`, the evaluation of each family's best run comes first, where it is not there
+    yet; or, if not to be made `here`, is told how to make.
     """
     from blt_jax.scaling import curves, evaluations, report  # plots: not needed before
 
@@ -87,7 +94,10 @@ def finish(folder, began, failed, noise_bytes, here=True):
     page = report.write(folder)
     if missing and not here:
         command = f"python -m launch.evaluate --workdir={shlex.quote(str(folder))}"
-        print(f"not evaluated under noise yet: {', '.join(missing)}; where their models fit, {command} adds it")
+        print(
+            f"not evaluated under noise yet: {', '.join(missing)}; where their models fit, "
+            f"{command} adds it"
+        )
     for name in failed:
         print(f"failed: {name}: {failed[name]}", file=sys.stderr)
     print(f"report: {page}  ({time.monotonic() - began:.0f} s)")

@@ -1,7 +1,7 @@
 """A study given to a cluster: what is missing of it is submitted, and nothing twice.
 
-Killed at any moment and given again, from any machine that has the folder and the cluster's clients, a command adds
-what is not there yet; the study's lease keeps two of them apart.
+Killed at any moment and given again, from any machine that has the folder and the cluster's
+clients, a command adds what is not there yet; the study's lease keeps two of them apart.
 """
 
 import sys
@@ -21,21 +21,34 @@ from launch.engines.local import Job
 def on_slurm(study, folder, resources, dry_run, retry, plan):
     """The preparation, or once there is a plan the runs and the report. Returns the exit code."""
     if storage.in_bucket(folder):
-        raise ConfigError(f"--engine=slurm: {folder} is in a bucket; Slurm's scripts and logs need a folder")
+        raise ConfigError(
+            f"--engine=slurm: {folder} is in a bucket; Slurm's scripts and logs need a folder"
+        )
     if not dry_run and _preparing(folder, slurm.queue):
         return 0
     with Lease(folder, what="study"):
         study_folder.record(study, folder)
         jobs = study_folder.planned_jobs(folder)[1] or (assumed(study, folder) if dry_run else None)
         # First without evaluations, which may fail: a report there is in any case.
-        after = [[sys.executable, "-m", f"launch.{name}", f"--workdir={folder}"] for name in ("report", "evaluate")]
-        slurm.write(folder, resources, given_again(), after if study.noise_bytes else after[:1], jobs)
+        after = [
+            [sys.executable, "-m", f"launch.{name}", f"--workdir={folder}"]
+            for name in ("report", "evaluate")
+        ]
+        slurm.write(
+            folder, resources, given_again(), after if study.noise_bytes else after[:1], jobs
+        )
         if dry_run:
-            print(f"{folder / 'slurm'} holds what would be submitted; the same command without --dry_run submits it")
+            print(
+                f"{folder / 'slurm'} holds what would be submitted; the same command without "
+                "--dry_run submits it"
+            )
             return 0
         if jobs is None:
             if not _preparing(folder, slurm.queue):
-                print(f"submitted the preparation as job {slurm.submit(folder, 'prepare')}; it submits the runs")
+                print(
+                    f"submitted the preparation as job {slurm.submit(folder, 'prepare')}; it "
+                    "submits the runs"
+                )
             return 0
         queued = slurm.queue(folder)
         runs = {one.index: one for one in queued if one.part == "runs"}
@@ -45,18 +58,24 @@ def on_slurm(study, folder, resources, dry_run, retry, plan):
             numbers = slurm.submit_runs(folder, missing, resources.at_once)
             waited += numbers
             print(f"submitted runs {slurm.spans(missing)} as job {', '.join(numbers)}")
-        waiting = [one.job for one in slurm.queue(folder) if one.part == "report" and not one.running]
+        waiting = [
+            one.job for one in slurm.queue(folder) if one.part == "report" and not one.running
+        ]
         if missing or (waited and not waiting):
             print(f"submitted the report as job {slurm.submit_report(folder, waited)}")
         if not waited:
-            return study_folder.finish(folder, time.monotonic(), failed, study.noise_bytes, here=False)
+            return study_folder.finish(
+                folder, time.monotonic(), failed, study.noise_bytes, here=False
+            )
     return 0
 
 
 def on_gke(study, folder, resources, dry_run, retry, plan):
-    """The preparation, or once there is a plan the runs, or once all have ended the report. Returns the exit code.
+    """The preparation, or once there is a plan the runs, or once all have ended the report. Returns
+    the exit code.
 
-    Without `prepare_type`, `plan(study, folder)` prepares here and now (False: interrupted), and the runs follow.
+    Without `prepare_type`, `plan(study, folder)` prepares here and now (False: interrupted), and
+    the runs follow.
     """
     resources.check()
     if not dry_run and _preparing(folder, gke.queue):
@@ -66,15 +85,23 @@ def on_gke(study, folder, resources, dry_run, retry, plan):
         gke.write(folder, resources)
         jobs = study_folder.planned_jobs(folder)[1]
         if dry_run or jobs is None:
-            prepare = Job(gke.PREPARE, elsewhere([*given_again(), f"--workdir={folder}", "--stage=prepare"]), folder)
+            prepare = Job(
+                gke.PREPARE,
+                elsewhere([*given_again(), f"--workdir={folder}", "--stage=prepare"]),
+                folder,
+            )
             runs = _there(jobs or assumed(study, folder))
         if dry_run:
             for job in [prepare] * bool(resources.prepare_type) + runs:
                 gke.submit(folder, resources, job, dry_run=True)
-            print(f"{folder / 'gke'} holds what would be submitted; the same command without --dry_run submits it")
+            print(
+                f"{folder / 'gke'} holds what would be submitted; the same command without "
+                "--dry_run submits it"
+            )
             return 0
         if jobs is None:
-            # Of a slice that does not exist, or a cluster that does not answer, we hear now and not in an hour.
+            # Of a slice that does not exist, or a cluster that does not answer, we hear now and not
+            # in an hour.
             for job in [prepare] * bool(resources.prepare_type) + runs[:1]:
                 gke.submit(folder, resources, job, dry_run=True)
             there = gke.queue(folder)
@@ -90,9 +117,14 @@ def on_gke(study, folder, resources, dry_run, retry, plan):
         queued = {one.index for one in there if one.part == "runs" and not one.ended}
         missing, failed = left(jobs, queued, retry)
         for job in _there(jobs[i] for i in missing):
-            print(f"submitted {job.name} as job {gke.submit(folder, resources, job, there)}", flush=True)
+            print(
+                f"submitted {job.name} as job {gke.submit(folder, resources, job, there)}",
+                flush=True,
+            )
         if not missing and not queued and not any(lease.holder(job.folder) for job in jobs):
-            return study_folder.finish(folder, time.monotonic(), failed, study.noise_bytes, here=False)
+            return study_folder.finish(
+                folder, time.monotonic(), failed, study.noise_bytes, here=False
+            )
         print(f"when the runs have ended, {AGAIN}")
     return 0
 
@@ -106,10 +138,17 @@ def on_tpu_vm(study, folder, resources, dry_run, retry, plan):
     with Lease(folder, what="study"):
         study_folder.record(study, folder)
         jobs = study_folder.planned_jobs(folder)[1] or assumed(study, folder)
-        prepare = elsewhere([*given_again(), f"--workdir={folder}", "--stage=prepare"], resources.python)
-        report = elsewhere([sys.executable, "-m", "launch.report", f"--workdir={folder}"], resources.python)
+        prepare = elsewhere(
+            [*given_again(), f"--workdir={folder}", "--stage=prepare"], resources.python
+        )
+        report = elsewhere(
+            [sys.executable, "-m", "launch.report", f"--workdir={folder}"], resources.python
+        )
         tpu_vm.write(folder, resources, prepare, report, _there(jobs, resources.python))
-    print(f"{tpu_vm.call(folder, 'all')} runs the study on {resources.name}, NAME.sh beside it one run")
+    print(
+        f"{tpu_vm.call(folder, 'all')} runs the study on {resources.name}, NAME.sh beside it one "
+        "run"
+    )
     return 0
 
 
@@ -117,7 +156,8 @@ ENGINES = {"slurm": (slurm, on_slurm), "gke": (gke, on_gke), "tpu_vm": (tpu_vm, 
 
 
 def left(jobs, queued, retry):
-    """(indices of the runs to submit, {name: why} of those that failed and stay so); says how many are done.
+    """(indices of the runs to submit, {name: why} of those that failed and stay so); says how many
+    are done.
 
     `queued`: indices of those in the queue. With `retry` failed ones are submitted too.
     """
@@ -132,12 +172,17 @@ def left(jobs, queued, retry):
         if word == "failed":
             status.append(one.folder, "queued", "again")
         missing.append(i)
-    print(f"{sum(one.done for one in jobs)} of {len(jobs)} runs are done, {len(queued)} in the queue", flush=True)
+    print(
+        f"{sum(one.done for one in jobs)} of {len(jobs)} runs are done, {len(queued)} in the queue",
+        flush=True,
+    )
     return missing, failed
 
 
 def assumed(study, folder):
-    """Jobs of a study that has no plan yet: their names hold, what the table shows of sizes is assumed."""
+    """Jobs of a study that has no plan yet: their names hold, what the table shows of sizes is
+    assumed.
+    """
     planned = grid.plan(study, grid.assumed_facts(study))
     launch_plan.show(planned)
     return study_folder.jobs_of(folder, [one.run.name for one in planned])
@@ -146,13 +191,21 @@ def assumed(study, folder):
 def given_again():
     """argv of this command, without what holds for once."""
     once = ("--dry_run", "--retry_failed")
-    return [sys.executable, "-m", "launch.sweep", *(a for a in sys.argv[1:] if a.split("=")[0] not in once)]
+    return [
+        sys.executable,
+        "-m",
+        "launch.sweep",
+        *(a for a in sys.argv[1:] if a.split("=")[0] not in once),
+    ]
 
 
 def elsewhere(argv, python="python"):
     """argv as it runs on another machine, in a checkout of its own."""
     ours = f"{study_folder.ROOT}/"
-    return [python, *(a.replace(ours, "", 1) if a.startswith(f"--config={ours}") else a for a in argv[1:])]
+    return [
+        python,
+        *(a.replace(ours, "", 1) if a.startswith(f"--config={ours}") else a for a in argv[1:]),
+    ]
 
 
 def _there(jobs, python="python"):
@@ -166,5 +219,8 @@ def _preparing(folder, queue):
     found = [one for one in queue(folder) if one.part == "prepare" and not one.ended]
     for one in found:
         state = "running" if one.running else f"queued ({one.reason})"
-        print(f"the preparation is {state}, job {one.job}; the runs come after it; --status shows them")
+        print(
+            f"the preparation is {state}, job {one.job}; the runs come after it; --status shows "
+            "them"
+        )
     return bool(found)

@@ -4,20 +4,26 @@
     python -m launch.sweep --config=experiments/quickstart.py --workdir=runs/quickstart --dry_run
     python -m launch.sweep --config=experiments/quickstart.py --workdir=runs/quickstart --status
 
-On a Slurm cluster, from any machine that has sbatch and the folder; with --dry_run it only writes STUDY/slurm:
+On a Slurm cluster, from any machine that has sbatch and the folder; with --dry_run it only writes
+STUDY/slurm:
 
-    python -m launch.sweep --config=... --workdir=/shared/STUDY --engine=slurm --slurm.partition=gpu --slurm.gpus=8
+    python -m launch.sweep --config=... --workdir=/shared/STUDY --engine=slurm --slurm.partition=gpu
+    --slurm.gpus=8
 
---slurm. takes partition account time nodes gpus cpus constraint at_once extra (launch/engines/slurm.py). Given again,
-the command submits what is neither done nor failed nor in the queue; --retry_failed takes the failed ones too (on
-this machine they are always tried again). TPU slices on GKE, by xpk, likewise; and scripts for one TPU VM:
+--slurm. takes partition account time nodes gpus cpus constraint at_once extra
+(launch/engines/slurm.py). Given again, the command submits what is neither done nor failed nor in
+the queue; --retry_failed takes the failed ones too (on this machine they are always tried again).
+TPU slices on GKE, by xpk, likewise; and scripts for one TPU VM:
 
-    python -m launch.sweep --config=... --workdir=gs://BUCKET/STUDY --engine=gke --gke.cluster=C --gke.project=P \\
+    python -m launch.sweep --config=... --workdir=gs://BUCKET/STUDY --engine=gke --gke.cluster=C
+    --gke.project=P \\
         --gke.zone=Z --gke.tpu_type=v5p-64 --gke.image=REGISTRY/blt_jax:tpu  (launch/engines/gke.py)
-    python -m launch.sweep --config=... --workdir=gs://BUCKET/STUDY --engine=tpu_vm --tpu_vm.name=N --tpu_vm.zone=Z
+    python -m launch.sweep --config=... --workdir=gs://BUCKET/STUDY --engine=tpu_vm --tpu_vm.name=N
+    --tpu_vm.zone=Z
 
-Ctrl-C saves the runs in progress; the same command goes on from there and repeats nothing. Exit code 0: every
-run is done; 1: some run failed (the report says which); 2: a setting or input is wrong; 130: interrupted.
+Ctrl-C saves the runs in progress; the same command goes on from there and repeats nothing. Exit
+code 0: every run is done; 1: some run failed (the report says which); 2: a setting or input is
+wrong; 130: interrupted.
 """
 
 import dataclasses
@@ -47,11 +53,17 @@ CONFIG = launch_flags.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study.", required=True)
 ENGINE = flags.DEFINE_enum("engine", "local", ["local", *submit.ENGINES], "Where the runs go.")
 WORKERS = flags.DEFINE_integer("workers", 0, "Processes at a time; 0: one per core, at most 8.")
-DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the plan, from assumed patch and token sizes, and stop.")
+DRY_RUN = flags.DEFINE_boolean(
+    "dry_run", False, "Print the plan, from assumed patch and token sizes, and stop."
+)
 STAGE = flags.DEFINE_enum("stage", "all", ["all", "prepare"], "prepare: stop when there is a plan.")
-STATUS = flags.DEFINE_boolean("status", False, "Show the runs (on a terminal until Ctrl-C) and stop.")
+STATUS = flags.DEFINE_boolean(
+    "status", False, "Show the runs (on a terminal until Ctrl-C) and stop."
+)
 RETRY = flags.DEFINE_boolean("retry_failed", False, "Submit failed runs again too.")
-CANCEL = flags.DEFINE_boolean("cancel", False, "Have the runs in progress save, take back the others, and stop.")
+CANCEL = flags.DEFINE_boolean(
+    "cancel", False, "Have the runs in progress save, take back the others, and stop."
+)
 for _engine, (_module, _) in submit.ENGINES.items():
     for _field in dataclasses.fields(_module.Resources):
         _define = {str: flags.DEFINE_string, int: flags.DEFINE_integer}[_field.type]
@@ -59,7 +71,9 @@ for _engine, (_module, _) in submit.ENGINES.items():
 
 
 def execute(jobs, workers, flops=None):
-    """Runs jobs on the engine; returns (names and reasons of failed runs, whether we were interrupted)."""
+    """Runs jobs on the engine; returns (names and reasons of failed runs, whether we were
+    interrupted).
+    """
     with status.Watch({one.folder: (flops or {}).get(one.name, 1.0) for one in jobs}) as watch:
         result = local.run(jobs, workers, watch=watch.update)
     failed = {o.job.name: o.message for o in result.outcomes if o.state == "failed"}
@@ -67,7 +81,9 @@ def execute(jobs, workers, flops=None):
 
 
 def prepare(study: Study, folder):
-    """All stages before the runs. Returns (facts, plan.json's shared part), or None when interrupted."""
+    """All stages before the runs. Returns (facts, plan.json's shared part), or None when
+    interrupted.
+    """
     from launch import prepare as stages  # not needed for a dry run or a finished study
 
     began = time.monotonic()
@@ -76,21 +92,31 @@ def prepare(study: Study, folder):
     token_models, told_tokenizer = stages.tokenizers(study, stores, folder)
 
     entropy = None
-    needing = [f.patching for f in study.families.values() if f.patching and f.patching.needs_entropies]
+    needing = [
+        f.patching for f in study.families.values() if f.patching and f.patching.needs_entropies
+    ]
     if needing:
         if len({p.newline_reset for p in needing}) > 1:
-            raise ConfigError("families differ in patching.newline_reset: a study keeps one set of entropies")
+            raise ConfigError(
+                "families differ in patching.newline_reset: a study keeps one set of entropies"
+            )
         weights = study.data.source_weights
-        header = stages.indexes(stores, store_folder, "bytes", study.data.row_bytes, weights, fingerprint="bytes")
+        header = stages.indexes(
+            stores, store_folder, "bytes", study.data.row_bytes, weights, fingerprint="bytes"
+        )
         run = stages.entropy_run(study.entropy_model, study, header["train"])
         run_folder = folder / stages.ENTROPY_RUN
         failed, stopped = execute([job(folder, run_folder, run)], 1)
         if stopped:
             return None
         if failed:
-            raise ConfigError(f"the entropy model failed: {failed[run.name]} (see {run_folder / 'log.txt'})")
+            raise ConfigError(
+                f"the entropy model failed: {failed[run.name]} (see {run_folder / 'log.txt'})"
+            )
         stores = stages.entropies(run_folder, stores, store_folder, needing[0].newline_reset)
-        entropy = stages.entropy_facts(study, run, json.loads((run_folder / "result.json").read_text()))
+        entropy = stages.entropy_facts(
+            study, run, json.loads((run_folder / "result.json").read_text())
+        )
 
     facts = stages.facts(study, stores, store_folder, token_models)
     write_json(folder / "sample.json", stages.sample(study, facts, stores))
@@ -98,7 +124,10 @@ def prepare(study: Study, folder):
         "tokenizer": told_tokenizer,
         "entropy_model": entropy,
         "corpus": {
-            **{split: {"documents": len(one), "text_bytes": one.text_bytes} for split, one in stores.items()},
+            **{
+                split: {"documents": len(one), "text_bytes": one.text_bytes}
+                for split, one in stores.items()
+            },
             "skips": skips,
         },
         "versions": {"python": platform.python_version()}
@@ -109,7 +138,9 @@ def prepare(study: Study, folder):
 
 
 def plan(study, folder):
-    """Everything up to plan.json, unless it is there; study.json then lists each run's command. False: interrupted."""
+    """Everything up to plan.json, unless it is there; study.json then lists each run's command.
+    False: interrupted.
+    """
     saved = folder / "plan.json"
     if saved.exists():
         return True
@@ -125,8 +156,14 @@ def plan(study, folder):
         for one in planned
     ]
     manifest = json.loads((folder / "study.json").read_text())
-    write_json(folder / "study.json", manifest | {"runs": [{"name": j.name, "command": j.command} for j in jobs]})
-    told = {name: to_dict(fact) | {"label": study.families[name].label or name} for name, fact in facts.items()}
+    write_json(
+        folder / "study.json",
+        manifest | {"runs": [{"name": j.name, "command": j.command} for j in jobs]},
+    )
+    told = {
+        name: to_dict(fact) | {"label": study.families[name].label or name}
+        for name, fact in facts.items()
+    }
     write_json(saved, {"runs": runs, "facts": told, **shared})  # last: from here on the plan stands
     launch_plan.show(planned)
     launch_plan.show_sources(planned)

@@ -1,9 +1,10 @@
-"""A bucket on this machine, for tests: `with bucket(folder):` lets gs://bucket be read and written by every process.
+"""A bucket on this machine, for tests: `with bucket(folder):` lets gs://bucket be read and written
+by every process.
 
-The server is gcp-storage-emulator, in a process of its own, with what it lacks of the real thing and what orbax and we
-build on: a write or a removal for one generation of an object alone (`ifGenerationMatch`, 0: none yet) fails for
-another, a download tells its generation, objects can be moved, and bytes are kept as they come.
-`python -m tests.bucket PORT` is that server.
+The server is gcp-storage-emulator, in a process of its own, with what it lacks of the real thing
+and what orbax and we build on: a write or a removal for one generation of an object alone
+(`ifGenerationMatch`, 0: none yet) fails for another, a download tells its generation, objects can
+be moved, and bytes are kept as they come. `python -m tests.bucket PORT` is that server.
 """
 
 import contextlib
@@ -36,7 +37,9 @@ def bucket(folder):
         port = free.getsockname()[1]
     url = f"http://localhost:{port}"
     settings = dict(zip(SETTINGS, (url, url, str(folder)), strict=True))
-    server = subprocess.Popen([sys.executable, "-m", "tests.bucket", str(port)], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.bucket", str(port)], stderr=subprocess.DEVNULL
+    )
     try:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in settings.items():
@@ -93,9 +96,15 @@ def serve(port):
 
     def if_it_matches(upload):
         def checked(request, response, storage):
-            meta = request.data["meta"] if isinstance(request.data, dict) and "meta" in request.data else {}
+            meta = (
+                request.data["meta"]
+                if isinstance(request.data, dict) and "meta" in request.data
+                else {}
+            )
             name = request.query["name"][0] if "name" in request.query else meta.get("name")
-            wanted = request.query.get("ifGenerationMatch") if "upload_id" not in request.query else None
+            wanted = (
+                request.query.get("ifGenerationMatch") if "upload_id" not in request.query else None
+            )
             if wanted and wanted != [generation(storage, request.params["bucket_name"], name)]:
                 response.status = HTTPStatus.PRECONDITION_FAILED
                 return None
@@ -105,7 +114,9 @@ def serve(port):
 
     def delete_if_it_matches(request, response, storage):
         bucket, name = request.params["bucket_name"], request.params["object_id"]
-        if request.query.get("ifGenerationMatch", [was := generation(storage, bucket, name)]) == [was]:
+        if request.query.get("ifGenerationMatch", [was := generation(storage, bucket, name)]) == [
+            was
+        ]:
             return objects.delete(request, response, storage)
         response.status = HTTPStatus.PRECONDITION_FAILED
 

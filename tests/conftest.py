@@ -1,7 +1,8 @@
 """Every test runs on the CPU, whatever else the machine has, and compiles quickly rather than well.
 
-The tests' programs are many and tiny: half of their time was LLVM's. What a test starts as a process of its own
-compiles as for a user. All of them share one cache of compiled programs, which is empty at the start of a session.
+The tests' programs are many and tiny: half of their time was LLVM's. What a test starts as a
+process of its own compiles as for a user. All of them share one cache of compiled programs, which
+is empty at the start of a session.
 """
 
 import atexit
@@ -13,7 +14,9 @@ from pathlib import Path
 from tests import QUICK
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # would ask Google what kind a bucket is
+os.environ.setdefault(
+    "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false"
+)  # would ask Google what kind a bucket is
 _before = os.environ.get("XLA_FLAGS")
 os.environ["XLA_FLAGS"] = f"{_before or ''} {QUICK}"
 
@@ -32,7 +35,13 @@ if _before is None:
 else:
     os.environ["XLA_FLAGS"] = _before
 
-LONG = ("launch", "parallel", "faults", "train", "models")  # folders of files that take a minute or more
+LONG = (
+    "launch",
+    "parallel",
+    "faults",
+    "train",
+    "models",
+)  # folders of files that take a minute or more
 
 
 def pytest_collection_modifyitems(items):
@@ -44,5 +53,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    """One file more than cores at a time: many a test waits, for a clock, a signal or another's program."""
+    """One file more than cores at a time: many a test waits, for a clock, a signal or another's
+    program.
+    """
     return min(os.cpu_count() or 1, 4) + 1

@@ -1,4 +1,6 @@
-"""Every experiment that a person can name plans: matched budgets, distinct names, documented commands."""
+"""Every experiment that a person can name plans: matched budgets, distinct names, documented
+commands.
+"""
 
 import importlib
 import re
@@ -26,7 +28,9 @@ ARGUMENTS = {
 
 def planned(name, argument=""):
     module = importlib.import_module(f"experiments.{name}")
-    study = build(Study, (module.get_config(argument) if argument else module.get_config()).to_dict())
+    study = build(
+        Study, (module.get_config(argument) if argument else module.get_config()).to_dict()
+    )
     return study, grid.plan(study, grid.assumed_facts(study))
 
 
@@ -40,7 +44,9 @@ def test_plans(name, argument):
 
 
 def test_the_quickstart_is_the_study_that_was_recorded():
-    """Fields that join later leave old fingerprints as they were: a study's folder can be continued."""
+    """Fields that join later leave old fingerprints as they were: a study's folder can be
+    continued.
+    """
     assert fingerprint(build(Study, quickstart.get_config().to_dict())) == "35bbc849b0db89dc"
 
 
@@ -60,12 +66,19 @@ def test_compute_optimal_is_equal_flops_and_equal_latent_models():
 def test_fixed_inference_costs_the_same(group, cost):
     _, runs = planned("fixed_inference", group)
     for one in runs:
-        assert one.cost["forward_flops_per_byte"]["paper"]["total"] == pytest.approx(cost, rel=0.005)
+        assert one.cost["forward_flops_per_byte"]["paper"]["total"] == pytest.approx(
+            cost, rel=0.005
+        )
     at = {}
     for one in runs:
         at.setdefault(one.run.budget, []).append(one.cost["bytes"])
-    assert all(max(equal) < 1.01 * min(equal) for equal in at.values()), "equal budgets are equal bytes"
-    assert {one.run.model.encoder.layers for one in runs if isinstance(one.run.model, Blt)} == {1, 3}
+    assert all(max(equal) < 1.01 * min(equal) for equal in at.values()), (
+        "equal budgets are equal bytes"
+    )
+    assert {one.run.model.encoder.layers for one in runs if isinstance(one.run.model, Blt)} == {
+        1,
+        3,
+    }
 
 
 def test_ablations_read_the_same_bytes():
@@ -75,7 +88,9 @@ def test_ablations_read_the_same_bytes():
 
 
 def test_tokenization_grid():
-    """Each isoFLOP curve has sizes on both sides of the optimum; compression from 2 to 16; tokenizers of their own."""
+    """Each isoFLOP curve has sizes on both sides of the optimum; compression from 2 to 16;
+    tokenizers of their own.
+    """
     study, runs = planned("compute_optimal_tokenization")
     units = {one.cost["bytes_per_unit"] for one in runs if one.cost["unit"] == "patch"}
     assert min(units) == 2 and max(units) == 16
@@ -91,4 +106,7 @@ def test_tokenization_grid():
     ]
     paths = {one.run.family: one.run.tokenizer for one in runs if one.cost["unit"] == "token"}
     assert len(set(paths.values())) == 5
-    assert all(re.fullmatch(rf"../../tokenizer/{family}/tokenizer.json", path) for family, path in paths.items())
+    assert all(
+        re.fullmatch(rf"../../tokenizer/{family}/tokenizer.json", path)
+        for family, path in paths.items()
+    )

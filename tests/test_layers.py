@@ -56,8 +56,12 @@ def test_imports_point_down(path):
             if module.startswith("blt_jax."):
                 target = module.split(".")[1]
                 known = BELOW.get(own, set()) | (CONFIG if own != "config" else set())
-                assert own == "__init__" or target == own or target in known, f"{own} imports {target}"
-            assert own not in ("scaling", "flops") or module.split(".")[0] != "jax", f"{path.name} imports jax"
+                assert own == "__init__" or target == own or target in known, (
+                    f"{own} imports {target}"
+                )
+            assert own not in ("scaling", "flops") or module.split(".")[0] != "jax", (
+                f"{path.name} imports jax"
+            )
 
 
 def test_library_reads_no_flags_or_environment():
@@ -69,8 +73,12 @@ def test_library_reads_no_flags_or_environment():
 
 
 def test_every_config_field_is_read():
-    sources = "".join(p.read_text() for folder in ("blt_jax", "launch") for p in (ROOT / folder).rglob("*.py"))
+    sources = "".join(
+        p.read_text() for folder in ("blt_jax", "launch") for p in (ROOT / folder).rglob("*.py")
+    )
     for kind in (vars(config) | vars(study)).values():
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             for field in dataclasses.fields(kind):
-                assert re.search(rf"\.{field.name}\b", sources), f"{kind.__name__}.{field.name} is read nowhere"
+                assert re.search(rf"\.{field.name}\b", sources), (
+                    f"{kind.__name__}.{field.name} is read nowhere"
+                )

@@ -29,8 +29,14 @@ def folder(request, tmp_path):
 
 
 def test_paths(remote):
-    assert str(storage.at(f"{remote}/study/runs/x") / "../../store") == "gs://bucket/study/runs/x/../../store"
-    assert str(storage.at(storage.at(f"{remote}/study/runs/x") / "../../store")) == "gs://bucket/study/store"
+    assert (
+        str(storage.at(f"{remote}/study/runs/x") / "../../store")
+        == "gs://bucket/study/runs/x/../../store"
+    )
+    assert (
+        str(storage.at(storage.at(f"{remote}/study/runs/x") / "../../store"))
+        == "gs://bucket/study/store"
+    )
     assert str(storage.absolute(f"{remote}/a")) == "gs://bucket/a"
     assert storage.absolute("a").is_absolute()
 
@@ -44,7 +50,9 @@ def test_a_file_is_whole_or_not_at_all(folder):
         raise RuntimeError
     assert path.read_text() == '{\n "a": 1\n}'
     assert [p.name for p in path.parent.iterdir()] == ["x.json"]
-    data = np.random.default_rng(0).integers(0, 256, 3 << 20, np.uint8).tobytes() + b"\r\n--==0==\r\n"
+    data = (
+        np.random.default_rng(0).integers(0, 256, 3 << 20, np.uint8).tobytes() + b"\r\n--==0==\r\n"
+    )
     storage.write_bytes(path, data)
     assert path.read_bytes() == data and storage.size(path) == len(data)
     assert storage.tail(path, 5) == data[-5:] and storage.tail(folder / "none", 5) == b""
@@ -108,7 +116,12 @@ def test_a_forked_process_reads_too(remote, tmp_path):
 def test_what_killed_processes_left_is_removed_after_a_month(remote, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "CACHE", tmp_path)
     drafts = tmp_path / "drafts"
-    for name, file in (("run", "log.txt"), ("lively", "log.txt"), ("x.json.tmp", None), ("new.tmp", None)):
+    for name, file in (
+        ("run", "log.txt"),
+        ("lively", "log.txt"),
+        ("x.json.tmp", None),
+        ("new.tmp", None),
+    ):
         path = drafts / name / file if file else drafts / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
@@ -122,7 +135,9 @@ def test_what_killed_processes_left_is_removed_after_a_month(remote, tmp_path, m
 
 def test_a_hugging_face_model_in_a_bucket_is_refused(remote, tmp_path):
     storage.write_json(f"{remote}/{tmp_path.name}/config.json", {"model_type": "blt"})
-    with pytest.raises(ConfigError, match=f"{tmp_path.name}: a Hugging Face model in a bucket; copy it to a folder"):
+    with pytest.raises(
+        ConfigError, match=f"{tmp_path.name}: a Hugging Face model in a bucket; copy it to a folder"
+    ):
         blt_jax.load(f"{remote}/{tmp_path.name}")
 
 

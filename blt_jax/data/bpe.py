@@ -1,9 +1,10 @@
 """Byte-level BPE that never loses a byte: training, loading, bytes <-> tokens.
 
-Byte-level tokenizers spell bytes as 256 printable characters. The `tokenizers` library takes text, not bytes,
-so a document is cut into runs of valid UTF-8, which it tokenises (its regex sees real text there), and bytes
-that are not UTF-8, which become the single-byte tokens that every byte-level vocabulary has. Text that looks
-like a special token is text. Nothing is normalised, and no space is put in front.
+Byte-level tokenizers spell bytes as 256 printable characters. The `tokenizers` library takes text,
+not bytes, so a document is cut into runs of valid UTF-8, which it tokenises (its regex sees real
+text there), and bytes that are not UTF-8, which become the single-byte tokens that every byte-level
+vocabulary has. Text that looks like a special token is text. Nothing is normalised, and no space is
+put in front.
 """
 
 import hashlib
@@ -18,7 +19,8 @@ from blt_jax.config import ConfigError
 from blt_jax.storage import replacing
 from blt_jax.trouble import writing
 
-# How Llama 3 cuts text before merging: contractions, words, numbers of up to three digits, punctuation, space.
+# How Llama 3 cuts text before merging: contractions, words, numbers of up to three digits,
+# punctuation, space.
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -29,7 +31,9 @@ CHUNK = 64 << 10  # characters that are tokenised at a time, from one start of a
 
 
 def _alphabet():
-    """[256] characters that spell the bytes: printable Latin-1 as itself, the rest from U+0100 up (GPT-2)."""
+    """[256] characters that spell the bytes: printable Latin-1 as itself, the rest from U+0100 up
+    (GPT-2).
+    """
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(0x100, 0x200))
     return [chr(b) if b in plain else chr(next(others)) for b in range(256)]
@@ -40,13 +44,17 @@ BYTE_OF = {character: byte for byte, character in enumerate(ALPHABET)}
 
 
 def train(texts, vocab, path):
-    """Trains a tokenizer of `vocab` entries, or as many as the text gives, and writes tokenizer.json to `path`.
+    """Trains a tokenizer of `vocab` entries, or as many as the text gives, and writes
+    tokenizer.json to `path`.
 
     `texts`: iterable of bytes, of which only valid UTF-8 counts. The same texts give the same file.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -66,9 +74,9 @@ def train(texts, vocab, path):
 class Bpe:
     """A byte-level tokenizer.json.
 
-    `vocab`: number of ids; `bos`, `eos`; `token_bytes` int32 [vocab]: bytes that each token stands for, 0 for
-    specials; `fingerprint` of the file. Raises ConfigError, in one line, for a file that is not a byte-level
-    BPE, or has no BOS and EOS.
+    `vocab`: number of ids; `bos`, `eos`; `token_bytes` int32 [vocab]: bytes that each token stands
+    for, 0 for specials; `fingerprint` of the file. Raises ConfigError, in one line, for a file that
+    is not a byte-level BPE, or has no BOS and EOS.
     """
 
     def __init__(self, path):
@@ -99,11 +107,14 @@ class Bpe:
 
     def _refuse(self, why):
         raise ConfigError(
-            f"tokenizer {self.path}: not a byte-level BPE ({why}); give one, or leave tokenizer.path empty"
+            f"tokenizer {self.path}: not a byte-level BPE ({why}); give one, or leave "
+            "tokenizer.path empty"
         )
 
     def _bare(self, settings):
-        """The model and its splitting, without what changes text or looks for special tokens in it."""
+        """The model and its splitting, without what changes text or looks for special tokens in
+        it.
+        """
         model = settings.get("model") or {}
         if model.get("type", "BPE") != "BPE" or "merges" not in model:
             self._refuse(f"its model is {model.get('type')!r}")
@@ -114,7 +125,9 @@ class Bpe:
         stages = stages.get("pretokenizers", [stages])
         if not any(stage.get("type") == "ByteLevel" for stage in stages):
             self._refuse("it has no ByteLevel pre-tokenizer")
-        stages = [s | {"add_prefix_space": False} if s.get("type") == "ByteLevel" else s for s in stages]
+        stages = [
+            s | {"add_prefix_space": False} if s.get("type") == "ByteLevel" else s for s in stages
+        ]
         bare = {
             "version": "1.0",
             "truncation": None,
@@ -135,17 +148,25 @@ class Bpe:
         for name in names:
             if name in added:
                 return added[name]
-        raise ConfigError(f"tokenizer {self.path}: has no {what} token; known names are {', '.join(names)}")
+        raise ConfigError(
+            f"tokenizer {self.path}: has no {what} token; known names are {', '.join(names)}"
+        )
 
     def encode(self, text: bytes):
-        """Token ids, int32: BOS, the tokens of `text`, EOS. Their token_bytes add up to len(text), always."""
+        """Token ids, int32: BOS, the tokens of `text`, EOS. Their token_bytes add up to len(text),
+        always.
+        """
         parts, chunks = [], []  # a part is raw ids, or the number of a chunk
         for run in _RUNS.finditer(text.decode("utf-8", "surrogateescape")):
             if run[1]:
                 parts += range(len(chunks), len(chunks) + len(new := _lines(run[1])))
                 chunks += new
             else:
-                parts.append(self._byte_ids[np.frombuffer(run[0].encode("utf-8", "surrogateescape"), np.uint8)])
+                parts.append(
+                    self._byte_ids[
+                        np.frombuffer(run[0].encode("utf-8", "surrogateescape"), np.uint8)
+                    ]
+                )
         encoded = self._tokenizer.encode_batch_fast(chunks)
         found = [encoded[part].ids if isinstance(part, int) else part for part in parts]
         ids = np.concatenate([[self.bos], *found, [self.eos]]).astype(np.int32)
@@ -166,13 +187,15 @@ PROBE = bytes(range(256)) + "  Ünïcode \n\n 中文\t12345 <|end_of_text|> it's
 _RUNS = re.compile("([^\udc80-\udcff]+)|[\udc80-\udcff]+")
 
 
-# One newline between a visible character and a word splits the same whether or not the word follows. With more
-# white space around it GPT-2's rule does not, before a slash GPT-4o's does not.
+# One newline between a visible character and a word splits the same whether or not the word
+# follows. With more white space around it GPT-2's rule does not, before a slash GPT-4o's does not.
 _CUT = re.compile(r"(?<=\S)\n(?=\w)")
 
 
 def _lines(run):
-    """Pieces of at least CHUNK characters, the last one aside, cut where splitting and merging do not notice."""
+    """Pieces of at least CHUNK characters, the last one aside, cut where splitting and merging do
+    not notice.
+    """
     pieces, at = [], 0
     while found := _CUT.search(run, at + CHUNK):
         pieces.append(run[at : found.end()])

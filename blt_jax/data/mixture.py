@@ -1,9 +1,10 @@
 """Weights by source: which documents a row index reads, in which order, how often.
 
-A source of weight 2 is read twice as often as one of weight 1, a source of weight 0 never. The weights act on the
-documents that are packed, not on finished rows: rows then still mix sparse and dense sources, which is what fills
-both of their budgets, and the order of rows stays the plain shuffle of one index. Rows of one source each, drawn by
-weight, would need as many patch slots as the densest source, and waste them on all others.
+A source of weight 2 is read twice as often as one of weight 1, a source of weight 0 never. The
+weights act on the documents that are packed, not on finished rows: rows then still mix sparse and
+dense sources, which is what fills both of their budgets, and the order of rows stays the plain
+shuffle of one index. Rows of one source each, drawn by weight, would need as many patch slots as
+the densest source, and waste them on all others.
 """
 
 import difflib
@@ -18,25 +19,35 @@ PASSES = 4  # over the corpus that an index may hold
 
 
 def reading_order(store, weights=None):
-    """(documents int64 [D] in the order of reading, passes that they are): `weights` is {source: weight}, others 1.
+    """(documents int64 [D] in the order of reading, passes that they are): `weights` is {source:
+    weight}, others 1.
 
-    One index holds up to PASSES passes over the corpus: as many as bring each source's weight nearest to a whole
-    number of readings. Where that leaves a fraction, an even part of the documents is read once more than the others.
-    Readings of a document lie about as far apart as they can. Raises ConfigError for a source that is not there.
+    One index holds up to PASSES passes over the corpus: as many as bring each source's weight
+    nearest to a whole number of readings. Where that leaves a fraction, an even part of the
+    documents is read once more than the others. Readings of a document lie about as far apart as
+    they can. Raises ConfigError for a source that is not there.
     """
     weight_S = np.ones(len(store.source_names))
     for name, weight in (weights or {}).items():
         if name not in store.source_names:
             near = difflib.get_close_matches(name, store.source_names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(store.source_names))}"
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"known: {', '.join(sorted(store.source_names))}"
+            )
             raise ConfigError(f"data.weights: no documents of source {name!r}; {hint}")
         weight_S[store.source_names.index(name)] = weight
     read = weight_S[weight_S > 0]
     if not read.size:
-        raise ConfigError("data.weights: every source has weight 0; give at least one a weight above 0")
+        raise ConfigError(
+            "data.weights: every source has weight 0; give at least one a weight above 0"
+        )
 
     def rounding(passes):
-        return np.max(np.abs(passes * read - np.maximum(np.round(passes * read), 1)) / (passes * read))
+        return np.max(
+            np.abs(passes * read - np.maximum(np.round(passes * read), 1)) / (passes * read)
+        )
 
     passes = min(range(1, PASSES + 1), key=lambda n: (round(rounding(n), 9), n))
     rounds = math.ceil(passes * read.max())
@@ -51,5 +62,7 @@ def reading_order(store, weights=None):
 
 
 def phases(count):
-    """float64 [count] in [0, 1): any stretch of them lies evenly there, and any below a bound evenly among them."""
+    """float64 [count] in [0, 1): any stretch of them lies evenly there, and any below a bound
+    evenly among them.
+    """
     return np.arange(count) * ((math.sqrt(5) - 1) / 2) % 1

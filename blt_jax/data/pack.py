@@ -1,4 +1,5 @@
-"""Row index: which spans of which documents make up each row, so that rows are full and nothing is dropped.
+"""Row index: which spans of which documents make up each row, so that rows are full and nothing is
+dropped.
 
     header.json    counts, waste, means; written last: without it there is no index
     spans.npy      int64 [S, 3]: document, begin, end (positions of its id stream)
@@ -24,10 +25,25 @@ from blt_jax.storage import replacing, write_json
 from blt_jax.trouble import writing
 
 FORMAT = 2
-FILES = ("header.json", "spans.npy", "rows.npy", "starts.npy", "tokens.npy", "offsets.npy", "token_bytes.npy")
+FILES = (
+    "header.json",
+    "spans.npy",
+    "rows.npy",
+    "starts.npy",
+    "tokens.npy",
+    "offsets.npy",
+    "token_bytes.npy",
+)
 LONGEST = 64  # patch lengths beyond are counted together
 TRIAL_ROWS = 2048  # rows, about, of a trial packing that chooses P
-TRIALS = (1.0, 1.004, 1.01, 1.02, 1.04, 1.08)  # P tried, as multiples of the mean patches of a full row
+TRIALS = (
+    1.0,
+    1.004,
+    1.01,
+    1.02,
+    1.04,
+    1.08,
+)  # P tried, as multiples of the mean patches of a full row
 CHUNK = 1024  # rows written at a time
 
 
@@ -48,9 +64,14 @@ class _Npy:
         self._head()
 
     def _head(self):
-        # NumPy leaves room in the header for the first axis to grow, so that rewriting it keeps its size.
+        # NumPy leaves room in the header for the first axis to grow, so that rewriting it keeps its
+        # size.
         shape = (self.length, *self._row)
-        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": shape,
+        }
         np.lib.format.write_array_header_1_0(self._file, header)
 
     def append(self, values):
@@ -66,13 +87,25 @@ class _Npy:
 # ---------------------------------------------------------------- the index
 
 
-def build_index(store, out, *, positions, patches=0, starts_of=None, tokenizer=None, fingerprint="", weights=None):
-    """Writes the row index of `store` into folder `out`, unless it is there already; returns its header.
+def build_index(
+    store,
+    out,
+    *,
+    positions,
+    patches=0,
+    starts_of=None,
+    tokenizer=None,
+    fingerprint="",
+    weights=None,
+):
+    """Writes the row index of `store` into folder `out`, unless it is there already; returns its
+    header.
 
-    `positions`: L, per row. Patched models: `starts_of(i)` -> bool [N] start flags of document i, and
-    `patches`: P, or 0 to choose the P that wastes least of both budgets. Token models: `tokenizer` (`bpe.Bpe`).
-    `fingerprint`: what `starts_of` or the tokenizer depend on; another one makes the index anew.
-    `weights`: {source: how often its documents are read, against 1 for sources not named} (see `mixture.py`).
+    `positions`: L, per row. Patched models: `starts_of(i)` -> bool [N] start flags of document i,
+    and `patches`: P, or 0 to choose the P that wastes least of both budgets. Token models:
+    `tokenizer` (`bpe.Bpe`). `fingerprint`: what `starts_of` or the tokenizer depend on; another one
+    makes the index anew. `weights`: {source: how often its documents are read, against 1 for
+    sources not named} (see `mixture.py`).
     """
     out = storage.at(out)
     asked = {
@@ -90,20 +123,32 @@ def build_index(store, out, *, positions, patches=0, starts_of=None, tokenizer=N
         if header["asked"] == asked:
             return header
     if positions < 8 or (starts_of and patches == 1):
-        raise ConfigError(f"row index {out}: rows of {positions} positions and {patches} patches are too small")
+        raise ConfigError(
+            f"row index {out}: rows of {positions} positions and {patches} patches are too small"
+        )
     order, passes = reading_order(store, weights)
     with writing(out):
         storage.make_folder(out)
-        # The header first: what follows is no index until there is a new one. Drafts: of a process that was killed.
+        # The header first: what follows is no index until there is a new one. Drafts: of a process
+        # that was killed.
         for path in (*(out / name for name in FILES), *out.glob("*.tmp")):
             path.unlink(missing_ok=True)
-        header = {"asked": asked, "row_positions": positions, "store_fingerprint": store.fingerprint, "passes": passes}
+        header = {
+            "asked": asked,
+            "row_positions": positions,
+            "store_fingerprint": store.fingerprint,
+            "passes": passes,
+        }
         slots, sizes = 0, store.sizes + 2
         if starts_of:
             patches_D, lengths = _write_starts(store, out, starts_of)
             read = StartFlags(store, out)
-            # patch_lengths[k]: patches of k positions of the store; the last entry: of more than LONGEST
-            header |= {"document_patches": int(patches_D[order].sum()), "patch_lengths": lengths.tolist()}
+            # patch_lengths[k]: patches of k positions of the store; the last entry: of more than
+            # LONGEST
+            header |= {
+                "document_patches": int(patches_D[order].sum()),
+                "patch_lengths": lengths.tolist(),
+            }
             slots = patches or _choose_patches(read, order, positions, patches_D, sizes)
             rows = pool.rows(_opened(read, order), positions, slots)
         else:
@@ -121,11 +166,15 @@ def load_header(index):
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(f"{index}: no row index here (header.json is missing); prepare the data first") from None
+        raise ConfigError(
+            f"{index}: no row index here (header.json is missing); prepare the data first"
+        ) from None
 
 
 def mapped(path):
-    """An .npy file as a plain array over its mapped pages: slices of `np.memmap` cost as much as a small document."""
+    """An .npy file as a plain array over its mapped pages: slices of `np.memmap` cost as much as a
+    small document.
+    """
     return np.asarray(np.load(storage.local(path), mmap_mode="r"))
 
 
@@ -174,12 +223,15 @@ def _opened(flags, order):
 def _choose_patches(flags, order, positions, patches_D, sizes_D):
     """The P near the mean patches of a full row that wastes least of both budgets.
 
-    Tried on the first documents, packed to the end, with multiples of their own mean: the first rows of a longer
-    packing would tell too little, for the pool puts off what does not fit.
+    Tried on the first documents, packed to the end, with multiples of their own mean: the first
+    rows of a longer packing would tell too little, for the pool puts off what does not fit.
     """
 
     def slots(documents, share):
-        return max(2, int(np.ceil(share * positions * patches_D[documents].sum() / sizes_D[documents].sum())))
+        return max(
+            2,
+            int(np.ceil(share * positions * patches_D[documents].sum() / sizes_D[documents].sum())),
+        )
 
     sample = order[: 1 + np.searchsorted(np.cumsum(sizes_D[order]), TRIAL_ROWS * positions)]
 
@@ -200,13 +252,17 @@ def _choose_patches(flags, order, positions, patches_D, sizes_D):
 
 
 def _write_starts(store, out, starts_of):
-    """Writes starts.npy; returns patches int64 [documents], and how many patches there are of each length."""
+    """Writes starts.npy; returns patches int64 [documents], and how many patches there are of each
+    length.
+    """
     patches_D, lengths = np.zeros(len(store), np.int64), np.zeros(LONGEST + 2, np.int64)
     with _npy(out / "starts.npy", np.uint8) as file:
         for number in range(len(store)):
             flags = starts_of(number)
             if flags.shape != (store.sizes[number] + 2,):
-                raise ConfigError(f"row index {out}: {flags.shape} start flags for document {number}")
+                raise ConfigError(
+                    f"row index {out}: {flags.shape} start flags for document {number}"
+                )
             file.append(np.packbits(flags))
             own = np.diff(np.flatnonzero(flags), append=len(flags))
             patches_D[number] = len(own)
@@ -234,7 +290,10 @@ def _write_rows(store, out, rows, order, positions, slots):
     by_source = np.zeros((len(store.source_names), 2), np.int64)  # positions, patches
     text_R, patches_R = [], []  # of each row
     rows = iter(rows)
-    with _npy(out / "spans.npy", np.int64, (3,)) as spans, _npy(out / "rows.npy", np.int64) as offsets:
+    with (
+        _npy(out / "spans.npy", np.int64, (3,)) as spans,
+        _npy(out / "rows.npy", np.int64) as offsets,
+    ):
         offsets.append([0])
         while chunk := list(itertools.islice(rows, CHUNK)):
             table = np.array([span for row in chunk for span in row], np.int64)
@@ -243,7 +302,9 @@ def _write_rows(store, out, rows, order, positions, slots):
             patches_R.append(np.add.reduceat(patches, begins))
             if slots and patches_R[-1].max() > slots:
                 row = offsets.length - 1 + int(patches_R[-1].argmax())
-                raise PatchOverflow(f"row {row} of {out}: {patches_R[-1].max()} patches, the budget is {slots}")
+                raise PatchOverflow(
+                    f"row {row} of {out}: {patches_R[-1].max()} patches, the budget is {slots}"
+                )
             # Targets are the positions after: BOS is none, EOS no text.
             text_R.append(np.add.reduceat(np.minimum(end, store.sizes[document]) - begin, begins))
             used = np.stack([end - begin, patches], axis=1)
@@ -252,8 +313,10 @@ def _write_rows(store, out, rows, order, positions, slots):
             spans.append(table[:, :3])
     number = offsets.length - 1
     used, spent = by_source.sum(axis=0).tolist()
-    count = lambda documents: np.bincount(  # noqa: E731
-        store.source_of[documents], weights=store.sizes[documents], minlength=len(store.source_names)
+    count = lambda documents: np.bincount(
+        store.source_of[documents],
+        weights=store.sizes[documents],
+        minlength=len(store.source_names),
     )
     text_S, read_S = count(np.arange(len(store))), count(order)
     text_bytes = int(read_S.sum())
@@ -272,9 +335,13 @@ def _write_rows(store, out, rows, order, positions, slots):
                 "positions": int(p),
                 "patches": int(q),
                 "share": float(read / text_bytes),  # of the text bytes that the index reads
-                "readings": float(read / max(text, 1)),  # of the source, when all rows are read once
+                "readings": float(
+                    read / max(text, 1)
+                ),  # of the source, when all rows are read once
             }
-            for name, text, read, (p, q) in zip(store.source_names, text_S, read_S, by_source, strict=True)
+            for name, text, read, (p, q) in zip(
+                store.source_names, text_S, read_S, by_source, strict=True
+            )
         },
     }
     if slots:
@@ -282,7 +349,8 @@ def _write_rows(store, out, rows, order, positions, slots):
         facts["positions_per_patch"] = used / spent
         facts["text_bytes_per_patch"] = text_bytes / spent
         text_R, patches_R = np.concatenate(text_R), np.concatenate(patches_R)
-        # What shuffled rows scatter by: variance of (text bytes - mean x patches) per patch, in bytes^2.
+        # What shuffled rows scatter by: variance of (text bytes - mean x patches) per patch, in
+        # bytes^2.
         facts["patch_noise"] = float(((text_R - text_bytes / spent * patches_R) ** 2).sum() / spent)
     elif (out / "tokens.npy").exists():
         facts["text_bytes_per_token"] = text_bytes / used

@@ -1,8 +1,9 @@
-"""Work cut into parts that any process may make, in any order and as often as it likes, without a lock.
+"""Work cut into parts that any process may make, in any order and as often as it likes, without a
+lock.
 
-What a part holds depends on the corpus alone, never on who makes it or on how many share the work. Its files come
-into being whole (`storage.replacing`) and its record comes last: a process that is killed loses the part that it was
-at, and two that make the same part write the same bytes.
+What a part holds depends on the corpus alone, never on who makes it or on how many share the work.
+Its files come into being whole (`storage.replacing`) and its record comes last: a process that is
+killed loses the part that it was at, and two that make the same part write the same bytes.
 """
 
 import dataclasses
@@ -16,7 +17,9 @@ from blt_jax.config import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """Piece `number` (from 0) of the `of` pieces that share a stage's parts. Raises ConfigError for no such piece."""
+    """Piece `number` (from 0) of the `of` pieces that share a stage's parts. Raises ConfigError for
+    no such piece.
+    """
 
     number: int = 0
     of: int = 1
@@ -25,7 +28,9 @@ class Piece:
         if self.of < 1:
             raise ConfigError(f"pieces = {self.of}: must be at least 1")
         if not 0 <= self.number < self.of:
-            raise ConfigError(f"piece = {self.number}: must be 0 to {self.of - 1} (pieces = {self.of})")
+            raise ConfigError(
+                f"piece = {self.number}: must be 0 to {self.of - 1} (pieces = {self.of})"
+            )
 
     def share(self, parts):
         """The numbers of the parts, of `parts` in all, that this piece makes."""
@@ -47,7 +52,9 @@ WHOLE = Piece()
 
 
 class Records:
-    """What is known of the finished parts in `folder`: facts (JSON) and arrays. `mark`: what they were made from."""
+    """What is known of the finished parts in `folder`: facts (JSON) and arrays. `mark`: what they
+    were made from.
+    """
 
     def __init__(self, folder, mark):
         self.folder, self._mark = storage.at(folder), mark
@@ -66,6 +73,9 @@ class Records:
     def save(self, name, facts, **arrays):
         """Makes the part count as finished."""
         if arrays:
-            with storage.replacing(self.folder / f"{name}.npz") as temporary, open(temporary, "wb") as file:
+            with (
+                storage.replacing(self.folder / f"{name}.npz") as temporary,
+                open(temporary, "wb") as file,
+            ):
                 np.savez(file, **arrays)
         storage.write_json(self.folder / f"{name}.json", {"mark": self._mark, "facts": facts})

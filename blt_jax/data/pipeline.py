@@ -1,10 +1,10 @@
 """Row index + store -> batches of NumPy arrays. The order is a pure function of (seed, step).
 
 Keys, for bytes and tokens alike (L positions of a row): `ids_BxL targets_BxL segment_BxL` int32,
-`loss_mask_BxL` float32, `bytes_BxL` int32 (text bytes that the target stands for), and for patched models
-`patch_BxL read_BxL patch_segment_BxP` int32 (see `patching/layout.py`). Padding: id 0, segment 0, mask 0.
-A span's last position has its document's next id as target, wherever that lies: over an epoch every id
-but BOS is a target exactly once.
+`loss_mask_BxL` float32, `bytes_BxL` int32 (text bytes that the target stands for), and for patched
+models `patch_BxL read_BxL patch_segment_BxP` int32 (see `patching/layout.py`). Padding: id 0,
+segment 0, mask 0. A span's last position has its document's next id as target, wherever that lies:
+over an epoch every id but BOS is a target exactly once.
 """
 
 import grain
@@ -16,13 +16,16 @@ from blt_jax.data.pack import StartFlags, load_header, mapped
 from blt_jax.patching import calibrate, drift
 from blt_jax.patching.layout import row_layout
 
-EPOCHS = 2**30  # without end: grain's own endless repeat overflows a length when batches hold one row
+EPOCHS = (
+    2**30
+)  # without end: grain's own endless repeat overflows a length when batches hold one row
 WALKED = 1 << 20  # rows whose sources are counted one by one: seconds
 THREADS, AHEAD = 4, 8  # of the prefetching iterator: threads, batches held ready
 
 
 def span_table(index):
-    """(row_offsets int64 [R + 1], spans int64 [S, 3]): row r is spans[row_offsets[r] : row_offsets[r + 1]].
+    """(row_offsets int64 [R + 1], spans int64 [S, 3]): row r is spans[row_offsets[r] :
+    row_offsets[r + 1]].
 
     A span is (document, begin, end); segment s of a row, from 1 up, is its span s - 1.
     """
@@ -31,7 +34,8 @@ def span_table(index):
 
 
 class RowSource:
-    """The rows of an index, at random: `source[r]` is a dict of [L] (and [P]) arrays. Threads may share it.
+    """The rows of an index, at random: `source[r]` is a dict of [L] (and [P]) arrays. Threads may
+    share it.
 
     Raises ConfigError if the index was made from another store.
     """
@@ -39,7 +43,9 @@ class RowSource:
     def __init__(self, index, store):
         self.header = load_header(index)
         if self.header["store_fingerprint"] != store.fingerprint:
-            raise ConfigError(f"{index}: made from another store than {store.folder}; delete it and prepare again")
+            raise ConfigError(
+                f"{index}: made from another store than {store.folder}; delete it and prepare again"
+            )
         self._index, self._store = storage.at(index), store
         self._row_offsets, self._spans = span_table(index)
         self._length, self._slots = self.header["row_positions"], self.header["row_patches"]
@@ -71,14 +77,18 @@ class RowSource:
         starts_L, at = np.zeros(length, bool), 0
         first, last = self._row_offsets[number : number + 2]
         for segment, (document, begin, end) in enumerate(self._spans[first:last].tolist(), start=1):
-            ids = self._ids(document, begin, end + 1)  # with the target of the last position, if there is one
+            ids = self._ids(
+                document, begin, end + 1
+            )  # with the target of the last position, if there is one
             size, targets = end - begin, ids[1:]
             known = slice(at, at + len(targets))  # nothing follows an EOS
             row["ids_L"][at : at + size] = ids[:size]
             row["segment_L"][at : at + size] = segment
             row["targets_L"][known] = targets
             row["loss_mask_L"][known] = 1
-            row["bytes_L"][known] = targets >= BYTE_OFFSET if self._tokens is None else self._token_bytes[targets]
+            row["bytes_L"][known] = (
+                targets >= BYTE_OFFSET if self._tokens is None else self._token_bytes[targets]
+            )
             if self._flags:
                 starts_L[at : at + size] = self._flags.read(document, begin, end)
             at += size
@@ -98,38 +108,52 @@ class RowSource:
             empty |= self._patches(np.zeros(self._length, bool), empty["segment_L"])
             rows += [empty] * (size - len(rows))
         stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-        return {key.replace("_L", "_BxL").replace("_P", "_BxP"): value for key, value in stacked.items()}
+        return {
+            key.replace("_L", "_BxL").replace("_P", "_BxP"): value for key, value in stacked.items()
+        }
 
 
 def train_batches(index, store, rows, seed, process_index=0, process_count=1):
-    """A grain MapDataset without end: item [step] is this process's part of batch `step` of `rows` rows.
+    """A grain MapDataset without end: item [step] is this process's part of batch `step` of `rows`
+    rows.
 
-    Rows are shuffled anew in each epoch; a batch may span two. All processes together hold the same batch
-    whatever their number, which must divide `rows`.
+    Rows are shuffled anew in each epoch; a batch may span two. All processes together hold the same
+    batch whatever their number, which must divide `rows`.
     """
     source, mine = RowSource(index, store), _share(rows, process_index, process_count)
-    return _row_order(len(source), seed).batch(rows).map(lambda numbers: source.batch(numbers[mine].tolist()))
+    return (
+        _row_order(len(source), seed)
+        .batch(rows)
+        .map(lambda numbers: source.batch(numbers[mine].tolist()))
+    )
 
 
 def sources_read(index, store, rows, seed, steps):
-    """What the first `steps` batches of `train_batches` hold: {source: {"text_bytes", "share", "epochs"}}.
+    """What the first `steps` batches of `train_batches` hold: {source: {"text_bytes", "share",
+    "epochs"}}.
 
-    `epochs`: times that the source's text was read; `share`: of all text bytes read. Whole passes over the index and
-    up to WALKED rows of the last are counted; a longer one is taken to hold the index's own shares, as it nearly does.
+    `epochs`: times that the source's text was read; `share`: of all text bytes read. Whole passes
+    over the index and up to WALKED rows of the last are counted; a longer one is taken to hold the
+    index's own shares, as it nearly does.
     """
     header = load_header(index)
     sources, number = header["sources"], header["rows"]
     passes, rest = divmod(steps * rows, number)
     walked = 0 < rest <= WALKED
-    read_S = np.array([one["positions"] for one in sources.values()]) * (passes if walked else steps * rows / number)
+    read_S = np.array([one["positions"] for one in sources.values()]) * (
+        passes if walked else steps * rows / number
+    )
     if walked:
         offsets, spans = span_table(index)
         order, taken_R = _row_order(number, seed), np.zeros(number, bool)
         taken_R[[order[passes * number + i] for i in range(rest)]] = True
         document, begin, end = spans[np.repeat(taken_R, np.diff(offsets))].T
-        read_S = read_S + np.bincount(store.source_of[document], weights=end - begin, minlength=len(read_S))
+        read_S = read_S + np.bincount(
+            store.source_of[document], weights=end - begin, minlength=len(read_S)
+        )
     epochs_S = [
-        read / max(one["positions"], 1) * one["readings"] for read, one in zip(read_S, sources.values(), strict=True)
+        read / max(one["positions"], 1) * one["readings"]
+        for read, one in zip(read_S, sources.values(), strict=True)
     ]
     text_S = epochs_S * np.bincount(store.source_of, weights=store.sizes, minlength=len(read_S))
     return {
@@ -143,7 +167,9 @@ def patch_drift(index, store, calibration):
 
     Raises ConfigError if that is damaged or of another store.
     """
-    found = calibrate.load(calibration, corpus=store.fingerprint, entropy_model=store.entropy_fingerprint)
+    found = calibrate.load(
+        calibration, corpus=store.fingerprint, entropy_model=store.entropy_fingerprint
+    )
     return drift.watch(found, load_header(index))
 
 
@@ -159,9 +185,11 @@ def iterate_from(batches, step=0):
 
 
 def validation_batches(index, store, rows, process_index=0, process_count=1):
-    """Yields (row numbers, batch) over all rows once, in order; the last batch is filled with empty rows.
+    """Yields (row numbers, batch) over all rows once, in order; the last batch is filled with empty
+    rows.
 
-    A process gets its part of each batch, of rows / process_count rows, and the numbers of the real ones.
+    A process gets its part of each batch, of rows / process_count rows, and the numbers of the real
+    ones.
     """
     source, mine = RowSource(index, store), _share(rows, process_index, process_count)
     for first in range(0, len(source), rows):
@@ -171,6 +199,8 @@ def validation_batches(index, store, rows, process_index=0, process_count=1):
 
 def _share(rows, process_index, process_count):
     if rows % process_count:
-        raise ConfigError(f"train.rows = {rows}: must be a multiple of the {process_count} processes")
+        raise ConfigError(
+            f"train.rows = {rows}: must be a multiple of the {process_count} processes"
+        )
     size = rows // process_count
     return slice(process_index * size, (process_index + 1) * size)

@@ -1,8 +1,9 @@
 """Rows with two budgets, L positions and P patches: which spans of which documents fill both.
 
-Rows of dense text (short patches) would run out of patches, rows of sparse text out of bytes. So the packer holds a
-pool of open documents and ends a span early where continuing with a document of the opposite density makes both
-budgets come out. Documents are taken oldest first, and none waits longer than the pool is deep.
+Rows of dense text (short patches) would run out of patches, rows of sparse text out of bytes. So
+the packer holds a pool of open documents and ends a span early where continuing with a document of
+the opposite density makes both budgets come out. Documents are taken oldest first, and none waits
+longer than the pool is deep.
 """
 
 import bisect
@@ -16,7 +17,10 @@ class Open:
 
     def __init__(self, number, counts):
         self.number, self.at, self.left = number, 0, len(counts) - 1
-        self._counts, self._all = memoryview(counts), int(counts[-1])  # a view gives Python numbers, and fast
+        self._counts, self._all = (
+            memoryview(counts),
+            int(counts[-1]),
+        )  # a view gives Python numbers, and fast
         self.density = self._all / self.left  # patches per position of what is left
 
     def cost(self, n):
@@ -62,7 +66,9 @@ class _Pool:
         return next(iter(self._by_age.items()))
 
     def extreme(self, last, but):
-        """(birth, document) of the densest (`last` -1) or sparsest (0), leaving out the one born `but`."""
+        """(birth, document) of the densest (`last` -1) or sparsest (0), leaving out the one born
+        `but`.
+        """
         birth = self._by_density[last][1]
         if birth == but:
             birth = self._by_density[-2 if last else 1][1]
@@ -99,10 +105,11 @@ def rows(documents, positions, patches, depth=POOL):
 
 
 def _next_spans(pool, room, slots, slack):
-    """[(birth of a document, positions)]: what to add to a row that has `room` positions and `slots` patches left.
+    """[(birth of a document, positions)]: what to add to a row that has `room` positions and
+    `slots` patches left.
 
-    The oldest document goes first, whole if the others of the pool can still use up the rest of both budgets.
-    Otherwise it is cut, and a document of the opposite density fills the row up.
+    The oldest document goes first, whole if the others of the pool can still use up the rest of
+    both budgets. Otherwise it is cut, and a document of the opposite density fills the row up.
     """
     first, main = pool.oldest()
     n = min(room, main.left)
@@ -114,18 +121,23 @@ def _next_spans(pool, room, slots, slack):
     if slots_after >= 0:
         if n == room and slots_after <= slack:
             return [(first, n)]
-        if n < room and sparsest.density * room_after <= slots_after <= densest.density * room_after:
+        if (
+            n < room
+            and sparsest.density * room_after <= slots_after <= densest.density * room_after
+        ):
             return [(first, n)]
 
     dense = cost * room > slots * n
     second, filler = ends[0] if dense else ends[1]
     if (filler.density * room >= slots) == dense:  # nothing in the pool can make up for it
         return [(first, main.most(n, slots))]
-    both = lambda x: main.cost(x) + filler.cost(min(room - x, filler.left))  # noqa: E731
+    both = lambda x: main.cost(x) + filler.cost(min(room - x, filler.left))
     least = max(room - filler.left, 0)  # of main, with all of the filler
     if least >= n or (both(least) > slots if dense else both(least) <= slots):
         return [(second, filler.most(min(room, filler.left), slots))]
-    if not dense and both(n) > slots:  # all of main is too short for this filler: another will follow
+    if (
+        not dense and both(n) > slots
+    ):  # all of main is too short for this filler: another will follow
         return [(first, n)]
     # `both` grows with x where main is the dense one, and falls where it is the sparse one.
     between = range(least + 1, n + 1 if dense else n)
@@ -133,4 +145,6 @@ def _next_spans(pool, room, slots, slack):
         x = least + bisect.bisect_right(between, slots, key=both)
     else:
         x = least + 1 + bisect.bisect_left(between, -slots, key=lambda x: -both(x))
-    return [(birth, size) for birth, size in ((first, x), (second, min(room - x, filler.left))) if size]
+    return [
+        (birth, size) for birth, size in ((first, x), (second, min(room - x, filler.left))) if size
+    ]

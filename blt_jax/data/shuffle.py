@@ -1,16 +1,18 @@
-"""Documents of many files into the order of their hash, each kept once, split into training and validation.
+"""Documents of many files into the order of their hash, each kept once, split into training and
+validation.
 
-Three stages, each in parts that any process may make (`parts.py`); what comes out does not depend on how files are
-named, ordered or shared out, nor on the number of pieces:
+Three stages, each in parts that any process may make (`parts.py`); what comes out does not depend
+on how files are named, ordered or shared out, nor on the number of pieces:
 
 1. `read`: blocks of input files are parsed once, and their documents left in `STORE/reading`, sorted in runs;
 2. `sort`: one range of hashes after another is collected from all runs, cleared of exact repeats, split, cut to the
    sizes asked for, and becomes one file of each split's store;
 3. `merge`: the store's manifests. `prepared.json` comes last; then `reading` goes.
 
-Every byte is read twice and written twice, whatever the number of pieces. A process that is killed repeats one part:
-BLOCK bytes of input (or one file, if that is larger), or one range of hashes: PART text bytes, or 1/256 of a corpus
-of more than 64 GiB. `read` holds MEMORY text bytes at a time, `sort` one range.
+Every byte is read twice and written twice, whatever the number of pieces. A process that is killed
+repeats one part: BLOCK bytes of input (or one file, if that is larger), or one range of hashes:
+PART text bytes, or 1/256 of a corpus of more than 64 GiB. `read` holds MEMORY text bytes at a time,
+`sort` one range.
 """
 
 import itertools
@@ -31,8 +33,16 @@ from blt_jax.trouble import writing
 SPLITS = ("train", "validation")
 BLOCK = 32 << 20  # bytes of input files, as stored, that are read as one part
 MEMORY = 256 << 20  # text bytes that are sorted in memory at a time
-PART = 256 << 20  # text bytes of a range of hashes, as long as 256 ranges are enough: files stay open by the range
-_CORPUS = ("input", "validation_input", "field", "source_field", "validation_fraction")  # what a store depends on
+PART = (
+    256 << 20
+)  # text bytes of a range of hashes, as long as 256 ranges are enough: files stay open by the range
+_CORPUS = (
+    "input",
+    "validation_input",
+    "field",
+    "source_field",
+    "validation_fraction",
+)  # what a store depends on
 
 
 def _limits(data):
@@ -49,15 +59,21 @@ def prepared(data: Data, folder):
 
     Raises ConfigError if it holds another one, finished or begun.
     """
-    for path in (storage.at(folder) / "prepared.json", storage.at(folder) / "reading" / "corpus.json"):
+    for path in (
+        storage.at(folder) / "prepared.json",
+        storage.at(folder) / "reading" / "corpus.json",
+    ):
         if path.exists():
             found = json.loads(path.read_text())
             if not isinstance(found["data"], dict):
-                raise ConfigError(f"{folder}: prepared by an older version; delete it and prepare it again")
+                raise ConfigError(
+                    f"{folder}: prepared by an older version; delete it and prepare it again"
+                )
             changed = differences(found["data"], _asked(data))
             if changed:
                 raise ConfigError(
-                    f"{folder} holds another corpus ({'; '.join(changed)}); choose another folder, or delete it"
+                    f"{folder} holds another corpus ({'; '.join(changed)}); choose another "
+                    "folder, or delete it"
                 )
             return found["skips"]
     return None
@@ -104,7 +120,9 @@ def _blocks(files):
 
 
 def _name(block):
-    """A block that reads the same files has the same name: when one file changes, the others' work stands."""
+    """A block that reads the same files has the same name: when one file changes, the others' work
+    stands.
+    """
     return fingerprint([[file.path, file.size, file.rank] for file in block])
 
 
@@ -131,7 +149,12 @@ def _read_block(block, data, records, early):
                 size = 0
     if run:
         flush()
-    facts = {"runs": runs, "text_bytes": texts, "first": min(ends, default=""), "last": max(ends, default="")}
+    facts = {
+        "runs": runs,
+        "text_bytes": texts,
+        "first": min(ends, default=""),
+        "last": max(ends, default=""),
+    }
     with writing(records.folder):
         records.save(name, facts | {"rank": block[0].rank, "skips": skips.facts()})
 
@@ -145,7 +168,9 @@ def _order(item):
 
 
 def _write_run(path, run):
-    """Writes sorted documents; returns 257 offsets: of the first document whose hash begins with byte b or more."""
+    """Writes sorted documents; returns 257 offsets: of the first document whose hash begins with
+    byte b or more.
+    """
     fences = [0]
     with writing(path), replacing(path) as temporary, open(temporary, "wb") as file:
         for digest, rank, size, document in run:
@@ -157,7 +182,9 @@ def _write_run(path, run):
 
 
 def _read_run(path, begin, end, texts):
-    """(digest, rank, text bytes, Document, or None without `texts`) from offset `begin` to `end` of a run."""
+    """(digest, rank, text bytes, Document, or None without `texts`) from offset `begin` to `end` of
+    a run.
+    """
     with path.open("rb") as file:
         file.seek(begin)
         while file.tell() < end:
@@ -179,7 +206,9 @@ def _read_run(path, begin, end, texts):
 
 
 class _Corpus:
-    """All that the first stage left. Raises ConfigError if a part of it is missing, or if too much is unusable."""
+    """All that the first stage left. Raises ConfigError if a part of it is missing, or if too much
+    is unusable.
+    """
 
     def __init__(self, data, folder, piece):
         records, blocks = _records(folder), _blocks(sources.files(data))
@@ -190,7 +219,9 @@ class _Corpus:
         piece.need(missing, len(blocks), folder, "read")
         for path, fences in self._runs():
             if not path.exists() or storage.size(path) != fences[-1]:
-                raise ConfigError(f"{path}: missing or damaged; delete {records.folder} and begin again")
+                raise ConfigError(
+                    f"{path}: missing or damaged; delete {records.folder} and begin again"
+                )
         self.skips = Skips()
         for rank in (TRAIN, VALIDATION):
             own = Skips()  # a large training input must not hide a broken validation input
@@ -225,7 +256,9 @@ class _Corpus:
         items = [item for span in self._spans(part) for item in _read_run(*span, texts)]
         items.sort(key=_order if texts else lambda item: item[:2])
         limit = self._data.validation_fraction * 256**DIGEST
-        for digest, (first, *repeats) in ((d, list(g)) for d, g in itertools.groupby(items, key=lambda item: item[0])):
+        for digest, (first, *repeats) in (
+            (d, list(g)) for d, g in itertools.groupby(items, key=lambda item: item[0])
+        ):
             for _, _, _, document in repeats if texts else ():
                 skips.add("exact repeat", document.name, bad=False)
             if self._data.validation_input:
@@ -242,10 +275,11 @@ class _Corpus:
 def sort(data: Data, folder, piece=WHOLE, tell=lambda done, of: None):
     """Makes `piece`'s share of the store's parts. `tell(done, of)`: bytes of sorted runs.
 
-    Without `data.validation_input` the documents with the lowest hashes validate, at least one and never all. An
-    exact repeat is kept once, in validation if it is in both inputs. `max_bytes` takes whole documents in hash
-    order and passes over those that no longer fit; with it, a piece also skims the documents before its own.
-    Raises ConfigError: stage `read` is not finished, or more than 1% of an input's lines are unusable.
+    Without `data.validation_input` the documents with the lowest hashes validate, at least one and
+    never all. An exact repeat is kept once, in validation if it is in both inputs. `max_bytes`
+    takes whole documents in hash order and passes over those that no longer fit; with it, a piece
+    also skims the documents before its own. Raises ConfigError: stage `read` is not finished, or
+    more than 1% of an input's lines are unusable.
     """
     if prepared(data, folder) is not None:
         return
@@ -277,7 +311,8 @@ def _text_records(folder, split, corpus):
 
 
 def merge(data: Data, folder, piece=WHOLE):
-    """Makes one store of the parts and returns the lines on what was skipped. `piece.of`: how to name what is missing.
+    """Makes one store of the parts and returns the lines on what was skipped. `piece.of`: how to
+    name what is missing.
 
     Raises ConfigError: a part is missing, or a split has no documents.
     """
@@ -285,7 +320,8 @@ def merge(data: Data, folder, piece=WHOLE):
     if lines is None:
         corpus = _Corpus(data, folder, piece)
         parts = {
-            split: [_text_records(folder, split, corpus).facts(n) for n in range(corpus.parts)] for split in SPLITS
+            split: [_text_records(folder, split, corpus).facts(n) for n in range(corpus.parts)]
+            for split in SPLITS
         }
         missing = {n for found in parts.values() for n, facts in enumerate(found) if facts is None}
         piece.need(missing, corpus.parts, folder, "sort")
@@ -296,7 +332,8 @@ def merge(data: Data, folder, piece=WHOLE):
             if not any(facts["documents"] for facts in found):
                 left = f" ({'; '.join(lines)})" if lines else ""
                 raise ConfigError(
-                    f"data: no documents for {split} among {corpus.skips.seen:,} read{left}; check data.input, "
+                    f"data: no documents for {split} among {corpus.skips.seen:,} read{left}; "
+                    "check data.input, "
                     "data.validation_input, data.validation_fraction and the limits on bytes"
                 )
         with writing(folder):

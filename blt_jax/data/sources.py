@@ -1,7 +1,8 @@
 """Documents of a corpus: read from files, near or far, and counted where they cannot be used.
 
-`files` lists what `data.input` and `data.validation_input` name, `documents` streams what one of them holds. A path
-with "://" is fsspec's (gs://, s3://, hf://, memory://, ...), which needs its driver installed.
+`files` lists what `data.input` and `data.validation_input` name, `documents` streams what one of
+them holds. A path with "://" is fsspec's (gs://, s3://, hf://, memory://, ...), which needs its
+driver installed.
 """
 
 import ast
@@ -35,7 +36,8 @@ TRAIN, VALIDATION = 0, -1  # rank of an input: the lower keeps a document that b
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """`text` as it is, NULs and invalid UTF-8 included; `source` is what reports group by; `name`: file and line.
+    """`text` as it is, NULs and invalid UTF-8 included; `source` is what reports group by; `name`:
+    file and line.
 
     `labels`: what else the record says of it, where that was asked for.
     """
@@ -52,7 +54,9 @@ class Document:
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """`path`: local, or a URL; `kind`: its reader; `source`: of documents that name none; `size`: bytes, 0: unknown."""
+    """`path`: local, or a URL; `kind`: its reader; `source`: of documents that name none; `size`:
+    bytes, 0: unknown.
+    """
 
     path: str
     kind: str
@@ -73,7 +77,9 @@ class Skips:
         self._early = early
 
     def add(self, reason, name, bad=True):
-        """`bad`: the input is at fault, not just redundant. Raises ConfigError where nothing is usable at all."""
+        """`bad`: the input is at fault, not just redundant. Raises ConfigError where nothing is
+        usable at all.
+        """
         self.counts[reason] = self.counts.get(reason, 0) + 1
         named = self.named.setdefault(reason, [])
         if len(named) < NAMED:
@@ -85,7 +91,9 @@ class Skips:
     def check(self):
         if self.bad > BAD_SHARE * self.seen:
             share = f"{self.bad:,} of {self.seen:,} documents cannot be used ({self.bad / self.seen:.1%}, limit 1%)"
-            raise ConfigError(f"data: {share}: {'; '.join(self.lines())}; mend or remove them, or set data.field")
+            raise ConfigError(
+                f"data: {share}: {'; '.join(self.lines())}; mend or remove them, or set data.field"
+            )
 
     def facts(self):
         """As JSON, for `include`."""
@@ -102,8 +110,11 @@ class Skips:
 
     def lines(self):
         """One line per reason: how many, and the first few by file and line."""
-        more = lambda why, n: ", ..." if n > len(self.named[why]) else ""  # noqa: E731
-        return [f"{n:,} x {why}: {', '.join(self.named[why])}{more(why, n)}" for why, n in self.counts.items()]
+        more = lambda why, n: ", ..." if n > len(self.named[why]) else ""
+        return [
+            f"{n:,} x {why}: {', '.join(self.named[why])}{more(why, n)}"
+            for why, n in self.counts.items()
+        ]
 
 
 # ---------------------------------------------------------------- listing
@@ -112,7 +123,8 @@ class Skips:
 def files(data: Data):
     """The list of `File`s of both inputs, in the order of their names, training first.
 
-    Raises ConfigError for a glob without files, an unknown ending, or a protocol whose driver is not installed.
+    Raises ConfigError for a glob without files, an unknown ending, or a protocol whose driver is
+    not installed.
     """
     found = []
     for rank, field in ((TRAIN, "input"), (VALIDATION, "validation_input")):
@@ -120,9 +132,13 @@ def files(data: Data):
         if pattern == STDLIB:
             found += _stdlib(rank)
         elif pattern or rank == TRAIN:
-            some = sorted((_far if "://" in pattern else _near)(pattern, f"data.{field} = {pattern!r}"))
+            some = sorted(
+                (_far if "://" in pattern else _near)(pattern, f"data.{field} = {pattern!r}")
+            )
             if not some:
-                raise ConfigError(f"data.{field} = {pattern!r}: no such file; give a path, a glob, or {STDLIB!r}")
+                raise ConfigError(
+                    f"data.{field} = {pattern!r}: no such file; give a path, a glob, or {STDLIB!r}"
+                )
             found += [File(path, _kind(path), _stem(path), size, rank) for path, size in some]
     return found
 
@@ -144,11 +160,15 @@ def _far(pattern, where):
     except ImportError as error:
         module = known_implementations[protocol]["class"].split(".")[0]
         package = f"'fsspec[{protocol}]'" if module == "fsspec" else module
-        raise ConfigError(f"{where}: no driver for {protocol}:// here; pip install {package}") from error
+        raise ConfigError(
+            f"{where}: no driver for {protocol}:// here; pip install {package}"
+        ) from error
     except Exception as error:  # each driver raises errors of its own
         raise ConfigError(f"{where}: cannot be listed: {_one_line(error)}") from error
     return [
-        (system.unstrip_protocol(p), facts.get("size") or 0) for p, facts in found.items() if facts["type"] == "file"
+        (system.unstrip_protocol(p), facts.get("size") or 0)
+        for p, facts in found.items()
+        if facts["type"] == "file"
     ]
 
 
@@ -181,7 +201,9 @@ def documents(file: File, data: Data, skips: Skips, fields=()):
     except ConfigError:
         raise
     except Exception as error:
-        if "://" in file.path or isinstance(error, _UNREADABLE):  # a driver raises errors of its own
+        if "://" in file.path or isinstance(
+            error, _UNREADABLE
+        ):  # a driver raises errors of its own
             raise ConfigError(f"data: cannot read {file.path}: {_one_line(error)}") from error
         raise
 
@@ -194,7 +216,9 @@ def _open(path):
     if path.endswith(".gz"):
         return gzip.open(raw, "rb")
     if path.endswith(".zst"):
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+        return io.BufferedReader(
+            zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        )
     return raw
 
 
@@ -222,14 +246,18 @@ def _parquet(file, data, skips, fields):
         if data.field not in known:
             near = difflib.get_close_matches(data.field, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
-            raise ConfigError(f"data.field = {data.field!r}: {file.path} has no such column; {hint}")
+            raise ConfigError(
+                f"data.field = {data.field!r}: {file.path} has no such column; {hint}"
+            )
         columns = [c for c in dict.fromkeys((data.field, data.source_field, *fields)) if c in known]
         number = 0
         for batch in table.iter_batches(batch_size=1024, columns=columns):
             for record in batch.to_pylist():
                 number += 1
                 skips.seen += 1
-                yield from _record(record, file.source, f"{file.path}:{number}", data, skips, fields)
+                yield from _record(
+                    record, file.source, f"{file.path}:{number}", data, skips, fields
+                )
 
 
 def _record(record, default, name, data, skips, fields):
@@ -244,7 +272,9 @@ def _record(record, default, name, data, skips, fields):
     else:
         source = record.get(data.source_field)
         labels = tuple(str(record.get(one) or "") for one in fields)
-        yield Document(text, source if isinstance(source, str) and source else default, name, labels)
+        yield Document(
+            text, source if isinstance(source, str) and source else default, name, labels
+        )
 
 
 def _text(file, data, skips, _):
@@ -259,7 +289,9 @@ def _text(file, data, skips, _):
 
 
 def _topics(file, data, skips, _):
-    """The help texts inside `topics.py`. The file itself would repeat them all, across both splits."""
+    """The help texts inside `topics.py`. The file itself would repeat them all, across both
+    splits.
+    """
     for node in ast.parse(Path(file.path).read_bytes()).body:
         value = getattr(node, "value", None)
         if isinstance(value, ast.Dict):
@@ -280,14 +312,21 @@ _READERS = {
 
 
 def _stdlib(rank):
-    """Python's own standard library: modules, packages, encodings, and the topics of its help as prose."""
+    """Python's own standard library: modules, packages, encodings, and the topics of its help as
+    prose.
+    """
     root = Path(sysconfig.get_path("stdlib"))
     for folder, names, inside in os.walk(root):
-        names[:] = sorted(set(names) - {"site-packages", "dist-packages", "test", "tests", "__pycache__"})
+        names[:] = sorted(
+            set(names) - {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
+        )
         parts = Path(folder).relative_to(root).parts
         for name in sorted(f for f in inside if f.endswith(".py")):
             path = Path(folder, name)
-            kind, source = "module", "encodings" if parts[:1] == ("encodings",) else "packages" if parts else "modules"
+            kind, source = (
+                "module",
+                "encodings" if parts[:1] == ("encodings",) else "packages" if parts else "modules",
+            )
             if parts == ("pydoc_data",) and name == "topics.py":
                 kind, source = "topics", "help"
             yield File(str(path), kind, source, path.stat().st_size, rank)

@@ -1,13 +1,15 @@
-"""The documents of a split on disk, with random access to every piece, and their entropies beside them.
+"""The documents of a split on disk, with random access to every piece, and their entropies beside
+them.
 
     STORE/SPLIT/index.json                  manifest, written last: a folder without it is no store
     STORE/SPLIT/text-00000.array_record     documents as records of at most RECORD bytes, one file per part
     STORE/SPLIT/sizes.npy source_of.npy     text bytes and source number of each document
     STORE/SPLIT/entropies.json, entropies-MODEL-00000.array_record    one float16 per id, likewise
 
-A document of N - 2 bytes has N ids: BOS, bytes + 4, EOS. `entropies(i)[k]` is the entropy (nats) of the
-next id after ids 0..k. Files are ArrayRecord with one record per group, so a span costs the records it touches.
-Both are written in parts (`parts.py`), and merged: until then readers see what was there before.
+A document of N - 2 bytes has N ids: BOS, bytes + 4, EOS. `entropies(i)[k]` is the entropy (nats) of
+the next id after ids 0..k. Files are ArrayRecord with one record per group, so a span costs the
+records it touches. Both are written in parts (`parts.py`), and merged: until then readers see what
+was there before.
 """
 
 import hashlib
@@ -32,7 +34,9 @@ DIGEST = 16  # bytes of a text's hash in the fingerprint
 
 
 def _write_records(path, items):
-    """Writes each of `items` (bytes) as records of at most RECORD bytes. Returns their number; no file for none."""
+    """Writes each of `items` (bytes) as records of at most RECORD bytes. Returns their number; no
+    file for none.
+    """
     records = 0
     if items:
         with replacing(path) as temporary:
@@ -55,16 +59,21 @@ def _file(stem, part):
 
 
 def write_text(documents, folder, split, part, mark, **facts):
-    """Writes a list of documents (`.text` bytes, `.source` str) as part number `part` of `folder`/`split`.
+    """Writes a list of documents (`.text` bytes, `.source` str) as part number `part` of
+    `folder`/`split`.
 
-    `mark`: what tells this store from others in the making; `facts`: JSON to keep with the part until it is merged.
-    Raises ConfigError for a disk that takes no more.
+    `mark`: what tells this store from others in the making; `facts`: JSON to keep with the part
+    until it is merged. Raises ConfigError for a disk that takes no more.
     """
     folder, numbers = storage.at(folder) / split, {}
     with writing(folder):
         storage.make_folder(folder / "text.parts")
-        records = _write_records(folder / _file("text", part), [document.text for document in documents])
-        digests = b"".join(hashlib.blake2b(document.text, digest_size=DIGEST).digest() for document in documents)
+        records = _write_records(
+            folder / _file("text", part), [document.text for document in documents]
+        )
+        digests = b"".join(
+            hashlib.blake2b(document.text, digest_size=DIGEST).digest() for document in documents
+        )
         source_of = [numbers.setdefault(document.source, len(numbers)) for document in documents]
         Records(folder / "text.parts", mark).save(
             part,
@@ -76,13 +85,17 @@ def write_text(documents, folder, split, part, mark, **facts):
 
 
 def merge_text(folder, split, parts, mark, notes=None):
-    """Makes the store of `parts` written parts, in their order. `notes`: JSON facts kept in its manifest."""
+    """Makes the store of `parts` written parts, in their order. `notes`: JSON facts kept in its
+    manifest.
+    """
     folder = storage.at(folder) / split
     records, numbers, sizes, source_of, files = Records(folder / "text.parts", mark), {}, [], [], []
     state = hashlib.blake2b(digest_size=8)
     for part in range(parts):
         facts, arrays = records.facts(part), records.arrays(part)
-        merged = np.array([numbers.setdefault(name, len(numbers)) for name in facts["sources"]], np.int32)
+        merged = np.array(
+            [numbers.setdefault(name, len(numbers)) for name in facts["sources"]], np.int32
+        )
         names = [name.encode("utf-8", "surrogatepass") + b"\0" for name in facts["sources"]]
         for digest, source in zip(arrays["digests"], arrays["source_of"], strict=True):
             state.update(digest.tobytes())
@@ -108,7 +121,9 @@ def merge_text(folder, split, parts, mark, notes=None):
 
 
 def _remove_others(folder, stem, files):
-    """Removes files of `stem` that no manifest names: of an earlier store or model, or of a process that was killed."""
+    """Removes files of `stem` that no manifest names: of an earlier store or model, or of a process
+    that was killed.
+    """
     kept = {name for name, _ in files}
     for path in (*folder.glob(f"{stem}-*.array_record"), *folder.glob("*.tmp")):
         if path.name not in kept:
@@ -119,10 +134,12 @@ def _remove_others(folder, stem, files):
 
 
 class EntropyParts:
-    """The entropies of a Store in the making: `ranges[k]` is the (first, end) of the documents of part k.
+    """The entropies of a Store in the making: `ranges[k]` is the (first, end) of the documents of
+    part k.
 
-    The parts depend on the store alone: ENTROPY_PART ids or 1/256 of all, and always whole documents. `fingerprint`:
-    of what makes the entropies; those of another model stay in use until `merge`.
+    The parts depend on the store alone: ENTROPY_PART ids or 1/256 of all, and always whole
+    documents. `fingerprint`: of what makes the entropies; those of another model stay in use until
+    `merge`.
     """
 
     def __init__(self, store, fingerprint):
@@ -145,11 +162,15 @@ class EntropyParts:
         Raises ConfigError if their number or a length differs from the store's documents.
         """
         first, end = self.ranges[part]
-        for i, (size, one) in enumerate(itertools.zip_longest(self._store.sizes[first:end], values), start=first):
+        for i, (size, one) in enumerate(
+            itertools.zip_longest(self._store.sizes[first:end], values), start=first
+        ):
             if size is None or one is None or np.shape(one) != (size + 2,):
                 raise ConfigError(
-                    f"{self._store.folder}: entropies of document {i}: {'none' if one is None else np.shape(one)}, "
-                    f"but the store has {end} documents up to here and this one {0 if size is None else size + 2} ids"
+                    f"{self._store.folder}: entropies of document {i}: "
+                    f"{'none' if one is None else np.shape(one)}, "
+                    f"but the store has {end} documents up to here and this one "
+                    f"{0 if size is None else size + 2} ids"
                 )
         with writing(self._store.folder):
             storage.make_folder(self._folder)
@@ -160,8 +181,15 @@ class EntropyParts:
     def merge(self):
         """Puts the parts, which must all be there, in the place of the store's entropies."""
         folder = self._store.folder
-        files = [[_file(self._stem, part), self._records.facts(part)["records"]] for part in range(len(self.ranges))]
-        found = {"fingerprint": self.fingerprint, "store_fingerprint": self._store.fingerprint, "files": files}
+        files = [
+            [_file(self._stem, part), self._records.facts(part)["records"]]
+            for part in range(len(self.ranges))
+        ]
+        found = {
+            "fingerprint": self.fingerprint,
+            "store_fingerprint": self._store.fingerprint,
+            "files": files,
+        }
         with writing(folder):
             write_json(folder / "entropies.json", found)
             _remove_others(folder, "entropies", files)
@@ -170,7 +198,8 @@ class EntropyParts:
 
 
 def write_entropies(folder, split, entropies, fingerprint):
-    """Writes one float array [N] per document of the store, in order, as float16; replaces what is there.
+    """Writes one float array [N] per document of the store, in order, as float16; replaces what is
+    there.
 
     Raises ConfigError if their number or a length differs from the store's documents.
     """
@@ -182,7 +211,9 @@ def write_entropies(folder, split, entropies, fingerprint):
 
 
 class _Reader:
-    """Records of many documents as one file: item i is `counts[i]` values of `dtype`. `files`: (name, records)."""
+    """Records of many documents as one file: item i is `counts[i]` values of `dtype`. `files`:
+    (name, records).
+    """
 
     def __init__(self, folder, files, counts, dtype):
         self._paths, records = [folder / name for name, _ in files], [count for _, count in files]
@@ -190,15 +221,20 @@ class _Reader:
         for path in self._paths:
             if path.name not in there:
                 raise ConfigError(
-                    f"{path}: missing, though the manifest names it; delete {folder} and prepare it again"
+                    f"{path}: missing, though the manifest names it; delete {folder} and prepare "
+                    "it again"
                 )
         self._dtype, self._per_record = np.dtype(dtype), RECORD // np.dtype(dtype).itemsize
-        self._first_record = np.concatenate([[0], np.cumsum(-(-counts // self._per_record))])  # of each item
+        self._first_record = np.concatenate(
+            [[0], np.cumsum(-(-counts // self._per_record))]
+        )  # of each item
         self._first_of_shard = np.concatenate([[0], np.cumsum(records)])
         self._readers = [None] * len(records)
 
     def __getstate__(self):
-        return self.__dict__ | {"_readers": [None] * len(self._readers)}  # worker processes open their own
+        return self.__dict__ | {
+            "_readers": [None] * len(self._readers)
+        }  # worker processes open their own
 
     def _record(self, number):
         shard = int(np.searchsorted(self._first_of_shard, number, side="right")) - 1
@@ -211,7 +247,9 @@ class _Reader:
             return self._readers[shard].read([int(number - self._first_of_shard[shard])])[0]
         except (RuntimeError, IndexError) as error:
             why = str(error).split(";")[0]
-            raise ConfigError(f"{path}: damaged ({why}); delete {path.parent} and prepare it again") from error
+            raise ConfigError(
+                f"{path}: damaged ({why}); delete {path.parent} and prepare it again"
+            ) from error
 
     def read(self, item, begin, end):
         """Values begin..end of an item, as a read-only array."""
@@ -234,9 +272,14 @@ class Store:
         try:
             manifest = json.loads((self.folder / "index.json").read_text())
         except FileNotFoundError:
-            raise ConfigError(f"{self.folder}: no store here (index.json is missing); prepare the data first") from None
+            raise ConfigError(
+                f"{self.folder}: no store here (index.json is missing); prepare the data first"
+            ) from None
         if manifest["format"] != FORMAT:
-            raise ConfigError(f"{self.folder}: store format {manifest['format']}, known is {FORMAT}; prepare it again")
+            raise ConfigError(
+                f"{self.folder}: store format {manifest['format']}, known is {FORMAT}; prepare it "
+                "again"
+            )
         self.fingerprint, self.notes = manifest["fingerprint"], manifest["notes"]
         self.text_bytes, self.source_names = manifest["text_bytes"], manifest["sources"]
         self.sizes, self.source_of = self._array("sizes.npy"), self._array("source_of.npy")
@@ -254,7 +297,8 @@ class Store:
             return np.load(storage.local(self.folder / name), allow_pickle=False)
         except (OSError, EOFError, ValueError):
             raise ConfigError(
-                f"{self.folder / name}: missing or damaged; delete {self.folder} and prepare it again"
+                f"{self.folder / name}: missing or damaged; delete {self.folder} and prepare it "
+                "again"
             ) from None
 
     def __len__(self):
@@ -278,7 +322,11 @@ class Store:
         return vocab.encode(text, bos=begin == 0 and end > 0, eos=end == count and begin < end)
 
     def entropies(self, i, begin=0, end=None):
-        """Float16 entropies (nats) begins..end of document i: one per id. ConfigError where none are written."""
+        """Float16 entropies (nats) begins..end of document i: one per id. ConfigError where none
+        are written.
+        """
         if self._entropies is None:
-            raise ConfigError(f"{self.folder}: has no entropies; run the entropy model over it first")
+            raise ConfigError(
+                f"{self.folder}: has no entropies; run the entropy model over it first"
+            )
         return self._entropies.read(i, begin, int(self.sizes[i]) + 2 if end is None else end)

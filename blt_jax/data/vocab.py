@@ -1,4 +1,6 @@
-"""Bytes <-> ids of the byte models: byte + 4, with BOS and EOS around a document (blt.md, section 1)."""
+"""Bytes <-> ids of the byte models: byte + 4, with BOS and EOS around a document (blt.md, section
+1).
+"""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """Bits per byte of a split: every text byte counted once, the same documents for every family.
 
-BPB = nats / (ln 2 x text bytes). The cost of specials (EOS) is in the numerator, only text bytes are in
-the denominator (design, section 4).
+BPB = nats / (ln 2 x text bytes). The cost of specials (EOS) is in the numerator, only text bytes
+are in the denominator (design, section 4).
 """
 
 import functools
@@ -17,13 +17,16 @@ from blt_jax.train.step import compute, nats
 
 
 def evaluate(params, run: Run, index, store, mesh):
-    """{"source": [str], "nats": [float], "text_bytes": [int]} by document of `store`, from the row index `index`.
+    """{"source": [str], "nats": [float], "text_bytes": [int]} by document of `store`, from the row
+    index `index`.
 
-    Every process of a run calls it and gets the whole result. `train.eval_rows` at a time, rounded up to what the
-    devices of `mesh` divide.
+    Every process of a run calls it and gets the whole result. `train.eval_rows` at a time, rounded
+    up to what the devices of `mesh` divide.
     """
     score = jax.jit(
-        functools.partial(nats, config=run.model, compute=compute(run.train, mesh.devices.flat[0].platform)),
+        functools.partial(
+            nats, config=run.model, compute=compute(run.train, mesh.devices.flat[0].platform)
+        ),
         out_shardings=rules.everywhere(mesh),
     )
     row_offsets, spans = pipeline.span_table(index)
@@ -54,7 +57,9 @@ def bits_per_byte(nats, text_bytes):
 def summary(documents):
     """Totals and totals by source of what `evaluate` returns."""
     by_source = {}
-    for source, n, b in zip(documents["source"], documents["nats"], documents["text_bytes"], strict=True):
+    for source, n, b in zip(
+        documents["source"], documents["nats"], documents["text_bytes"], strict=True
+    ):
         entry = by_source.setdefault(source, {"nats": 0.0, "text_bytes": 0})
         entry["nats"] += n
         entry["text_bytes"] += b

@@ -1,12 +1,12 @@
 """Entropies of a corpus by a byte LM: one value per id, each document by itself, no context lost.
 
-A stack of N layers with window w sees N x (w - 1) ids back and no further, so a piece of a document that
-is read with that many ids before it gets exactly the entropies of the whole document (RoPE is relative).
-Documents, and pieces of those longer than a row, share rows as segments: attention does not cross them. Reductions
-are float32; the result is rounded to float16 once (design, section 4).
+A stack of N layers with window w sees N x (w - 1) ids back and no further, so a piece of a document
+that is read with that many ids before it gets exactly the entropies of the whole document (RoPE is
+relative). Documents, and pieces of those longer than a row, share rows as segments: attention does
+not cross them. Reductions are float32; the result is rounded to float16 once (design, section 4).
 
-Rows are split over a process's devices, parameters are on each of them. One thread makes rows and sends them ahead
-of the devices; results are fetched while the next batch is computed.
+Rows are split over a process's devices, parameters are on each of them. One thread makes rows and
+sends them ahead of the devices; results are fetched while the next batch is computed.
 """
 
 import bisect
@@ -26,36 +26,53 @@ from blt_jax.parallel import rules
 from blt_jax.parallel.mesh import make_mesh
 
 NEWLINE = ord("\n") + BYTE_OFFSET
-BATCH = {"cpu": 16 << 10, "accelerator": 128 << 10}  # ids that a device takes at a time, about: enough to be busy
+BATCH = {
+    "cpu": 16 << 10,
+    "accelerator": 128 << 10,
+}  # ids that a device takes at a time, about: enough to be busy
 AHEAD = 3  # batches that are made before they are asked for
 IN_FLIGHT = 2  # batches that the devices have
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def entropies(params, batch, config, compute):
-    """Entropies (nats), float32 [B, L], of the distribution after each id of `batch` (ids_BxL, segment_BxL)."""
+    """Entropies (nats), float32 [B, L], of the distribution after each id of `batch` (ids_BxL,
+    segment_BxL).
+    """
     return models.entropy(models.apply(params, batch, config, compute))
 
 
 @dataclasses.dataclass
 class Meter:
-    """What a scoring did: ids of rows (padding and repeated context included), and seconds without a batch ready."""
+    """What a scoring did: ids of rows (padding and repeated context included), and seconds without
+    a batch ready.
+    """
 
     ids: int = 0
     waited: float = 0.0
 
 
 def shape(config: Lm, devices, rows=0, length=0):
-    """(rows, length) of a batch on `devices`. `rows`: per device; 0: as many as make the BATCH of their platform.
+    """(rows, length) of a batch on `devices`. `rows`: per device; 0: as many as make the BATCH of
+    their platform.
 
-    `length` 0: 16 times the ids that the model sees back, so that what long documents repeat is at most 1/15.
-    Raises ConfigError for what cannot measure entropies: a BLT, a token LM, or a model without a window.
+    `length` 0: 16 times the ids that the model sees back, so that what long documents repeat is at
+    most 1/15. Raises ConfigError for what cannot measure entropies: a BLT, a token LM, or a model
+    without a window.
     """
     if not isinstance(config, Lm) or config.unit != "byte":
-        kind = "a BLT" if not isinstance(config, Lm) else f"a {config.unit} LM of {config.vocab:,} entries"
-        raise ConfigError(f"the entropy model reads bytes, and this is {kind}; give the run folder of a byte LM")
+        kind = (
+            "a BLT"
+            if not isinstance(config, Lm)
+            else f"a {config.unit} LM of {config.vocab:,} entries"
+        )
+        raise ConfigError(
+            f"the entropy model reads bytes, and this is {kind}; give the run folder of a byte LM"
+        )
     if not config.stack.window:
-        raise ConfigError("the entropy model has no window: set entropy_model.size.model.stack.window")
+        raise ConfigError(
+            "the entropy model has no window: set entropy_model.size.model.stack.window"
+        )
     length = length or max(8192, round_up(16 * _reach(config), 128))
     batch = BATCH["cpu" if devices[0].platform == "cpu" else "accelerator"]
     return (rows or max(1, batch // length)) * len(devices), length
@@ -70,7 +87,9 @@ def _reach(config):
 
 
 def _pieces(counts, length, reach):
-    """(document, first id read, first id scored, end) of pieces of at most `length` ids that score every id once."""
+    """(document, first id read, first id scored, end) of pieces of at most `length` ids that score
+    every id once.
+    """
     for document, count in enumerate(counts):
         done = 0
         while done < count:
@@ -81,7 +100,9 @@ def _pieces(counts, length, reach):
 
 
 def _rows(pieces, length):
-    """Lists of pieces that share a row: each, longest first, goes where least room stays (best fit decreasing)."""
+    """Lists of pieces that share a row: each, longest first, goes where least room stays (best fit
+    decreasing).
+    """
     rows, spaces = [], []  # spaces: sorted (room, row)
     for piece in sorted(pieces, key=lambda piece: piece[1] - piece[3]):
         need = piece[3] - piece[1]
@@ -114,7 +135,9 @@ def _batch(group, rows, length, first, ids, newline_reset):
 
 
 def _ahead(iterator, depth):
-    """The items of `iterator`, made by a thread of its own, `depth` of them before they are asked for."""
+    """The items of `iterator`, made by a thread of its own, `depth` of them before they are asked
+    for.
+    """
     end = object()
     with ThreadPoolExecutor(1) as pool:
         ready = collections.deque(pool.submit(next, iterator, end) for _ in range(depth))
@@ -144,13 +167,14 @@ def score(
     meter=None,
     tell=None,
 ):
-    """Yields float16 [N] entropies (nats, of the distribution after each id) of one document after the other.
+    """Yields float16 [N] entropies (nats, of the distribution after each id) of one document after
+    the other.
 
-    `counts` int [documents]: ids of each; `ids(i, begin, end)`: int32 ids of document i, called from another thread.
-    `ranges`: the (first, end) of the documents to score; default: all, as one. No row holds documents of two ranges,
-    nor does a batch, so a range's result does not depend on what else is scored; its results are held in memory.
-    `rows`, `length`: see `shape`. `devices`: default, all of this process. `tell(done, of)`: ids.
-    Raises ConfigError: see `shape`.
+    `counts` int [documents]: ids of each; `ids(i, begin, end)`: int32 ids of document i, called
+    from another thread. `ranges`: the (first, end) of the documents to score; default: all, as one.
+    No row holds documents of two ranges, nor does a batch, so a range's result does not depend on
+    what else is scored; its results are held in memory. `rows`, `length`: see `shape`. `devices`:
+    default, all of this process. `tell(done, of)`: ids. Raises ConfigError: see `shape`.
     """
     devices = jax.local_devices() if devices is None else devices
     meter = Meter() if meter is None else meter
@@ -168,7 +192,12 @@ def score(
             for at in range(0, len(planned), rows):
                 group = planned[at : at + rows]
                 batch = _batch(group, rows, length, first, ids, newline_reset)
-                yield (first, end), group, jax.device_put(batch, rules.batch_sharding(mesh)), at + rows >= len(planned)
+                yield (
+                    (first, end),
+                    group,
+                    jax.device_put(batch, rules.batch_sharding(mesh)),
+                    at + rows >= len(planned),
+                )
 
     def measured():
         """As `batches`, with the entropies [B, L] that the devices are still computing."""
@@ -197,7 +226,9 @@ def score(
             at = 0
             for document, begin, scored, stop in pieces:
                 to = starts[document]
-                flat[to + scored : to + stop] = found_BxL[b, at + scored - begin : at + stop - begin]
+                flat[to + scored : to + stop] = found_BxL[
+                    b, at + scored - begin : at + stop - begin
+                ]
                 at, done = at + stop - begin, done + stop - scored
         if tell is not None:
             tell(done, of)

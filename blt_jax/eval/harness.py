@@ -1,9 +1,11 @@
-"""lm-evaluation-harness (`pip install -e '.[eval]'`): a model of ours as one of its registry, tasks on local files.
+"""lm-evaluation-harness (`pip install -e '.[eval]'`): a model of ours as one of its registry, tasks
+on local files.
 
-Requests are scored and generated many at a time. Of (context, continuation) a byte model scores the continuation's
-bytes. A token model reads both as one text and scores the tokens from the one that holds the continuation's first byte:
-where a token lies across, it counts whole. The harness splits ids where the context's own ids end, which may cut a
-text as no tokenizer would. `loglikelihood_rolling` gives every byte once, the end of the document not counted.
+Requests are scored and generated many at a time. Of (context, continuation) a byte model scores the
+continuation's bytes. A token model reads both as one text and scores the tokens from the one that
+holds the continuation's first byte: where a token lies across, it counts whole. The harness splits
+ids where the context's own ids end, which may cut a text as no tokenizer would.
+`loglikelihood_rolling` gives every byte once, the end of the document not counted.
 """
 
 import logging
@@ -21,7 +23,9 @@ try:
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks import TaskManager
 except ImportError as error:
-    raise ConfigError(f"tasks need the evaluation harness ({error}): pip install 'blt-jax[eval]'") from None
+    raise ConfigError(
+        f"tasks need the evaluation harness ({error}): pip install 'blt-jax[eval]'"
+    ) from None
 
 BYTES_PER_TOKEN = 4  # of a limit that a task of the harness gives in tokens
 TOGETHER = 16  # prompts that are continued at a time
@@ -29,7 +33,9 @@ TOGETHER = 16  # prompts that are continued at a time
 
 @register_model("blt_jax")
 class HarnessModel(LM):
-    """A `blt_jax.load`ed model for the harness: `simple_evaluate(model=HarnessModel(m), tasks=[...])`."""
+    """A `blt_jax.load`ed model for the harness: `simple_evaluate(model=HarnessModel(m),
+    tasks=[...])`.
+    """
 
     def __init__(self, model, seed=0, tell=None):
         super().__init__()
@@ -37,28 +43,40 @@ class HarnessModel(LM):
 
     def loglikelihood(self, requests):
         """[(log likelihood in nats of the continuation, whether greedy choice gives it)]."""
-        before, texts = zip(*((context.encode(), text.encode()) for context, text in _arguments(requests)), strict=True)
+        before, texts = zip(
+            *((context.encode(), text.encode()) for context, text in _arguments(requests)),
+            strict=True,
+        )
         scored = self.model.score(list(texts), list(before), greedy=True, tell=self._tell)
         return [(-float(one.nats_N.sum()), bool(one.greedy_N.all())) for one in scored]
 
     def loglikelihood_rolling(self, requests):
         """[log likelihood in nats of each text]."""
         texts = [text.encode() for (text,) in _arguments(requests)]
-        return [-float(one.nats_N.sum()) for one in self.model.score(texts, [b""] * len(texts), tell=self._tell)]
+        return [
+            -float(one.nats_N.sum())
+            for one in self.model.score(texts, [b""] * len(texts), tell=self._tell)
+        ]
 
     def generate_until(self, requests):
-        """[what follows each context, up to `until`]. Prompts of about one length and equal settings go together.
+        """[what follows each context, up to `until`]. Prompts of about one length and equal
+        settings go together.
 
-        Of a context that is longer than the model's, its end counts (`Model.tail`), as elsewhere in the harness.
+        Of a context that is longer than the model's, its end counts (`Model.tail`), as elsewhere in
+        the harness.
         """
         asked = _arguments(requests)
-        order = sorted(range(len(asked)), key=lambda i: (repr(sorted(asked[i][1].items())), len(asked[i][0])))
+        order = sorted(
+            range(len(asked)), key=lambda i: (repr(sorted(asked[i][1].items())), len(asked[i][0]))
+        )
         found, done, size = [""] * len(asked), 0, sum(len(context) for context, _ in asked)
         while order:
             settings = asked[order[0]][1]
             some = [i for i in order[:TOGETHER] if asked[i][1] == settings]
             order = order[len(some) :]
-            made = self.model.generate([self.model.tail(asked[i][0].encode()) for i in some], **self._how(settings))
+            made = self.model.generate(
+                [self.model.tail(asked[i][0].encode()) for i in some], **self._how(settings)
+            )
             for i, text in zip(some, made, strict=True):
                 found[i] = text.decode("utf-8", "replace")
                 done += len(asked[i][0])
@@ -88,10 +106,12 @@ def _arguments(requests):
 
 
 def _choices(doc, results):
-    """acc: the likeliest choice is right; acc_bytes: the likeliest per byte; answer_bpb: bits per byte of the right."""
+    """acc: the likeliest choice is right; acc_bytes: the likeliest per byte; answer_bpb: bits per
+    byte of the right.
+    """
     values = [value for value, _ in results]
     sizes = [len(choice.encode()) for choice in doc["choices"]]
-    best = lambda scores: scores.index(max(scores)) == doc["label"]  # noqa: E731
+    best = lambda scores: scores.index(max(scores)) == doc["label"]
     bits = -values[doc["label"]] / math.log(2)
     per_byte = [value / size for value, size in zip(values, sizes, strict=True)]
     answer = bits / (1 + sizes[doc["label"]])  # the space before it is scored as well
@@ -130,23 +150,35 @@ def _configured(name, task, documents, most):
         "doc_to_text": lambda doc: doc["prompt"],
         "num_fewshot": 0,
         "process_results": measure,
-        "metric_list": [{"metric": m, "aggregation": "mean", "higher_is_better": m != "answer_bpb"} for m in metrics],
+        "metric_list": [
+            {"metric": m, "aggregation": "mean", "higher_is_better": m != "answer_bpb"}
+            for m in metrics
+        ],
     }
     if task.kind == CHOICES:
-        config |= {"output_type": "multiple_choice", "doc_to_choice": "choices", "doc_to_target": "label"}
+        config |= {
+            "output_type": "multiple_choice",
+            "doc_to_choice": "choices",
+            "doc_to_target": "label",
+        }
     else:
         answer = "tail" if task.kind == PROGRAM else "answer"
         config |= {"output_type": "generate_until", "doc_to_target": lambda doc: doc[answer]}
-        config["generation_kwargs"] = {"until": list(task.stop), "max_gen_bytes": most or task.most, "do_sample": False}
+        config["generation_kwargs"] = {
+            "until": list(task.stop),
+            "max_gen_bytes": most or task.most,
+            "do_sample": False,
+        }
     return ConfigurableTask(config=config)
 
 
 def run(model, asked, *, execute=False, most=0, seed=0, tell=None):
-    """{label: {"documents": {metric: [value]}, "corpus": {metric: value}}} of {label: (Task, its documents)}.
+    """{label: {"documents": {metric: [value]}, "corpus": {metric: value}}} of {label: (Task, its
+    documents)}.
 
-    `execute`: run the programs that a model writes (programs.py). `most`: bytes to generate; 0: the task's own.
-    Corpus metrics are those that are no mean over documents: BLEU (13a) and chrF of translations.
-    Raises ConfigError for tasks of programs without `execute`.
+    `execute`: run the programs that a model writes (programs.py). `most`: bytes to generate; 0: the
+    task's own. Corpus metrics are those that are no mean over documents: BLEU (13a) and chrF of
+    translations. Raises ConfigError for tasks of programs without `execute`.
     """
     allowed(asked, execute)
     if not asked:
@@ -163,7 +195,11 @@ def run(model, asked, *, execute=False, most=0, seed=0, tell=None):
     for label, (task, _) in asked.items():
         samples = sorted(told["samples"][label], key=lambda sample: sample["doc_id"])
         metrics = MEASURED[task.kind][1]
-        found[label] = {"documents": {metric: [float(sample[metric]) for sample in samples] for metric in metrics}}
+        found[label] = {
+            "documents": {
+                metric: [float(sample[metric]) for sample in samples] for metric in metrics
+            }
+        }
         if task.kind == TRANSLATION:
             found[label]["corpus"] = _corpus(samples)
     return found
@@ -174,4 +210,7 @@ def _corpus(samples):
 
     made = [sample["filtered_resps"][0].strip() for sample in samples]
     answers = [[sample["doc"]["answer"] for sample in samples]]
-    return {"bleu": sacrebleu.corpus_bleu(made, answers).score, "chrf": sacrebleu.corpus_chrf(made, answers).score}
+    return {
+        "bleu": sacrebleu.corpus_bleu(made, answers).score,
+        "chrf": sacrebleu.corpus_chrf(made, answers).score,
+    }

@@ -1,7 +1,8 @@
-"""Nats of ids under a model, many texts at a time: each id once, long texts through windows that overlap by half.
+"""Nats of ids under a model, many texts at a time: each id once, long texts through windows that
+overlap by half.
 
-Windows of about one length share a batch, and a length with less than a batch joins the next longer one: few programs
-are compiled. The host makes a batch while the device is at the one before.
+Windows of about one length share a batch, and a length with less than a batch joins the next longer
+one: few programs are compiled. The host makes a batch while the device is at the one before.
 """
 
 import dataclasses
@@ -21,7 +22,8 @@ LOGITS = 1 << 28  # most logits that exist at a time where they are asked for: 1
 
 @dataclasses.dataclass
 class Scored:
-    """What a model said of a text: `nats_N` float64, of each scored id; `greedy_N`: whether it was the likeliest.
+    """What a model said of a text: `nats_N` float64, of each scored id; `greedy_N`: whether it was
+    the likeliest.
 
     `units`: patches, tokens or bytes that the model read meanwhile, BOS aside.
     """
@@ -38,8 +40,8 @@ class Scored:
 def windows(count, context, first=0):
     """[(begin, first scored, end)] over `count` inputs: every target from `first` up once.
 
-    Each window but the first carries half a context over. An end that half a context holds is scored at once, with
-    the longest context that it can have.
+    Each window but the first carries half a context over. An end that half a context holds is
+    scored at once, with the longest context that it can have.
     """
     if count <= first:
         return []
@@ -53,7 +55,9 @@ def windows(count, context, first=0):
 
 
 def _batches(lengths, positions):
-    """[(padded length, [windows by number])]: full batches, and one rest of each length that keeps its own."""
+    """[(padded length, [windows by number])]: full batches, and one rest of each length that keeps
+    its own.
+    """
     classes = {}
     for number, length in enumerate(lengths):
         classes.setdefault(layout.padded_length(length), []).append(number)
@@ -72,16 +76,22 @@ def _batches(lengths, positions):
 
 
 def score(params, config, compute, rows, make_batch, context, firsts=None, greedy=False, tell=None):
-    """[Scored] of rows of ids (int32 [N + 1], targets included): of targets from `firsts[row]` up, default all.
+    """[Scored] of rows of ids (int32 [N + 1], targets included): of targets from `firsts[row]` up,
+    default all.
 
-    `make_batch(rows of inputs)`: a model batch, padded to `layout.padded_length`. `tell(done, of)`: ids scored.
-    `greedy`: fill `greedy_N` too, which takes the logits.
+    `make_batch(rows of inputs)`: a model batch, padded to `layout.padded_length`. `tell(done, of)`:
+    ids scored. `greedy`: fill `greedy_N` too, which takes the logits.
     """
     firsts = [0] * len(rows) if firsts is None else firsts
     found = [
-        Scored(np.zeros(len(r) - 1 - f), np.zeros(len(r) - 1 - f, bool)) for r, f in zip(rows, firsts, strict=True)
+        Scored(np.zeros(len(r) - 1 - f), np.zeros(len(r) - 1 - f, bool))
+        for r, f in zip(rows, firsts, strict=True)
     ]
-    planned = [(row, *window) for row, ids in enumerate(rows) for window in windows(len(ids) - 1, context, firsts[row])]
+    planned = [
+        (row, *window)
+        for row, ids in enumerate(rows)
+        for window in windows(len(ids) - 1, context, firsts[row])
+    ]
     positions = min(POSITIONS, LOGITS // config.vocab) if greedy else POSITIONS
     done, of, seen = 0, sum(len(one.nats_N) for one in found), set()
 
@@ -93,7 +103,10 @@ def score(params, config, compute, rows, make_batch, context, firsts=None, greed
                 continue
             seen.add(number)
             row, begin, scored, end = planned[number]
-            span, to = slice(scored - begin, end - begin), slice(scored - firsts[row], end - firsts[row])
+            span, to = (
+                slice(scored - begin, end - begin),
+                slice(scored - firsts[row], end - firsts[row]),
+            )
             found[row].nats_N[to], found[row].greedy_N[to] = nats_BxL[b, span], hits_BxL[b, span]
             found[row].units += _units(batch, b, span) - (scored == 0)
             done += end - scored
@@ -102,7 +115,9 @@ def score(params, config, compute, rows, make_batch, context, firsts=None, greed
 
     running = None
     for _, some in _batches([end - begin for _, begin, _, end in planned], positions):
-        batch = make_batch([rows[row][begin:end] for row, begin, _, end in (planned[n] for n in some)])
+        batch = make_batch(
+            [rows[row][begin:end] for row, begin, _, end in (planned[n] for n in some)]
+        )
         batch["targets_BxL"] = np.zeros_like(batch["ids_BxL"])
         batch["loss_mask_BxL"] = np.ones(batch["ids_BxL"].shape, np.float32)
         for b, number in enumerate(some):

@@ -1,7 +1,9 @@
-"""Runs a program that a model wrote: in a Python process of its own, in an empty folder, with limits.
+"""Runs a program that a model wrote: in a Python process of its own, in an empty folder, with
+limits.
 
-Limits are of seconds, memory and file size; there is no environment and no input. This is a fence against
-accidents, not against malice: it does not shut the network or the reading of files. Run it where nothing is at stake.
+Limits are of seconds, memory and file size; there is no environment and no input. This is a fence
+against accidents, not against malice: it does not shut the network or the reading of files. Run it
+where nothing is at stake.
 """
 
 import contextlib
@@ -27,7 +29,9 @@ os._exit({REACHED})
 
 def passes(program: str, seconds=SECONDS):
     """Whether `program` runs to its end, without an error and in time."""
-    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}, start_new_session=True)
+    quiet = dict(
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}, start_new_session=True
+    )
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-I", "-c", START, str(seconds)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=folder, **quiet)

@@ -1,7 +1,8 @@
 """Tasks on local files: how their records become prompts, choices, answers and programs.
 
-Prompts are those of the language-model evaluation harness and of the sets' own papers; few-shot examples are written
-into them here, so that noise can reach all of a prompt. Nothing is fetched. Fields of a record, by file:
+Prompts are those of the language-model evaluation harness and of the sets' own papers; few-shot
+examples are written into them here, so that noise can reach all of a prompt. Nothing is fetched.
+Fields of a record, by file:
 
     hellaswag                      activity_label context choices label (number of the right choice)
     piqa; arc_easy, arc_challenge  goal; question    choices label
@@ -32,7 +33,8 @@ LETTERS = "ABCDEFGHIJ"
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """`files`: stems, the scored one first. `make(records of each file)` gives documents, dicts with `prompt` and
+    """`files`: stems, the scored one first. `make(records of each file)` gives documents, dicts
+    with `prompt` and
 
     choices, label    (kind "choices": the likeliest continuation, after a space)
     answer            (kinds "exact" and "translation": the text generated up to `stop`)
@@ -75,12 +77,20 @@ def _mmlu(rows, examples):
         about = row["subject"].replace("_", " ")
         head = f"The following are multiple choice questions (with answers) about {about}.\n\n"
         prompt = head + "".join(shown.get(row["subject"], [])[:5]) + _lettered(row)
-        found.append({"prompt": prompt, "choices": list(LETTERS[: len(row["choices"])]), "label": row["label"]})
+        found.append(
+            {
+                "prompt": prompt,
+                "choices": list(LETTERS[: len(row["choices"])]),
+                "label": row["label"],
+            }
+        )
     return found
 
 
 def _lettered(row):
-    options = "".join(f"{letter}. {choice}\n" for letter, choice in zip(LETTERS, row["choices"], strict=False))
+    options = "".join(
+        f"{letter}. {choice}\n" for letter, choice in zip(LETTERS, row["choices"], strict=False)
+    )
     return f"{row['question'].strip()}\n{options}Answer:"
 
 
@@ -88,25 +98,34 @@ def _lettered(row):
 
 
 def _cute(name):
-    """The set's own templates of four examples, and what opens the answer: a base model closes the quotation."""
+    """The set's own templates of four examples, and what opens the answer: a base model closes the
+    quotation.
+    """
 
     def make(rows, prompts):
         template = prompts[0][name.removesuffix("_rand")]
         own = [row for row in rows if row["task"] == name]
-        return [{"prompt": f'{template.format(*r["inputs"])} Answer: "', "answer": r["label"]} for r in own]
+        return [
+            {"prompt": f'{template.format(*r["inputs"])} Answer: "', "answer": r["label"]}
+            for r in own
+        ]
 
     return make
 
 
 CUTE = (
-    "contains_char contains_word del_char del_word ins_char ins_word orth sem spell spell_inverse sub_char sub_word "
-    "swap_char swap_word contains_char_rand del_char_rand ins_char_rand spell_rand spell_inverse_rand sub_char_rand "
+    "contains_char contains_word del_char del_word ins_char ins_word orth sem spell spell_inverse "
+    "sub_char sub_word "
+    "swap_char swap_word contains_char_rand del_char_rand ins_char_rand spell_rand "
+    "spell_inverse_rand sub_char_rand "
     "swap_char_rand"
 ).split()
 
 
 def _phonemes(rows, examples=None):
-    """Five examples, the first of `examples`, or of the set itself, which are then not asked for."""
+    """Five examples, the first of `examples`, or of the set itself, which are then not asked
+    for.
+    """
     shown, rows = (examples[:5], rows) if examples else (rows[:5], rows[5:])
     head = "".join(f"Word: {r['grapheme']}\nPhonemes: {r['phonemes']}\n\n" for r in shown)
     asked = [(f"{head}Word: {r['grapheme']}\nPhonemes:", r["phonemes"]) for r in rows]
@@ -114,11 +133,13 @@ def _phonemes(rows, examples=None):
 
 
 def _translation(source, target):
-    """Three examples, the first of the set that have both languages, which are then not asked for."""
+    """Three examples, the first of the set that have both languages, which are then not asked
+    for.
+    """
 
     def make(rows):
         both = [r["text"] for r in rows if source in r["text"] and target in r["text"]]
-        pair = lambda text: f"{source}: {text[source]}\n{target}:"  # noqa: E731
+        pair = lambda text: f"{source}: {text[source]}\n{target}:"
         head = "".join(f"{pair(text)} {text[target]}\n\n" for text in both[:3])
         return [{"prompt": head + pair(text), "answer": text[target]} for text in both[3:]]
 
@@ -131,7 +152,11 @@ FLORES = "km ne ps si".split()
 
 def _humaneval(rows):
     return [
-        {"prompt": r["prompt"], "head": r["prompt"], "tail": f"\n{r['test']}\ncheck({r['entry_point']})\n"}
+        {
+            "prompt": r["prompt"],
+            "head": r["prompt"],
+            "tail": f"\n{r['test']}\ncheck({r['entry_point']})\n",
+        }
         for r in rows
     ]
 
@@ -144,7 +169,7 @@ def _mbpp(rows, examples):
         return f"You are an expert Python programmer, and here is your task: {row['text']} Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"  # noqa: E501
 
     head = "".join(f"{ask(r)}{r['code'].replace(chr(13), '')}\n[DONE]\n\n" for r in examples[1:4])
-    tail = lambda r: "\n" + "\n".join([r["test_setup_code"], *r["test_list"]]) + "\n"  # noqa: E731
+    tail = lambda r: "\n" + "\n".join([r["test_setup_code"], *r["test_list"]]) + "\n"
     return [{"prompt": head + ask(r), "head": "", "tail": tail(r)} for r in rows]
 
 
@@ -156,19 +181,30 @@ TASKS = {
     "mmlu": Task(CHOICES, ("mmlu", "mmlu_fewshot_dev"), _mmlu),
     "g2p_phonologybench": Task(EXACT, ("g2p_phonologybench",), _phonemes, most=128),
     "g2p_cmudict": Task(EXACT, ("g2p_cmudict", "g2p_cmudict_train"), _phonemes, most=128),
-    "humaneval": Task(PROGRAM, ("humaneval",), _humaneval, ("\nclass", "\ndef", "\n#", "\nif", "\nprint"), 1024),
+    "humaneval": Task(
+        PROGRAM, ("humaneval",), _humaneval, ("\nclass", "\ndef", "\n#", "\nif", "\nprint"), 1024
+    ),
     "mbpp": Task(PROGRAM, ("mbpp", "mbpp_fewshot"), _mbpp, ("[DONE]",), 1024),
 }
-TASKS |= {f"cute_{name}": Task(EXACT, ("cute", "cute_prompts"), _cute(name), ('"', "\n")) for name in CUTE}
-for _file, _english, _languages in (("translation_ntrex", "eng", NTREX), ("translation_flores_v1", "en", FLORES)):
+TASKS |= {
+    f"cute_{name}": Task(EXACT, ("cute", "cute_prompts"), _cute(name), ('"', "\n")) for name in CUTE
+}
+for _file, _english, _languages in (
+    ("translation_ntrex", "eng", NTREX),
+    ("translation_flores_v1", "en", FLORES),
+):
     for _language in _languages:
         for _pair in ((_language, _english), (_english, _language)):
-            TASKS[f"{_file}_{'_'.join(_pair)}"] = Task(TRANSLATION, (_file,), _translation(*_pair), most=1024)
+            TASKS[f"{_file}_{'_'.join(_pair)}"] = Task(
+                TRANSLATION, (_file,), _translation(*_pair), most=1024
+            )
 GROUPS = ("cute", "translation_ntrex", "translation_flores_v1")
 
 
 def chosen(names):
-    """The tasks of a list of names, groups resolved. Raises ConfigError with the nearest known name."""
+    """The tasks of a list of names, groups resolved. Raises ConfigError with the nearest known
+    name.
+    """
     found = []
     for name in names:
         if name in GROUPS:
@@ -178,7 +214,8 @@ def chosen(names):
         else:
             near = difflib.get_close_matches(name, [*TASKS, *GROUPS], 1)
             raise ConfigError(
-                f"--tasks={name}: " + (f"did you mean {near[0]!r}?" if near else "--tasks=list names all")
+                f"--tasks={name}: "
+                + (f"did you mean {near[0]!r}?" if near else "--tasks=list names all")
             )
     return list(dict.fromkeys(found))
 
@@ -189,7 +226,8 @@ def chosen(names):
 def documents(name, folder, limit=0):
     """Documents of task `name` from the files in `folder`, `limit` of them spread evenly; 0: all.
 
-    Raises ConfigError for a missing or damaged file, a record without its fields, and a question without choices.
+    Raises ConfigError for a missing or damaged file, a record without its fields, and a question
+    without choices.
     """
     task = TASKS[name]
     files = [_records(folder, stem) for stem in task.files]
@@ -201,9 +239,14 @@ def documents(name, folder, limit=0):
     if not found:
         raise ConfigError(f"{files[0][0]}: has nothing for task {name}")
     for number, one in enumerate(found):
-        if task.kind == CHOICES and not (all(one["choices"]) and 0 <= one["label"] < len(one["choices"])):
+        if task.kind == CHOICES and not (
+            all(one["choices"]) and 0 <= one["label"] < len(one["choices"])
+        ):
             what = f"choices {one['choices']}, label {one['label']}"
-            raise ConfigError(f"{files[0][0]}: question {number + 1} has {what}: it needs texts, and one of them right")
+            raise ConfigError(
+                f"{files[0][0]}: question {number + 1} has {what}: it needs texts, and one of "
+                "them right"
+            )
     if limit and limit < len(found):
         found = [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
     return found
@@ -214,7 +257,10 @@ def _records(folder, stem):
     for path in [Path(folder) / f"{stem}{ending}" for ending in (*ENDINGS, ".json")]:
         if path.exists():
             return path, _read(path, path.stat().st_mtime_ns)
-    raise ConfigError(f"{Path(folder) / stem}{ENDINGS[0]}[.gz]: no such file; --files=DIR names the folder of tasks")
+    raise ConfigError(
+        f"{Path(folder) / stem}{ENDINGS[0]}[.gz]: no such file; --files=DIR names the folder of "
+        "tasks"
+    )
 
 
 @functools.lru_cache(maxsize=2)  # tasks of a group share their file
@@ -232,8 +278,9 @@ def _read(path, _):
 def asked(names, folder, limit=0, noises=(), at=noise.WHERE, seed=0):
     """{label: (Task, documents)} of tasks clean, `NAME`, and under each noise, `NAME NOISE PLACE`.
 
-    Choices are noised in the prompt, in the "completion", or in "both"; of what a model writes only the prompt is:
-    the answer is compared with the clean text. Raises ConfigError, as `chosen` and `documents` do.
+    Choices are noised in the prompt, in the "completion", or in "both"; of what a model writes only
+    the prompt is: the answer is compared with the clean text. Raises ConfigError, as `chosen` and
+    `documents` do.
     """
     found = {}
     for name in chosen(names):
@@ -246,17 +293,20 @@ def asked(names, folder, limit=0, noises=(), at=noise.WHERE, seed=0):
 
 
 def allowed(asked, execute):
-    """Raises ConfigError where `asked` has tasks that run what a model writes, and `execute` does not say so."""
+    """Raises ConfigError where `asked` has tasks that run what a model writes, and `execute` does
+    not say so.
+    """
     written = [label for label, (task, _) in asked.items() if task.kind == PROGRAM]
     if written and not execute:
         raise ConfigError(
-            f"{', '.join(written)}: runs programs that the model writes; --execute allows it, with limits"
+            f"{', '.join(written)}: runs programs that the model writes; --execute allows it, "
+            "with limits"
         )
 
 
 def _noised(document, name, place, seed):
     made = dict(document)
-    apply = lambda text: noise.noised(text.encode(), name, seed).decode()  # noqa: E731
+    apply = lambda text: noise.noised(text.encode(), name, seed).decode()
     if place in ("prompt", "both"):
         made["prompt"] = apply(document["prompt"])
     if place in ("completion", "both"):
@@ -265,7 +315,8 @@ def _noised(document, name, place, seed):
 
 
 def averaged(scores):
-    """{"tasks", "places"}: `scores` of `harness.run`, those under a noise in several places as their mean `NAME NOISE`.
+    """{"tasks", "places"}: `scores` of `harness.run`, those under a noise in several places as
+    their mean `NAME NOISE`.
 
     The mean is each document's; "places" keeps what it is of.
     """
@@ -279,6 +330,9 @@ def averaged(scores):
         if len(labels) > 1:
             told = [found.pop(label)["documents"] for label in labels]
             places |= {label: scores[label] for label in labels}
-            mean = {metric: np.mean([one[metric] for one in told], axis=0).tolist() for metric in told[0]}
+            mean = {
+                metric: np.mean([one[metric] for one in told], axis=0).tolist()
+                for metric in told[0]
+            }
             found[name] = {"documents": mean}
     return {"tasks": found, "places": places}

@@ -1,7 +1,9 @@
-"""Texts to score, and what a model makes of them: bits, bytes and units (patches, tokens, bytes) of each document.
+"""Texts to score, and what a model makes of them: bits, bytes and units (patches, tokens, bytes) of
+each document.
 
-Every byte is scored once, each document by itself, with its end; long ones by windows (`likelihood.py`). Numbers stay
-by document, in columns, so that whoever reads them can group and resample them.
+Every byte is scored once, each document by itself, with its end; long ones by windows
+(`likelihood.py`). Numbers stay by document, in columns, so that whoever reads them can group and
+resample them.
 """
 
 import copy
@@ -29,9 +31,9 @@ class Text:
 def read(pattern, most=0):
     """([Text] of a glob of .jsonl[.gz|.zst], .parquet or .txt, lines on what was left out).
 
-    `most`: bytes to read at most, of documents spread evenly over all; 0: all. A record's own fields `source`, `lang`
-    and `script` are its labels; without a script its letters tell.
-    Raises ConfigError for a glob without files or with nothing to score.
+    `most`: bytes to read at most, of documents spread evenly over all; 0: all. A record's own
+    fields `source`, `lang` and `script` are its labels; without a script its letters tell. Raises
+    ConfigError for a glob without files or with nothing to score.
     """
     data, skips, lines = Data(input=pattern), sources.Skips(), []
 
@@ -44,7 +46,10 @@ def read(pattern, most=0):
         kept = _spread(sizes, most)
         found = [_text(one) for i, one in enumerate(documents(sources.Skips())) if i in kept]
         if len(kept) < len(sizes):
-            lines = [f"{len(sizes) - len(kept):,} of {len(sizes):,} documents, spread evenly: max_bytes = {most:,}"]
+            lines = [
+                f"{len(sizes) - len(kept):,} of {len(sizes):,} documents, spread evenly: "
+                f"max_bytes = {most:,}"
+            ]
     else:
         found = [_text(one) for one in documents(skips)]
     skips.check()
@@ -66,11 +71,16 @@ def _spread(sizes, most):
 
 def _text(document):
     lang, script = document.labels or ("", "")
-    return Text(document.text, {"source": document.source, "lang": lang, "script": script or script_of(document.text)})
+    return Text(
+        document.text,
+        {"source": document.source, "lang": lang, "script": script or script_of(document.text)},
+    )
 
 
 def script_of(text: bytes):
-    """The writing system of most letters, as Unicode names them ("latin", "devanagari"); "" where there are none."""
+    """The writing system of most letters, as Unicode names them ("latin", "devanagari"); "" where
+    there are none.
+    """
     counts = {}
     for c in text[: 4 * LOOKED_AT].decode("utf-8", "ignore")[:LOOKED_AT]:
         if c.isalpha():
@@ -95,28 +105,42 @@ def measure(model, texts, tell=None):
     told = None if tell is None else lambda done, of: tell(done * size // max(of, 1), size)
     scored = model.score(texts, tell=told)
     units = [one.units for one in scored]
-    return {"bits": [one.bits for one in scored], "bytes": [len(text) for text in texts], "units": units}
+    return {
+        "bits": [one.bits for one in scored],
+        "bytes": [len(text) for text in texts],
+        "units": units,
+    }
 
 
 def robustness(model, texts, names, seed=0, tell=None):
-    """{"bytes", "characters" of the clean texts, "clean": columns, NAME of each noise: columns}, by document.
+    """{"bytes", "characters" of the clean texts, "clean": columns, NAME of each noise: columns}, by
+    document.
 
-    What is scored is the noised text; divided by the clean one's bytes its bits are comparable between noises that
-    change lengths, divided by its own they are bits per byte of what was read.
+    What is scored is the noised text; divided by the clean one's bytes its bits are comparable
+    between noises that change lengths, divided by its own they are bits per byte of what was read.
     """
-    wanted = {"clean": texts} | {name: [noise.noised(text, name, seed) for text in texts] for name in names}
+    wanted = {"clean": texts} | {
+        name: [noise.noised(text, name, seed) for text in texts] for name in names
+    }
     columns = measure(model, [text for some in wanted.values() for text in some], tell)
-    cut = lambda i: {key: values[i * len(texts) :][: len(texts)] for key, values in columns.items()}  # noqa: E731
-    counts = {"bytes": [len(text) for text in texts], "characters": [noise.characters(text) for text in texts]}
+    cut = lambda i: {key: values[i * len(texts) :][: len(texts)] for key, values in columns.items()}
+    counts = {
+        "bytes": [len(text) for text in texts],
+        "characters": [noise.characters(text) for text in texts],
+    }
     return counts | {name: cut(i) for i, name in enumerate(wanted)} | {"seed": seed}
 
 
 def flops_per_byte(model, columns):
-    """Forward FLOPs per byte at the units of these columns, "exact": {"model", "entropy_model", "total"}."""
+    """Forward FLOPs per byte at the units of these columns, "exact": {"model", "entropy_model",
+    "total"}.
+    """
     own = sum(columns["bytes"]) / max(sum(columns["units"]), 1)
     context = model.context * (own if unit(model) == "token" else 1)
     scorer = unit(model) == "patch" and model.patching.needs_entropies and model.patcher is not None
-    parts = {"model": (model.config, own)} | ({"entropy_model": (model.patcher, 1)} if scorer else {})
+    parts = {"model": (model.config, own)} | (
+        {"entropy_model": (model.patcher, 1)} if scorer else {}
+    )
     found = {"model": 0.0, "entropy_model": 0.0}
     for part, (config, size) in parts.items():
         how = dict(patch_size=size, context_bytes=context, convention="exact")
@@ -125,26 +149,36 @@ def flops_per_byte(model, columns):
 
 
 def dial(model, texts, thresholds, tell=None):
-    """[{"threshold", columns, "flops_per_byte"}] of an entropy-patched model, its threshold set anew each time.
+    """[{"threshold", columns, "flops_per_byte"}] of an entropy-patched model, its threshold set
+    anew each time.
 
     Raises ConfigError for a model whose patches ask for no threshold.
     """
     if unit(model) != "patch" or not model.patching.needs_entropies:
-        raise ConfigError(f"{model.folder}: a threshold can be set only where entropies cut patches")
+        raise ConfigError(
+            f"{model.folder}: a threshold can be set only where entropies cut patches"
+        )
     found, size = [], len(thresholds)
     for i, threshold in enumerate(thresholds):
         turned = copy.copy(model)
-        turned.patching = dataclasses.replace(model.patching, threshold=float(threshold), target=0.0)
+        turned.patching = dataclasses.replace(
+            model.patching, threshold=float(threshold), target=0.0
+        )
         told = None if tell is None else lambda done, of, i=i: tell(i * of + done, size * of)
         columns = measure(turned, texts, told)
-        found.append({"threshold": float(threshold)} | columns | {"flops_per_byte": flops_per_byte(model, columns)})
+        found.append(
+            {"threshold": float(threshold)}
+            | columns
+            | {"flops_per_byte": flops_per_byte(model, columns)}
+        )
     return found
 
 
 def thresholds(model, texts, sizes=(1.5, 2, 3, 4, 6, 8, 12)):
     """Thresholds at which patches of these texts are about so long, and the model's own: ascending.
 
-    From the entropies of up to a context of some SAMPLE texts; patches that a text's beginning forces do not count.
+    From the entropies of up to a context of some SAMPLE texts; patches that a text's beginning
+    forces do not count.
     """
     rows = [model.encode(text)[: model.context] for text in texts[:: max(1, len(texts) // SAMPLE)]]
     values = np.concatenate([model.entropies(row[None])[0] for row in rows])

@@ -1,4 +1,6 @@
-"""FLOP accounting: `per_byte(model_config, patch_size=, context_bytes=, convention=) -> Breakdown`."""
+"""FLOP accounting: `per_byte(model_config, patch_size=, context_bytes=, convention=) ->
+Breakdown`.
+"""
 
 from blt_jax.flops.analytic import Breakdown, executed_row, parameters, per_byte, training
 from blt_jax.flops.causes import differences

@@ -1,16 +1,20 @@
 """Forward FLOPs per text byte of a model, from its config alone, in a named convention.
 
-A multiply-add is 2 FLOPs; training is 3 x forward; lookups (embeddings, hash tables) are 0. Document
-boundaries are ignored: contexts are full. The entropy model is never inside: ask for it with its own config.
+A multiply-add is 2 FLOPs; training is 3 x forward; lookups (embeddings, hash tables) are 0.
+Document boundaries are ignored: contexts are full. The entropy model is never inside: ask for it
+with its own config.
 
-- "paper": the formulas of the BLT paper (blt.md, section 10): feed-forward of 16 h^2, half of the window as
-  the mean context, no projections between patches and bytes, 256 bytes in the head, and cross-attention, where
-  there is any, at every local layer.
-- "exact": every matrix product that the architecture needs: the real feed-forward, grouped keys and values,
+- "paper": the formulas of the BLT paper (blt.md, section 10): feed-forward of 16 h^2, half of the
+  window as
+  the mean context, no projections between patches and bytes, 256 bytes in the head, and
+  cross-attention, where there is any, at every local layer.
+- "exact": every matrix product that the architecture needs: the real feed-forward, grouped keys and
+  values,
   true causal and window averages, every projection.
-- "executed": every matrix product that the program does, to the unit; `trace.count` and a test hold it to that.
-  `causes.differences` says where, and why, it departs from the others. Work that is no matrix product counts 0 in
-  all conventions.
+- "executed": every matrix product that the program does, to the unit; `trace.count` and a test hold
+  it to that.
+  `causes.differences` says where, and why, it departs from the others. Work that is no matrix
+  product counts 0 in all conventions.
 """
 
 import dataclasses
@@ -24,12 +28,17 @@ CONVENTIONS = ("paper", "exact", "executed")
 ATTENTION_BLOCK = 128  # positions per block: `nn.attention.BLOCK` and `nn.blockwise.BLOCK`
 ATTENTION_SPAN = 5  # key blocks per step: `nn.blockwise.SPAN`
 HEAD_LOGITS = 2**25  # most logits of a row at a time: `models.head.LOGITS`
-ATTENTIONS = ("blockwise", "banded")  # backends that can be counted, the default of `nn.compute.Compute` first
+ATTENTIONS = (
+    "blockwise",
+    "banded",
+)  # backends that can be counted, the default of `nn.compute.Compute` first
 
 
 @dataclasses.dataclass(frozen=True)
 class Breakdown:
-    """FLOPs by line: forward and per byte, unless whoever made it says otherwise. A plain LM: `latent` and `head`."""
+    """FLOPs by line: forward and per byte, unless whoever made it says otherwise. A plain LM:
+    `latent` and `head`.
+    """
 
     encoder: float = 0.0
     pooling: float = 0.0  # encoder cross-attention and its query projection
@@ -46,10 +55,11 @@ class Breakdown:
 
 
 def per_byte(model, *, patch_size, context_bytes, convention) -> Breakdown:
-    """Breakdown of `model`. `patch_size`: bytes per patch, or per token of a token model; unused for a byte LM.
+    """Breakdown of `model`. `patch_size`: bytes per patch, or per token of a token model; unused
+    for a byte LM.
 
-    `context_bytes`: bytes per row. "executed" counts a row of that many positions and ceil(context_bytes /
-    patch_size) patch slots, or of round(context_bytes / patch_size) tokens.
+    `context_bytes`: bytes per row. "executed" counts a row of that many positions and
+    ceil(context_bytes / patch_size) patch slots, or of round(context_bytes / patch_size) tokens.
     Raises ConfigError for an unknown convention or a size that is not positive.
     """
     if convention not in CONVENTIONS:
@@ -59,14 +69,20 @@ def per_byte(model, *, patch_size, context_bytes, convention) -> Breakdown:
         if not value > 0:
             raise ConfigError(f"{name} = {value!r}: must be a positive number of bytes")
     if convention == "executed":
-        units = round(context_bytes / unit, 9)  # so that a patch size of L / P means P slots, not P + 1
+        units = round(
+            context_bytes / unit, 9
+        )  # so that a patch size of L / P means P slots, not P + 1
         positions = round(units) if getattr(model, "unit", "byte") == "token" else context_bytes
         row = executed_row(model, positions, math.ceil(units))
         return Breakdown(*(flops / context_bytes for flops in dataclasses.astuple(row)))
     count = _Paper() if convention == "paper" else _Exact()
     if isinstance(model, Lm):
-        head = count.head(model.stack.width, model.vocab if model.unit == "token" else count.byte_vocab)
-        return Breakdown(latent=count.stack(model.stack, context_bytes / unit) / unit, head=head / unit)
+        head = count.head(
+            model.stack.width, model.vocab if model.unit == "token" else count.byte_vocab
+        )
+        return Breakdown(
+            latent=count.stack(model.stack, context_bytes / unit) / unit, head=head / unit
+        )
     return count.blt(model, patch_size, context_bytes)
 
 
@@ -85,7 +101,11 @@ class _Paper:
     def stack(self, s: Stack, context):
         """Per position. A window counts as a context of its length."""
         forward = 16 * s.layers * s.width**2
-        return forward + self.qkvo(s.layers, s.width) + self.attention(s.layers, s.width, s.window or context)
+        return (
+            forward
+            + self.qkvo(s.layers, s.width)
+            + self.attention(s.layers, s.width, s.window or context)
+        )
 
     def cross(self, layers, width, context, keys_per_query):
         return self.attention(layers, width, context) + self.qkvo(layers, width, keys_per_query)
@@ -111,7 +131,9 @@ class _Exact(_Paper):
 
     def stack(self, s: Stack, context):
         window = min(s.window or context, context)
-        reach = (window * (window + 1) / 2 + (context - window) * window) / context  # mean of min(i + 1, window)
+        reach = (
+            window * (window + 1) / 2 + (context - window) * window
+        ) / context  # mean of min(i + 1, window)
         projections = s.width * s.head_width * (2 * s.heads + 2 * s.kv_heads)
         return s.layers * (2 * projections + 4 * s.width * reach + 6 * s.width * s.ffn)
 
@@ -146,25 +168,32 @@ def _cross_keys(m: Blt):
     return m.encoder.width * m.cross_kv_heads // m.cross_heads
 
 
-def executed_row(model, positions, slots=0, *, remat="none", training=False, attention=ATTENTIONS[0]) -> Breakdown:
-    """Matrix-product FLOPs, whole numbers, of one row in `models.apply` with `Compute(remat=..., attention=...)`.
+def executed_row(
+    model, positions, slots=0, *, remat="none", training=False, attention=ATTENTIONS[0]
+) -> Breakdown:
+    """Matrix-product FLOPs, whole numbers, of one row in `models.apply` with `Compute(remat=...,
+    attention=...)`.
 
     `positions`: bytes or tokens per row, L. `slots`: patch slots per row, P; unused for an Lm.
 
-    `training`: with the backward pass. Both operands of every product need a gradient, so it costs two more; but
-    blockwise attention makes its scores again, five products for two. remat "full" then also repeats the forward
-    pass of every scanned layer, except its last product (`down` of the feed-forward), whose result no gradient
-    needs. Scanned are all layers but the encoder's under encoder_cross "all"; only under decoder_cross "all" is a
-    cross-attention, and all of it, inside a scanned layer.
+    `training`: with the backward pass. Both operands of every product need a gradient, so it costs
+    two more; but blockwise attention makes its scores again, five products for two. remat "full"
+    then also repeats the forward pass of every scanned layer, except its last product (`down` of
+    the feed-forward), whose result no gradient needs. Scanned are all layers but the encoder's
+    under encoder_cross "all"; only under decoder_cross "all" is a cross-attention, and all of it,
+    inside a scanned layer.
 
-    Raises ConfigError for sizes that are not whole and positive, and for an unknown `remat` or `attention`:
-    "splash" is a kernel whose work is not counted here.
+    Raises ConfigError for sizes that are not whole and positive, and for an unknown `remat` or
+    `attention`: "splash" is a kernel whose work is not counted here.
     """
     sizes = {"positions": positions} | ({"slots": slots} if isinstance(model, Blt) else {})
     for name, value in sizes.items():
         if not (value >= 1 and value % 1 == 0):
             raise ConfigError(f"{name} = {value!r}: a row needs a whole number of them, at least 1")
-    for name, value, known in (("remat", remat, ("none", "full")), ("attention", attention, ATTENTIONS)):
+    for name, value, known in (
+        ("remat", remat, ("none", "full")),
+        ("attention", attention, ATTENTIONS),
+    ):
         if value not in known:
             raise ConfigError(f"{name} = {value!r}: can count {', '.join(known)}")
     row = _Executed(int(positions), int(slots), training, training and remat == "full", attention)
@@ -217,10 +246,16 @@ class _Executed:
 
     def scores(self, s: Stack, length):
         """Queries times keys of `nn.attention.attend`, those of masked pairs included."""
-        return 2 * s.width * (self.blockwise if self.backend == "blockwise" else self.banded)(s.window, length)
+        return (
+            2
+            * s.width
+            * (self.blockwise if self.backend == "blockwise" else self.banded)(s.window, length)
+        )
 
     def blockwise(self, window, length):
-        """Query-key pairs of `nn.blockwise.attend`: each query block meets whole spans of key blocks."""
+        """Query-key pairs of `nn.blockwise.attend`: each query block meets whole spans of key
+        blocks.
+        """
         block = min(ATTENTION_BLOCK, -(-length // 8) * 8)
         blocks = -(-length // block)
         most = min(-(-(window - 1) // block) + 1, blocks) if 0 < window < length else blocks
@@ -240,11 +275,16 @@ class _Executed:
         if m.encoder_cross == "none":
             return 0
         query = 2 * self.P * m.encoder.width * m.slots * m.encoder.width
-        return self.times * (query + _applications(m.encoder_cross, m.encoder) * self.patch_reads_bytes(m))
+        return self.times * (
+            query + _applications(m.encoder_cross, m.encoder) * self.patch_reads_bytes(m)
+        )
 
     def patch_reads_bytes(self, m: Blt):
         E, K = m.encoder.width, m.slots
-        queries_and_output, keys_and_values = 4 * self.P * K * E * E, 4 * self.L * E * _cross_keys(m)
+        queries_and_output, keys_and_values = (
+            4 * self.P * K * E * E,
+            4 * self.L * E * _cross_keys(m),
+        )
         scores = 2 * self.L * K * E  # the weighted values are a segment sum of elementwise products
         return queries_and_output + keys_and_values + scores
 
@@ -257,12 +297,17 @@ class _Executed:
 
     def byte_reads_patch(self, m: Blt):
         E, K = m.encoder.width, m.slots
-        queries_and_output, keys_and_values = 4 * self.L * E * E, 4 * self.P * K * E * _cross_keys(m)
+        queries_and_output, keys_and_values = (
+            4 * self.L * E * E,
+            4 * self.P * K * E * _cross_keys(m),
+        )
         scores, values = 2 * self.L * K * E, 2 * self.L * K * E
         return queries_and_output + keys_and_values + scores + values
 
     def head(self, width, vocab):
-        """`head`, or `nn.block.tied_head`; where it is large, training takes it in parts and twice: `models.losses`."""
+        """`head`, or `nn.block.tied_head`; where it is large, training takes it in parts and twice:
+        `models.losses`.
+        """
         once = 2 * width * vocab
         parts = -(-self.L * vocab // HEAD_LOGITS)
         if not self.training or parts == 1:
@@ -272,12 +317,16 @@ class _Executed:
 
 
 def training(forward):
-    """FLOPs of forward and backward: 3 x forward. Nothing is recomputed; `executed_row` counts that too."""
+    """FLOPs of forward and backward: 3 x forward. Nothing is recomputed; `executed_row` counts that
+    too.
+    """
     return 3 * forward
 
 
 def parameters(model):
-    """Parameters by part, as `models.init` makes them; `non_embedding` leaves out the embedding and hash tables."""
+    """Parameters by part, as `models.init` makes them; `non_embedding` leaves out the embedding and
+    hash tables.
+    """
     if isinstance(model, Lm):
         width = model.stack.width
         parts = {
@@ -292,19 +341,34 @@ def parameters(model):
     else:
         E, D = model.encoder.width, model.latent.width
         cross = 2 * E * E + 2 * E * _cross_keys(model) + 2 * E
-        pools = _applications(model.encoder_cross, model.encoder) if model.encoder_cross != "none" else 0
-        reads = _applications(model.decoder_cross, model.decoder) if model.decoder_cross != "none" else 0
+        pools = (
+            _applications(model.encoder_cross, model.encoder)
+            if model.encoder_cross != "none"
+            else 0
+        )
+        reads = (
+            _applications(model.decoder_cross, model.decoder)
+            if model.decoder_cross != "none"
+            else 0
+        )
         parts = {
             "embedding": model.vocab * E,
             "hash_tables": model.hash_tables * model.hash_rows * E,
             "encoder": _stack_parameters(model.encoder),
             "pooling": pools * cross + (model.slots * E * E if pools else 0),
-            "latent": _stack_parameters(model.latent) + (model.slots_width * D if model.slots_width != D else 0),
-            "decoder": _stack_parameters(model.decoder) + reads * cross + D * E * (model.slots if reads else 1) + E,
+            "latent": _stack_parameters(model.latent)
+            + (model.slots_width * D if model.slots_width != D else 0),
+            "decoder": _stack_parameters(model.decoder)
+            + reads * cross
+            + D * E * (model.slots if reads else 1)
+            + E,
             "head": 0 if model.tied else E * model.vocab,
         }
     total = sum(parts.values())
-    return parts | {"total": total, "non_embedding": total - parts["embedding"] - parts["hash_tables"]}
+    return parts | {
+        "total": total,
+        "non_embedding": total - parts["embedding"] - parts["hash_tables"],
+    }
 
 
 def _stack_parameters(s: Stack):

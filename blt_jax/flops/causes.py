@@ -1,8 +1,9 @@
-"""Why the conventions differ: "executed" less "exact" or "paper", line by line, each part with its cause.
+"""Why the conventions differ: "executed" less "exact" or "paper", line by line, each part with its
+cause.
 
-Each part is derived from the config on its own, not as what is left over, so that their sum, which a test holds to the
-whole difference, says that nothing goes unexplained. Only the last three, which are about the backward pass, are
-differences of counts that the tracer has checked.
+Each part is derived from the config on its own, not as what is left over, so that their sum, which
+a test holds to the whole difference, says that nothing goes unexplained. Only the last three, which
+are about the backward pass, are differences of counts that the tracer has checked.
 """
 
 import dataclasses
@@ -40,13 +41,21 @@ CAUSES = {
 
 
 def differences(
-    model, *, patch_size, context_bytes, convention="exact", training=False, remat="none", attention=ATTENTIONS[0]
+    model,
+    *,
+    patch_size,
+    context_bytes,
+    convention="exact",
+    training=False,
+    remat="none",
+    attention=ATTENTIONS[0],
 ) -> dict[str, Breakdown]:
-    """FLOPs per byte, "executed" less `convention` ("exact" or "paper"), for each of `CAUSES` that has a part in it.
+    """FLOPs per byte, "executed" less `convention` ("exact" or "paper"), for each of `CAUSES` that
+    has a part in it.
 
-    The sum over causes of each line is the whole difference. `training`: of a training step, for which the other
-    conventions take 3 x forward; `remat` and `attention` as in `executed_row`, the rest as in `per_byte`.
-    Raises ConfigError as these do, and for another `convention`.
+    The sum over causes of each line is the whole difference. `training`: of a training step, for
+    which the other conventions take 3 x forward; `remat` and `attention` as in `executed_row`, the
+    rest as in `per_byte`. Raises ConfigError as these do, and for another `convention`.
     """
     if convention not in ("paper", "exact"):
         raise ConfigError(f"convention = {convention!r}: differences are told from paper or exact")
@@ -56,7 +65,10 @@ def differences(
     units = round(context_bytes / (1 if byte_lm else patch_size), 9)  # as in `per_byte`
     length = round(units) if isinstance(model, Lm) and model.unit == "token" else context_bytes
     slots = math.ceil(units)
-    whole = per_byte(model, **forward | {"patch_size": context_bytes / (slots if isinstance(model, Blt) else length)})
+    whole = per_byte(
+        model,
+        **forward | {"patch_size": context_bytes / (slots if isinstance(model, Blt) else length)},
+    )
 
     parts = [("whole units", line, getattr(whole, line) - value) for line, value in _lines(exact)]
     parts += _program(model, length, slots, context_bytes, attention)
@@ -65,7 +77,7 @@ def differences(
     parts = [(cause, line, value * (3 if training else 1)) for cause, line, value in parts]
 
     if training:
-        row = lambda **how: executed_row(model, length, slots, attention=attention, **how)  # noqa: E731
+        row = lambda **how: executed_row(model, length, slots, attention=attention, **how)
         once, step, repeated = row(), row(training=True), row(training=True, remat=remat)
         for line, value in _lines(step):
             again = "head again" if line == "head" else "scores again"
@@ -91,7 +103,11 @@ def _stacks(model, length, slots):
     """(line, stack, positions that it runs over) of each stack."""
     if isinstance(model, Lm):
         return [("latent", model.stack, length)]
-    return [("encoder", model.encoder, length), ("latent", model.latent, slots), ("decoder", model.decoder, length)]
+    return [
+        ("encoder", model.encoder, length),
+        ("latent", model.latent, slots),
+        ("decoder", model.decoder, length),
+    ]
 
 
 def _program(model, length, slots, context_bytes, attention):
@@ -99,7 +115,11 @@ def _program(model, length, slots, context_bytes, attention):
     row = _Executed(length, slots, False, False, attention)
     for line, s, n in _stacks(model, length, slots):
         pairs = row.blockwise(s.window, n) if attention == "blockwise" else row.banded(s.window, n)
-        yield "masked pairs", line, 4 * s.layers * s.width * (pairs - n * _reach(s, n)) / context_bytes
+        yield (
+            "masked pairs",
+            line,
+            4 * s.layers * s.width * (pairs - n * _reach(s, n)) / context_bytes,
+        )
     if isinstance(model, Blt) and model.encoder_cross != "none":
         times = _applications(model.encoder_cross, model.encoder)
         yield "elementwise", "pooling", -2 * times * model.slots * model.encoder.width
@@ -118,7 +138,11 @@ def _formulas(model, p, context):
         length = context / unit
         grouped = 4 * s.width**2 * (s.kv_heads / s.heads - 1)
         if s.window:
-            yield "window", line, 4 * s.layers * s.width * (_reach(s, length) - (s.window + 1) / 2) / unit
+            yield (
+                "window",
+                line,
+                4 * s.layers * s.width * (_reach(s, length) - (s.window + 1) / 2) / unit,
+            )
         yield "feed-forward", line, s.layers * s.width * (6 * s.ffn - 16 * s.width) / unit
         yield "grouped keys", line, s.layers * grouped / unit
     if isinstance(model, Lm):

@@ -1,9 +1,11 @@
-"""What devices can do at most, by row of one table; and MFU against it. Unknown chip: None, never a wrong figure.
+"""What devices can do at most, by row of one table; and MFU against it. Unknown chip: None, never a
+wrong figure.
 
-Peaks are dense (no structured sparsity), in FLOP/s of one jax device, by what multiplies the matrices:
-"bfloat16", "tf32" (tensor cores, operands rounded to 10 bits), "fp32" (CUDA cores), "fp8", "int8" (operations/s).
-"float32" is none of them: jax multiplies float32 arrays in tf32 on these GPUs and in bfloat16 passes on TPUs unless
-told otherwise, so that a dtype alone does not name the peak. What a vendor does not publish is left out.
+Peaks are dense (no structured sparsity), in FLOP/s of one jax device, by what multiplies the
+matrices: "bfloat16", "tf32" (tensor cores, operands rounded to 10 bits), "fp32" (CUDA cores),
+"fp8", "int8" (operations/s). "float32" is none of them: jax multiplies float32 arrays in tf32 on
+these GPUs and in bfloat16 passes on TPUs unless told otherwise, so that a dtype alone does not name
+the peak. What a vendor does not publish is left out.
 """
 
 import dataclasses
@@ -22,9 +24,12 @@ class Device:
     """One jax device."""
 
     name: str  # ours, for flags and plans
-    kinds: tuple[str, ...]  # what jax calls it (`device_kind`), every spelling that is known to occur
+    kinds: tuple[
+        str, ...
+    ]  # what jax calls it (`device_kind`), every spelling that is known to occur
     peaks: dict[str, float]  # FLOP/s, dense, by arithmetic
-    hbm_bytes: int  # capacity as published; a GPU's decimal GB are a few per cent less than the device reports
+    # capacity as published; a GPU's decimal GB are a few per cent less than the device reports
+    hbm_bytes: int
     hbm_bandwidth: float  # bytes/s
     source: str
 
@@ -37,7 +42,14 @@ def _a100(name, kinds, gigabytes, bandwidth):
 _HOPPER_SXM = {"bfloat16": 989e12, "tf32": 494.5e12, "fp32": 67e12, "fp8": 1979e12, "int8": 1979e12}
 
 DEVICES = (
-    Device("tpu-v4", ("TPU v4",), {"bfloat16": 275e12, "int8": 275e12}, 32 * GIB, 1200e9, TPU_PAGES + "v4"),
+    Device(
+        "tpu-v4",
+        ("TPU v4",),
+        {"bfloat16": 275e12, "int8": 275e12},
+        32 * GIB,
+        1200e9,
+        TPU_PAGES + "v4",
+    ),
     Device(
         "tpu-v5e",
         ("TPU v5 lite", "TPU v5e"),
@@ -46,7 +58,14 @@ DEVICES = (
         819e9,
         TPU_PAGES + "v5e",
     ),
-    Device("tpu-v5p", ("TPU v5", "TPU v5p"), {"bfloat16": 459e12, "fp8": 459e12}, 95 * GIB, 2765e9, TPU_PAGES + "v5p"),
+    Device(
+        "tpu-v5p",
+        ("TPU v5", "TPU v5p"),
+        {"bfloat16": 459e12, "fp8": 459e12},
+        95 * GIB,
+        2765e9,
+        TPU_PAGES + "v5p",
+    ),
     Device(
         "tpu-v6e",
         ("TPU v6 lite", "TPU v6e"),
@@ -66,7 +85,9 @@ DEVICES = (
     _a100("a100-40gb", ("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"), 40, 1555e9),
     _a100("a100-80gb", ("NVIDIA A100-SXM4-80GB",), 80, 2039e9),
     _a100("a100-80gb-pcie", ("NVIDIA A100 80GB PCIe",), 80, 1935e9),
-    Device("h100", ("NVIDIA H100 80GB HBM3",), _HOPPER_SXM, 80 * 10**9, 3.35e12, H100_SHEET + ", SXM"),
+    Device(
+        "h100", ("NVIDIA H100 80GB HBM3",), _HOPPER_SXM, 80 * 10**9, 3.35e12, H100_SHEET + ", SXM"
+    ),
     Device(
         "h100-pcie",
         ("NVIDIA H100 PCIe",),
@@ -75,7 +96,14 @@ DEVICES = (
         2.0e12,
         H100_SHEET + ", PCIe",
     ),
-    Device("h200", ("NVIDIA H200",), _HOPPER_SXM, 141 * 10**9, 4.8e12, "NVIDIA H200 data sheet (likewise halved), SXM"),
+    Device(
+        "h200",
+        ("NVIDIA H200",),
+        _HOPPER_SXM,
+        141 * 10**9,
+        4.8e12,
+        "NVIDIA H200 data sheet (likewise halved), SXM",
+    ),
     Device(
         "b200",
         ("NVIDIA B200",),
@@ -88,7 +116,9 @@ DEVICES = (
 
 
 def by_name(name) -> Device:
-    """The device that a flag or a plan names, such as "tpu-v5p" or "h100". Raises ConfigError with the nearest name."""
+    """The device that a flag or a plan names, such as "tpu-v5p" or "h100". Raises ConfigError with
+    the nearest name.
+    """
     found = [device for device in DEVICES if device.name == str(name).lower()]
     if not found:
         names = [device.name for device in DEVICES]
@@ -101,23 +131,28 @@ def by_name(name) -> Device:
 def by_kind(device_kind) -> Device | None:
     """The device that jax calls `device_kind`; None where it is not known.
 
-    Only whole names count, for parts of a chip (MIG) and slower or larger boards begin with the same words.
+    Only whole names count, for parts of a chip (MIG) and slower or larger boards begin with the
+    same words.
     """
     return next((d for d in DEVICES if device_kind.lower() in map(str.lower, d.kinds)), None)
 
 
 def peak(device_kind, arithmetic):
-    """Peak FLOP/s of a device as jax names it, for an arithmetic of the table; None where it is not known."""
+    """Peak FLOP/s of a device as jax names it, for an arithmetic of the table; None where it is not
+    known.
+    """
     device = by_kind(device_kind)
     return device.peaks.get(arithmetic) if device else None
 
 
 def mfu(flops_per_second, device_kind, arithmetic, devices=1):
-    """Model FLOPs utilisation: the share of the dense peak of `devices` devices that `flops_per_second` is.
+    """Model FLOPs utilisation: the share of the dense peak of `devices` devices that
+    `flops_per_second` is.
 
-    The FLOPs are the caller's: say their convention beside the figure. In "exact", training as 3 x forward, it is MFU
-    as usually reported: causal averages, nothing recomputed, the head counted, the entropy model not. In "executed"
-    with remat it is what some call HFU, hardware FLOPs utilisation. None for an unknown chip or arithmetic.
+    The FLOPs are the caller's: say their convention beside the figure. In "exact", training as 3 x
+    forward, it is MFU as usually reported: causal averages, nothing recomputed, the head counted,
+    the entropy model not. In "executed" with remat it is what some call HFU, hardware FLOPs
+    utilisation. None for an unknown chip or arithmetic.
     """
     top = peak(device_kind, arithmetic)
     return None if top is None else flops_per_second / (top * devices)

@@ -1,8 +1,9 @@
 """Solvers that make models comparable: equal training FLOPs, or equal inference FLOPs per byte.
 
-`budget_run`: the bytes and steps that a training budget buys. `shape_for_cost`: the width and depth at which a model
-costs so much per byte. `patch_for_cost`: the patch size at which it does. All take a FLOP convention by name, return
-what is left of the mismatch, and refuse one above `tolerance` with the nearest that they found.
+`budget_run`: the bytes and steps that a training budget buys. `shape_for_cost`: the width and depth
+at which a model costs so much per byte. `patch_for_cost`: the patch size at which it does. All take
+a FLOP convention by name, return what is left of the mismatch, and refuse one above `tolerance`
+with the nearest that they found.
 """
 
 import dataclasses
@@ -15,9 +16,22 @@ from blt_jax.config import ConfigError, Lm, Model, Stack
 from blt_jax.flops.analytic import per_byte, training
 
 TOLERANCE = 0.005  # largest mismatch that counts as a match
-GRIDS = ((256, 128), (128, 128), (64, 64))  # (step of widths, channels per head), the first that holds a match
-PUBLISHED = {1280: 24, 2048: 25, 2560: 26, 3072: 36, 4096: 32}  # latent width: layers (BLT paper, Table 10)
-SLACKS = (1.2, 1.5)  # factor by which width / layers may depart from that of the published shapes: wanted, at most
+GRIDS = (
+    (256, 128),
+    (128, 128),
+    (64, 64),
+)  # (step of widths, channels per head), the first that holds a match
+PUBLISHED = {
+    1280: 24,
+    2048: 25,
+    2560: 26,
+    3072: 36,
+    4096: 32,
+}  # latent width: layers (BLT paper, Table 10)
+SLACKS = (
+    1.2,
+    1.5,
+)  # factor by which width / layers may depart from that of the published shapes: wanted, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,22 +53,29 @@ class Shape:
 def budget_run(
     model, *, budget, bytes_per_unit, context_bytes, convention, bytes_per_step, tolerance=TOLERANCE
 ) -> Match:
-    """Match of `budget` training FLOPs (3 x forward) in `convention`. `bytes_per_unit`: bytes per patch or token.
+    """Match of `budget` training FLOPs (3 x forward) in `convention`. `bytes_per_unit`: bytes per
+    patch or token.
 
-    Raises ConfigError when the budget does not buy one step, or when whole steps miss it by more than `tolerance`
-    (never from 100 steps on, at the default); math.inf takes what rounding leaves.
+    Raises ConfigError when the budget does not buy one step, or when whole steps miss it by more
+    than `tolerance` (never from 100 steps on, at the default); math.inf takes what rounding leaves.
     """
     _positive("budget", budget, "FLOPs")
-    forward = per_byte(model, patch_size=bytes_per_unit, context_bytes=context_bytes, convention=convention).total
+    forward = per_byte(
+        model, patch_size=bytes_per_unit, context_bytes=context_bytes, convention=convention
+    ).total
     per_step = training(forward) * bytes_per_step
     steps = round(budget / per_step)
     mend = "raise budgets, or lower train.rows or data.row_bytes"
     if steps < 1:
-        raise ConfigError(f"budget {budget:.3g} is too small for one step, which costs {per_step:.3g} FLOPs; {mend}")
+        raise ConfigError(
+            f"budget {budget:.3g} is too small for one step, which costs {per_step:.3g} FLOPs; "
+            f"{mend}"
+        )
     found = Match(steps * bytes_per_step, steps, steps * per_step, steps * per_step / budget - 1)
     if abs(found.mismatch) > tolerance:
         raise ConfigError(
-            f"budget {budget:.3g}: whole steps of {per_step:.3g} FLOPs miss it by more than {tolerance:.2%}; "
+            f"budget {budget:.3g}: whole steps of {per_step:.3g} FLOPs miss it by more than "
+            f"{tolerance:.2%}; "
             f"nearest {steps} steps, {found.mismatch:+.2%}; {mend}"
         )
     return found
@@ -70,19 +91,23 @@ def inference_cost(model, *, patch_size, context_bytes, convention, entropy_mode
 def shape_for_cost(
     model, *, cost, patch_size, context_bytes, convention, entropy_model=None, tolerance=TOLERANCE
 ) -> Shape:
-    """`model` with the width and depth of its latent model (of an Lm: its only stack) solved for `cost`.
+    """`model` with the width and depth of its latent model (of an Lm: its only stack) solved for
+    `cost`.
 
-    `cost`: forward FLOPs per byte, as `inference_cost` counts them; `patch_size`: bytes per patch or token. All else
-    stays: local models, slots, vocabulary, grouping of keys. Layers are whole, widths are multiples of 256 with heads
-    of 128 channels (of 128, or of 64 with heads of 64, where that finds no match), the feed-forward is 8/3 of the
-    width, rounded as in `Stack`. Of the shapes that match, the one whose width / layers is nearest to that of the
-    published shapes (Table 10) at its width, and within a factor of `SLACKS`.
-    Raises ConfigError with the nearest shape when none matches, or when the rest alone costs more.
+    `cost`: forward FLOPs per byte, as `inference_cost` counts them; `patch_size`: bytes per patch
+    or token. All else stays: local models, slots, vocabulary, grouping of keys. Layers are whole,
+    widths are multiples of 256 with heads of 128 channels (of 128, or of 64 with heads of 64, where
+    that finds no match), the feed-forward is 8/3 of the width, rounded as in `Stack`. Of the shapes
+    that match, the one whose width / layers is nearest to that of the published shapes (Table 10)
+    at its width, and within a factor of `SLACKS`. Raises ConfigError with the nearest shape when
+    none matches, or when the rest alone costs more.
     """
     _positive("cost", cost, "FLOPs per byte")
 
     def at(stack):
-        shaped = dataclasses.replace(model, **{"stack" if isinstance(model, Lm) else "latent": stack})
+        shaped = dataclasses.replace(
+            model, **{"stack" if isinstance(model, Lm) else "latent": stack}
+        )
         found = inference_cost(
             shaped,
             patch_size=patch_size,
@@ -95,7 +120,9 @@ def shape_for_cost(
     template = model.stack if isinstance(model, Lm) else model.latent
     tried = []
     for slack, grid in itertools.product(SLACKS, GRIDS):
-        usual = [stack for stack in _stacks(template, *grid, cost, at) if _strangeness(stack) <= slack]
+        usual = [
+            stack for stack in _stacks(template, *grid, cost, at) if _strangeness(stack) <= slack
+        ]
         shapes = [at(stack) for stack in sorted(usual, key=_strangeness)]
         matching = [shape for shape in shapes if abs(shape.mismatch) <= tolerance]
         if matching:
@@ -106,27 +133,34 @@ def shape_for_cost(
         step, head_width = GRIDS[-1]
         least = at(_stack(template, step, 1, head_width)).flops_per_byte
         raise ConfigError(
-            f"{what}: no shape of usual proportions is that cheap; the smallest, with everything else, costs "
+            f"{what}: no shape of usual proportions is that cheap; the smallest, with everything "
+            "else, costs "
             f"{least:.4g}; raise the cost or make the local models (or the entropy model) smaller"
         )
     near = min(tried, key=lambda shape: abs(shape.mismatch))
     stack = near.model.stack if isinstance(model, Lm) else near.model.latent
     raise ConfigError(
-        f"{what}: no whole shape is within {tolerance:.2%}; nearest {stack.layers} layers of width {stack.width}, "
+        f"{what}: no whole shape is within {tolerance:.2%}; nearest {stack.layers} layers of "
+        f"width {stack.width}, "
         f"{near.mismatch:+.2%}; change the patch size or the local models, or allow more"
     )
 
 
-def patch_for_cost(model, *, cost, context_bytes, convention, entropy_model=None, tolerance=TOLERANCE) -> Shape:
-    """The patch size (of a token Lm: bytes per token) at which `model` costs `cost` forward FLOPs per byte.
+def patch_for_cost(
+    model, *, cost, context_bytes, convention, entropy_model=None, tolerance=TOLERANCE
+) -> Shape:
+    """The patch size (of a token Lm: bytes per token) at which `model` costs `cost` forward FLOPs
+    per byte.
 
-    Longer patches are cheaper, so there is one answer, between 1 byte and the row; in "executed", where a row has a
-    whole number of slots, the nearest. Raises ConfigError for a byte LM, which has no patches, and with the range of
-    costs when no patch size reaches `cost`.
+    Longer patches are cheaper, so there is one answer, between 1 byte and the row; in "executed",
+    where a row has a whole number of slots, the nearest. Raises ConfigError for a byte LM, which
+    has no patches, and with the range of costs when no patch size reaches `cost`.
     """
     _positive("cost", cost, "FLOPs per byte")
     if isinstance(model, Lm) and model.unit == "byte":
-        raise ConfigError("model: a byte LM has no patches; its cost per byte cannot be changed by their size")
+        raise ConfigError(
+            "model: a byte LM has no patches; its cost per byte cannot be changed by their size"
+        )
 
     def at(size):
         how = dict(context_bytes=context_bytes, convention=convention, entropy_model=entropy_model)
@@ -141,8 +175,10 @@ def patch_for_cost(model, *, cost, context_bytes, convention, entropy_model=None
     if abs(found.mismatch) > tolerance:
         most, least = at(1.0).flops_per_byte, at(float(context_bytes)).flops_per_byte
         raise ConfigError(
-            f"cost = {cost:.4g} FLOPs per byte ({convention}): no patch size is within {tolerance:.2%}; 1 to "
-            f"{context_bytes} bytes per patch cost {most:.4g} to {least:.4g}, nearest {found.patch_size:.4g} at "
+            f"cost = {cost:.4g} FLOPs per byte ({convention}): no patch size is within "
+            f"{tolerance:.2%}; 1 to "
+            f"{context_bytes} bytes per patch cost {most:.4g} to {least:.4g}, nearest "
+            f"{found.patch_size:.4g} at "
             f"{found.mismatch:+.2%}; change the model or the cost"
         )
     return found
@@ -156,14 +192,20 @@ def _positive(name, value, unit):
 def _stack(template: Stack, width, layers, head_width):
     heads = width // head_width
     kv_heads = max(1, heads * template.kv_heads // template.heads)
-    return dataclasses.replace(template, width=width, layers=layers, heads=heads, kv_heads=kv_heads, ffn=0)
+    return dataclasses.replace(
+        template, width=width, layers=layers, heads=heads, kv_heads=kv_heads, ffn=0
+    )
 
 
 def _stacks(template: Stack, step, head_width, cost, at):
-    """One Stack per width: as many layers as come nearest to `cost`, for cost is linear in layers."""
+    """One Stack per width: as many layers as come nearest to `cost`, for cost is linear in
+    layers.
+    """
     step = math.lcm(step, head_width * template.heads // template.kv_heads)  # whole groups of heads
     for width in itertools.count(step, step):
-        one, two = (at(_stack(template, width, layers, head_width)).flops_per_byte for layers in (1, 2))
+        one, two = (
+            at(_stack(template, width, layers, head_width)).flops_per_byte for layers in (1, 2)
+        )
         layers = 1 + round((cost - one) / (two - one))
         if layers < 1:
             return
@@ -171,7 +213,9 @@ def _stacks(template: Stack, step, head_width, cost, at):
 
 
 def _strangeness(stack: Stack):
-    """Factor between width / layers and that of the published shapes at this width, or at the end nearest to it."""
+    """Factor between width / layers and that of the published shapes at this width, or at the end
+    nearest to it.
+    """
     widths, layers = np.log(list(PUBLISHED)), np.log(list(PUBLISHED.values()))
     usual = np.interp(math.log(stack.width), widths, widths - layers)
     return math.exp(abs(math.log(stack.width / stack.layers) - usual))

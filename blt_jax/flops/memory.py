@@ -1,8 +1,10 @@
-"""Memory of one training step on one device, from the config alone: a model of it, not a measurement.
+"""Memory of one training step on one device, from the config alone: a model of it, not a
+measurement.
 
-State is exact but for what is too small to split. Activations are what the backward pass needs of each layer in
-`nn`, counted from its code; compilers fuse some away and keep others twice. `launch.plan --compile` asks the
-compiler itself; a test holds the model to a compiled step within the factor that it names.
+State is exact but for what is too small to split. Activations are what the backward pass needs of
+each layer in `nn`, counted from its code; compilers fuse some away and keep others twice.
+`launch.plan --compile` asks the compiler itself; a test holds the model to a compiled step within
+the factor that it names.
 """
 
 import dataclasses
@@ -21,7 +23,9 @@ class Memory:
 
     parameters: float
     moments: float  # Adam's two, of all but the hash tables
-    table_moments: float  # the hash tables', by `optimizer.tables`: 8 bytes per parameter, 2 or next to none
+    table_moments: (
+        float  # the hash tables', by `optimizer.tables`: 8 bytes per parameter, 2 or next to none
+    )
     gradients: float  # with `train.device_rows`: of the rows so far and of those at hand
     kept: float  # activations that wait for the backward pass
     working: float  # the largest layer's own, while its backward pass runs
@@ -37,27 +41,42 @@ class Memory:
 
 
 def axes(mesh: Mesh, devices):
-    """(data, fsdp, tensor) of `mesh` on so many devices. Raises ConfigError where they do not fit."""
+    """(data, fsdp, tensor) of `mesh` on so many devices. Raises ConfigError where they do not
+    fit.
+    """
     sizes = (mesh.data, mesh.fsdp, mesh.tensor)
     known = abs(sizes[0] * sizes[1] * sizes[2])
     if devices % known or (known != devices and -1 not in sizes):
-        shape = " x ".join(f"{name}={size}" for name, size in zip(("data", "fsdp", "tensor"), sizes, strict=True))
+        shape = " x ".join(
+            f"{name}={size}" for name, size in zip(("data", "fsdp", "tensor"), sizes, strict=True)
+        )
         raise ConfigError(f"mesh = {shape}: does not fit {devices} devices; set one axis to -1")
     return tuple(devices // known if size == -1 else size for size in sizes)
 
 
 def per_device(
-    model, train: Train, mesh, *, positions, slots=0, head_positions=0, attention="splash", tables="adam"
+    model,
+    train: Train,
+    mesh,
+    *,
+    positions,
+    slots=0,
+    head_positions=0,
+    attention="splash",
+    tables="adam",
 ) -> Memory:
     """Memory of `model`'s step in bfloat16. `mesh`: devices per axis (data, fsdp, tensor).
 
-    `positions`: of a row, bytes or tokens; `slots`: patch slots of a row; `head_positions`: of a row that the head
-    reads at a time (0: all); `attention`: a backend of self-attention; `tables`: the optimiser's rule of the hash
-    tables. Rows that do not divide among the devices count as their share.
+    `positions`: of a row, bytes or tokens; `slots`: patch slots of a row; `head_positions`: of a
+    row that the head reads at a time (0: all); `attention`: a backend of self-attention; `tables`:
+    the optimiser's rule of the hash tables. Rows that do not divide among the devices count as
+    their share.
     """
     rows = train.rows / (mesh[0] * mesh[1])
     parts = 1 if not train.device_rows else max(1, rows / train.device_rows)
-    one = _Row(model, train.remat, attention, positions, slots, 2 if train.dtype != "float32" else FLOAT32)
+    one = _Row(
+        model, train.remat, attention, positions, slots, 2 if train.dtype != "float32" else FLOAT32
+    )
     tables_split = analytic.parameters(model)["hash_tables"] / _column_ways(model, mesh)
     split = _split_parameters(model, mesh) + tables_split
     rows /= parts
@@ -74,11 +93,16 @@ def per_device(
 
 
 def _split_parameters(model, mesh):
-    """Parameters of one device but for the hash tables (`parallel/rules.py`): widths go over fsdp, heads and
-    feed-forward over tensor; an axis that does not divide its dimension leaves it whole."""
+    """Parameters of one device but for the hash tables (`parallel/rules.py`): widths go over fsdp,
+    heads and feed-forward over tensor; an axis that does not divide its dimension leaves it whole.
+    """
     _, fsdp, tensor = mesh
     counts = analytic.parameters(model)
-    latent, local = (model.latent.width, model.encoder.width) if isinstance(model, Blt) else 2 * (model.stack.width,)
+    latent, local = (
+        (model.latent.width, model.encoder.width)
+        if isinstance(model, Blt)
+        else 2 * (model.stack.width,)
+    )
     total = counts["embedding"] / _column_ways(model, mesh)
     for part in ("encoder", "pooling", "latent", "decoder", "head"):
         width = latent if part == "latent" else local
@@ -96,7 +120,11 @@ def _column_ways(model, mesh):
 def _gathered(model, size):
     """The larger of a layer and the head: in the compute type, and their gradient in float32."""
     stack = model.latent if isinstance(model, Blt) else model.stack
-    head = 0 if model.tied else model.vocab * (model.encoder.width if isinstance(model, Blt) else stack.width)
+    head = (
+        0
+        if model.tied
+        else model.vocab * (model.encoder.width if isinstance(model, Blt) else stack.width)
+    )
     layer = analytic.parameters(model)["latent"] / max(stack.layers, 1)
     return max(layer, head) * (size + FLOAT32)
 
@@ -122,7 +150,11 @@ class _Row:
     def kept(self):
         total = 0.0
         for stack, length in self.stacks():
-            layer = self.size * stack.width * length if self.remat == "full" else self.block(stack, length)
+            layer = (
+                self.size * stack.width * length
+                if self.remat == "full"
+                else self.block(stack, length)
+            )
             total += stack.layers * layer
         if isinstance(self.model, Blt):
             m = self.model
@@ -146,7 +178,9 @@ class _Row:
         return 2 * max(layers, default=0.0)
 
     def block(self, s, length):
-        """What the backward pass of `nn.block.Block` reads: x, norms, q, k, v, attention's result, the feed-forward."""
+        """What the backward pass of `nn.block.Block` reads: x, norms, q, k, v, attention's result,
+        the feed-forward.
+        """
         values = 5 * s.width + 2 * s.kv_heads * s.head_width + 4 * s.ffn
         return length * (self.size * values + FLOAT32 * s.heads) + self.scores(s, length)
 
@@ -158,11 +192,17 @@ class _Row:
         return s.heads * length * reach * (FLOAT32 + self.size)
 
     def pooling(self):
-        """`nn.cross_attention.PatchReadsBytes`: queries spread to bytes, keys and values, weights."""
+        """`nn.cross_attention.PatchReadsBytes`: queries spread to bytes, keys and values,
+        weights.
+        """
         m, E = self.model, self.model.encoder.width
         return self.L * (self.size * (m.slots * E + 3 * E) + 2 * FLOAT32 * m.slots * m.cross_heads)
 
     def reading(self):
-        """`nn.cross_attention.ByteReadsPatch`: keys and values spread to bytes, queries, weights."""
+        """`nn.cross_attention.ByteReadsPatch`: keys and values spread to bytes, queries,
+        weights.
+        """
         m, E = self.model, self.model.encoder.width
-        return self.L * (self.size * (2 * m.slots * E + 3 * E) + 2 * FLOAT32 * m.slots * m.cross_heads)
+        return self.L * (
+            self.size * (2 * m.slots * E + 3 * E) + 2 * FLOAT32 * m.slots * m.cross_heads
+        )

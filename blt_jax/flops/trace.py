@@ -1,8 +1,8 @@
 """The referee of the formulas: matrix-product FLOPs of a program, counted in its jaxpr.
 
-XLA's own count takes the body of a scan once, whatever its length; this one takes it `length` times. The jaxpr
-is read by its attributes, so this file, like the rest of `flops`, imports no jax; the caller brings the jitted
-function. Counting needs shapes only and no device.
+XLA's own count takes the body of a scan once, whatever its length; this one takes it `length`
+times. The jaxpr is read by its attributes, so this file, like the rest of `flops`, imports no jax;
+the caller brings the jitted function. Counting needs shapes only and no device.
 """
 
 import dataclasses
@@ -10,12 +10,31 @@ import math
 
 from blt_jax.config import ConfigError
 
-# Primitives that run one inner program once. `custom_jvp_call` and `custom_vjp_call` are seen only where nothing
-# is differentiated; a gradient's jaxpr holds the custom rule's own equations instead.
-CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call")
+# Primitives that run one inner program once. `custom_jvp_call` and `custom_vjp_call` are seen only
+# where nothing is differentiated; a gradient's jaxpr holds the custom rule's own equations instead.
+CALLS = (
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "remat2",
+    "checkpoint",
+    "custom_jvp_call",
+    "custom_vjp_call",
+)
 
 # Primitives with work that no rule here knows, by a word of their name or by the whole name.
-OPAQUE_WORDS = ("conv_general", "dot", "matmul", "attention", "call", "fft", "solve", "cholesky", "custom")
+OPAQUE_WORDS = (
+    "conv_general",
+    "dot",
+    "matmul",
+    "attention",
+    "call",
+    "fft",
+    "solve",
+    "cholesky",
+    "custom",
+)
 OPAQUE_NAMES = ("lu", "qr", "geqrf", "eig", "eigh", "svd", "schur", "householder_product")
 
 
@@ -24,20 +43,25 @@ class Counted:
     """What a program does; `flops` is a lower bound where `unknown` is not empty."""
 
     flops: int  # 2 x multiply-adds of every dot_general, over all devices
-    largest: tuple[int, tuple[int, ...]]  # elements and shape of the largest result of any equation, on one device
+    largest: tuple[
+        int, tuple[int, ...]
+    ]  # elements and shape of the largest result of any equation, on one device
     unknown: tuple[str, ...]  # names of primitives whose work is not in `flops`, sorted
 
 
 def count(function, *args) -> Counted:
-    """Counts `function(*args)`. `function`: the result of jax.jit. `args`: trees of arrays or jax.ShapeDtypeStruct.
+    """Counts `function(*args)`. `function`: the result of jax.jit. `args`: trees of arrays or
+    jax.ShapeDtypeStruct.
 
-    A scan counts its length times, a cond as its costliest branch, a shard_map once for each device that it maps
-    over, a recomputed (jax.checkpoint) part as often as it is computed. A while has no length: it is `unknown`,
-    unless there is nothing to count in it. The arguments themselves are not in `largest`.
-    Raises ConfigError when `function` is not jitted.
+    A scan counts its length times, a cond as its costliest branch, a shard_map once for each device
+    that it maps over, a recomputed (jax.checkpoint) part as often as it is computed. A while has no
+    length: it is `unknown`, unless there is nothing to count in it. The arguments themselves are
+    not in `largest`. Raises ConfigError when `function` is not jitted.
     """
     if not hasattr(function, "trace"):
-        raise ConfigError(f"function = {function!r}: must be jitted, as in count(jax.jit(function), ...)")
+        raise ConfigError(
+            f"function = {function!r}: must be jitted, as in count(jax.jit(function), ...)"
+        )
     return _program(function.trace(*args).jaxpr)
 
 
@@ -67,8 +91,14 @@ def _equation(equation):
     unknown = sorted({primitive for part in inner for primitive in part.unknown})
     if name == "cond":
         return Counted(max(flops), largest, tuple(unknown))
-    times = {"scan": lambda: params["length"], "shard_map": lambda: _devices(params)}.get(name, lambda: 1)()
-    if (sum(flops) or unknown) and name not in (*CALLS, "scan", "shard_map"):  # a while, or a primitive new to us
+    times = {"scan": lambda: params["length"], "shard_map": lambda: _devices(params)}.get(
+        name, lambda: 1
+    )()
+    if (sum(flops) or unknown) and name not in (
+        *CALLS,
+        "scan",
+        "shard_map",
+    ):  # a while, or a primitive new to us
         return Counted(0, largest, tuple(sorted({name, *unknown})))
     return Counted(sum(flops) * times, largest, tuple(unknown))
 
@@ -89,7 +119,9 @@ def _dot(equation):
 
 
 def _devices(params):
-    """Devices that a shard_map divides its arguments over: its inner shapes are those of one of them."""
+    """Devices that a shard_map divides its arguments over: its inner shapes are those of one of
+    them.
+    """
     axes = params["newly_manual_axes"] if "newly_manual_axes" in params else params["manual_axes"]
     return math.prod(params["mesh"].shape[axis] for axis in axes)
 

@@ -1,9 +1,10 @@
-"""A BLT, one byte at a time: local models with a ring of one window, a latent step for each patch that closes.
+"""A BLT, one byte at a time: local models with a ring of one window, a latent step for each patch
+that closes.
 
-Once a byte is known, and whether the next one begins a patch: the encoder reads the byte; if its patch is complete,
-that is pooled, reads its bytes, and goes through the latent model; the decoder reads the newest complete patch.
-A patch's slots depend on the maximum over all of its bytes, so what is kept of an open patch is that maximum so far,
-and the keys and values of its bytes.
+Once a byte is known, and whether the next one begins a patch: the encoder reads the byte; if its
+patch is complete, that is pooled, reads its bytes, and goes through the latent model; the decoder
+reads the newest complete patch. A patch's slots depend on the maximum over all of its bytes, so
+what is kept of an open patch is that maximum so far, and the keys and values of its bytes.
 """
 
 from typing import NamedTuple
@@ -22,11 +23,15 @@ from blt_jax.nn.hash_embedding import HashEmbedding
 from blt_jax.nn.norm import RMSNorm
 from blt_jax.nn.ring import Ring
 
-NEAR = 32  # bytes of an open patch that are read without a look at older ones; longer patches are rare
+NEAR = (
+    32  # bytes of an open patch that are read without a look at older ones; longer patches are rare
+)
 
 
 class Patches(NamedTuple):
-    """What changes when a patch closes. Steps are the latent model's own: of all rows, where any closes a patch."""
+    """What changes when a patch closes. Steps are the latent model's own: of all rows, where any
+    closes a patch.
+    """
 
     step: jax.Array  # int32 scalar
     number_B: jax.Array  # int32: complete patches
@@ -56,14 +61,17 @@ class BltState(NamedTuple):
 
 
 def step(params, c: Blt, compute, state: BltState, ids_B, starts_B):
-    """(logits [B, V] of the byte after `ids_B`, state). `starts_B`: whether that byte begins a patch.
+    """(logits [B, V] of the byte after `ids_B`, state). `starts_B`: whether that byte begins a
+    patch.
 
     `params`: as from `layers.by_layer`.
     """
     position_B, h_Bx1xE, state = _encode(params["encoder"], c, compute, state, ids_B)
     patches = jax.lax.cond(
         starts_B.any(),
-        lambda patches, opened: close(params, c, compute, patches, opened, state.step, position_B, starts_B),
+        lambda patches, opened: close(
+            params, c, compute, patches, opened, state.step, position_B, starts_B
+        ),
         lambda patches, opened: patches,
         state.patches,
         state.open,
@@ -85,7 +93,9 @@ def step(params, c: Blt, compute, state: BltState, ids_B, starts_B):
 
 
 def _encode(params, c: Blt, compute, state: BltState, ids_B):
-    """The byte enters: (its position, its state [B, 1, E], state with encoder, recent ids and open patch renewed)."""
+    """The byte enters: (its position, its state [B, 1, E], state with encoder, recent ids and open
+    patch renewed).
+    """
     stack, position_B, opened = c.encoder, state.position_B, state.open
     recent_BxR = jnp.concatenate([state.recent_BxR, ids_B[:, None]], axis=1)
     embedded = read(params["embedding"], ids_B[None, :, None], compute)
@@ -94,13 +104,22 @@ def _encode(params, c: Blt, compute, state: BltState, ids_B):
         begin_B = state.document_B if c.hash_scope == "document" else jnp.zeros_like(position_B)
         known_BxR = (position_B[:, None] - back >= begin_B[:, None]).astype(jnp.int32)
         hashed = HashEmbedding(
-            c.hash_sizes, c.hash_functions, c.hash_rows, stack.width, c.hash_short, c.hash_order, c.hash_scope, compute
+            c.hash_sizes,
+            c.hash_functions,
+            c.hash_rows,
+            stack.width,
+            c.hash_short,
+            c.hash_order,
+            c.hash_scope,
+            compute,
         )
         embedded += hashed.apply({"params": params["hash"]}, recent_BxR, known_BxR, method="step")
         if c.hash_norm:
             embedded /= c.hash_tables + 1
     every = c.encoder_cross == "all"
-    trees = [params[f"layer_{i}"] for i in range(stack.layers)] if every else params["stack"]["layers"]
+    trees = (
+        [params[f"layer_{i}"] for i in range(stack.layers)] if every else params["stack"]["layers"]
+    )
     states, encoder = layers.run(
         stack, compute, trees, embedded, state.encoder, state.step, position_B, state.document_B
     )
@@ -108,7 +127,9 @@ def _encode(params, c: Blt, compute, state: BltState, ids_B):
     slot = opened.ring.slot(state.step)
     kvs = []
     seen = states if every else states[-1:]
-    for (cross, tree), h, kv in zip(_crosses(params, c, compute), seen, opened.ring.layers, strict=False):
+    for (cross, tree), h, kv in zip(
+        _crosses(params, c, compute), seen, opened.ring.layers, strict=False
+    ):
         kvs.append(ring.write(kv, cross.apply({"params": tree}, h, method="keys_values"), slot))
     opened = opened._replace(
         pooled_BxE=jnp.maximum(opened.pooled_BxE, pooled[:, 0]),
@@ -122,25 +143,40 @@ def _encode(params, c: Blt, compute, state: BltState, ids_B):
 def _crosses(params, c: Blt, compute):
     """(module, parameters) of each cross-attention of the encoder, in order."""
     module = PatchReadsBytes(c, c.encoder.norm_eps, compute.dtype)
-    names = [f"cross_{i}" for i in range(c.encoder.layers)] if c.encoder_cross == "all" else ["cross"]
+    names = (
+        [f"cross_{i}" for i in range(c.encoder.layers)] if c.encoder_cross == "all" else ["cross"]
+    )
     return [(module, params[name]) for name in names if c.encoder_cross != "none"]
 
 
 def close(params, c: Blt, compute, patches: Patches, opened: Open, step, position_B, starts_B):
-    """The open patches of rows with `starts_B` go through the latent model; other rows keep what they have."""
+    """The open patches of rows with `starts_B` go through the latent model; other rows keep what
+    they have.
+    """
     x = opened.pooled_BxE[:, None]
     if c.encoder_cross != "none":
         query = Linear((c.slots * c.encoder.width,), ("embed", "slots"), dtype=compute.dtype)
-        slots_BxKxE = query.apply({"params": params["encoder"]["query"]}, x).reshape(len(x), c.slots, -1)
-        x = _read_bytes(params, c, compute, slots_BxKxE, opened, step, position_B, starts_B).reshape(len(x), 1, -1)
+        slots_BxKxE = query.apply({"params": params["encoder"]["query"]}, x).reshape(
+            len(x), c.slots, -1
+        )
+        x = _read_bytes(
+            params, c, compute, slots_BxKxE, opened, step, position_B, starts_B
+        ).reshape(len(x), 1, -1)
     if c.slots_width != c.latent.width:
         into = Linear((c.latent.width,), ("slots", "embed"), dtype=compute.dtype)
         x = into.apply({"params": params["to_latent"]}, x)
     number_B = jnp.where(starts_B, patches.number_B, -1)
     states, latent = layers.run(
-        c.latent, compute, params["latent"]["layers"], x, patches.ring, patches.step, number_B, patches.document_B
+        c.latent,
+        compute,
+        params["latent"]["layers"],
+        x,
+        patches.ring,
+        patches.step,
+        number_B,
+        patches.document_B,
     )
-    keep = lambda new, old: jnp.where(starts_B.reshape(-1, *[1] * (new.ndim - 1)), new, old)  # noqa: E731
+    keep = lambda new, old: jnp.where(starts_B.reshape(-1, *[1] * (new.ndim - 1)), new, old)
     return Patches(
         step=patches.step + 1,
         number_B=patches.number_B + starts_B,
@@ -154,20 +190,24 @@ def _read_bytes(params, c: Blt, compute, slots_BxKxE, opened: Open, step, positi
     def through(opened):
         seen_BxW = opened.ring.position_BxW >= opened.begin_B[:, None]
         slots = slots_BxKxE
-        for (cross, tree), kv in zip(_crosses(params["encoder"], c, compute), opened.ring.layers, strict=True):
+        for (cross, tree), kv in zip(
+            _crosses(params["encoder"], c, compute), opened.ring.layers, strict=True
+        ):
             slots = cross.apply({"params": tree}, slots, kv, seen_BxW, method="step")
         return slots
 
     if opened.ring.size <= NEAR:
         return through(opened)
-    near = lambda opened: through(opened._replace(ring=ring.newest(opened.ring, step, NEAR)))  # noqa: E731
+    near = lambda opened: through(opened._replace(ring=ring.newest(opened.ring, step, NEAR)))
     longest = jnp.max(jnp.where(starts_B, position_B - opened.begin_B + 1, 0))
     return jax.lax.cond(longest <= NEAR, near, through, opened)
 
 
 def readable(params, c: Blt, compute, latent_Bx1xD):
-    """What bytes read of a patch, by its latent state: keys and values [B, 1, K, G, C] for each cross-attention of the
-    decoder; without any the one slot itself [B, 1, E]. `params`: the decoder's."""
+    """What bytes read of a patch, by its latent state: keys and values [B, 1, K, G, C] for each
+    cross-attention of the decoder; without any the one slot itself [B, 1, E]. `params`: the
+    decoder's.
+    """
     count = c.slots if c.decoder_cross != "none" else 1
     project = Linear((count * c.decoder.width,), ("embed", "slots"), dtype=compute.dtype)
     slots = project.apply({"params": params["from_latent"]}, latent_Bx1xD)
@@ -175,17 +215,27 @@ def readable(params, c: Blt, compute, latent_Bx1xD):
         return (slots,)
     slots = slots.reshape(*slots.shape[:2], count, -1)
     cross = ByteReadsPatch(c, c.decoder.norm_eps, compute.dtype)
-    return tuple(cross.apply({"params": tree}, slots, method="keys_values") for tree in _reads(params, c))
+    return tuple(
+        cross.apply({"params": tree}, slots, method="keys_values") for tree in _reads(params, c)
+    )
 
 
 def _reads(params, c: Blt):
     """Parameters of each cross-attention of the decoder."""
-    return [params["cross"]] if c.decoder_cross == "first" else [layer["cross"] for layer in params["layers"]]
+    return (
+        [params["cross"]]
+        if c.decoder_cross == "first"
+        else [layer["cross"] for layer in params["layers"]]
+    )
 
 
 def _decode(params, c: Blt, compute, state: BltState, h_Bx1xE, readables):
     """(logits [B, V], Ring) of the byte whose encoder state is given."""
-    decoder, stack, cross = params["decoder"], c.decoder, ByteReadsPatch(c, c.decoder.norm_eps, compute.dtype)
+    decoder, stack, cross = (
+        params["decoder"],
+        c.decoder,
+        ByteReadsPatch(c, c.decoder.norm_eps, compute.dtype),
+    )
     every = c.decoder_cross == "all"
 
     def before(layer, h_Bx1xE):
@@ -193,11 +243,21 @@ def _decode(params, c: Blt, compute, state: BltState, h_Bx1xE, readables):
             return h_Bx1xE
         if c.decoder_cross == "none":
             return h_Bx1xE + readables[0]
-        return cross.apply({"params": _reads(decoder, c)[layer]}, h_Bx1xE, *readables[layer], method="step")
+        return cross.apply(
+            {"params": _reads(decoder, c)[layer]}, h_Bx1xE, *readables[layer], method="step"
+        )
 
     trees = [layer["block"] for layer in decoder["layers"]] if every else decoder["stack"]["layers"]
     states, kept = layers.run(
-        stack, compute, trees, h_Bx1xE, state.decoder, state.step, state.position_B, state.document_B, before
+        stack,
+        compute,
+        trees,
+        h_Bx1xE,
+        state.decoder,
+        state.step,
+        state.position_B,
+        state.document_B,
+        before,
     )
     h_Bx1xE = RMSNorm(stack.norm_eps).apply({"params": decoder["norm"]}, states[-1])
     return models.logits(params, h_Bx1xE, c, compute)[:, 0], kept

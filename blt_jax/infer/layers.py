@@ -11,10 +11,14 @@ from blt_jax.nn.ring import Ring
 
 
 def by_layer(params):
-    """A parameter tree in which "layers", stacked for a scan, is a tuple of trees: the loop then slices nothing."""
+    """A parameter tree in which "layers", stacked for a scan, is a tuple of trees: the loop then
+    slices nothing.
+    """
     if not isinstance(params, dict):
         return params
-    return {key: _split(tree) if key == "layers" else by_layer(tree) for key, tree in params.items()}
+    return {
+        key: _split(tree) if key == "layers" else by_layer(tree) for key, tree in params.items()
+    }
 
 
 def _split(tree):
@@ -22,11 +26,22 @@ def _split(tree):
     return tuple(jax.tree.map(operator.itemgetter(i), tree) for i in range(count))
 
 
-def run(stack, compute, trees, x_Bx1xD, kept: Ring, step, position_B, oldest_B, before=lambda layer, x: x):
+def run(
+    stack,
+    compute,
+    trees,
+    x_Bx1xD,
+    kept: Ring,
+    step,
+    position_B,
+    oldest_B,
+    before=lambda layer, x: x,
+):
     """(states [B, 1, D] after each layer, Ring) of one more position.
 
-    `trees`: parameters of each Block. `position_B`: of the row; negative: the ring forgets this step for that row.
-    `oldest_B`: first position of the document. `before(layer, x)`: what happens to a layer's input.
+    `trees`: parameters of each Block. `position_B`: of the row; negative: the ring forgets this
+    step for that row. `oldest_B`: first position of the document. `before(layer, x)`: what happens
+    to a layer's input.
     """
     if stack.window:
         oldest_B = jnp.maximum(oldest_B, position_B - stack.window + 1)
@@ -35,7 +50,9 @@ def run(stack, compute, trees, x_Bx1xD, kept: Ring, step, position_B, oldest_B, 
     block, slot, states, kvs = Block(stack, compute), kept.slot(step), [], []
     for layer, (tree, kv) in enumerate(zip(trees, kept.layers, strict=True)):
         x_Bx1xD = before(layer, x_Bx1xD)
-        x_Bx1xD, kv = block.apply({"params": tree}, x_Bx1xD, position_B, kv, slot, seen_BxW, method="step")
+        x_Bx1xD, kv = block.apply(
+            {"params": tree}, x_Bx1xD, position_B, kv, slot, seen_BxW, method="step"
+        )
         states.append(x_Bx1xD)
         kvs.append(kv)
     return states, Ring(position_BxW, tuple(kvs))

@@ -20,7 +20,8 @@ class LmState(NamedTuple):
 
 
 def step(params, config, compute, state: LmState, ids_B, closes):
-    """(logits [B, V] of the id after `ids_B`, state). `closes`: ids that end what attention may look back on.
+    """(logits [B, V] of the id after `ids_B`, state). `closes`: ids that end what attention may
+    look back on.
 
     `params`: as from `layers.by_layer`.
     """

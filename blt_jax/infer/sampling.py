@@ -1,4 +1,6 @@
-"""The next id by its logits: the likeliest, or a draw from the nucleus (Holtzman et al., arXiv 1904.09751)."""
+"""The next id by its logits: the likeliest, or a draw from the nucleus (Holtzman et al., arXiv
+1904.09751).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,24 +12,33 @@ def row_keys(seed, rows):
 
 
 def choose(logits_BxV, keys_B, step, temperature, top_p):
-    """Ids, int32 [B]: at temperature 0 the first of the likeliest, else a draw of `step` from the nucleus `top_p`."""
+    """Ids, int32 [B]: at temperature 0 the first of the likeliest, else a draw of `step` from the
+    nucleus `top_p`.
+    """
 
     def nucleus(logits_BxV):
         """Without the logits of ids beyond the likeliest that hold `top_p` of the probability."""
         falling_BxV = -jnp.sort(-logits_BxV, axis=-1)
         probability = jax.nn.softmax(falling_BxV, axis=-1)
         before_BxV = jnp.cumsum(probability, axis=-1) - probability
-        least_Bx1 = jnp.min(jnp.where(before_BxV < top_p, falling_BxV, jnp.inf), axis=-1, keepdims=True)
+        least_Bx1 = jnp.min(
+            jnp.where(before_BxV < top_p, falling_BxV, jnp.inf), axis=-1, keepdims=True
+        )
         return jnp.where(logits_BxV >= least_Bx1, logits_BxV, -jnp.inf)
 
     def draw(logits_BxV):
-        scaled_BxV = jax.lax.cond(top_p < 1, nucleus, lambda logits: logits, logits_BxV / temperature)
+        scaled_BxV = jax.lax.cond(
+            top_p < 1, nucleus, lambda logits: logits, logits_BxV / temperature
+        )
         of_step_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
-        # By the inverse of the distribution: one random number for a row, where Gumbel noise takes one for each id.
+        # By the inverse of the distribution: one random number for a row, where Gumbel noise takes
+        # one for each id.
         probability = jax.nn.softmax(scaled_BxV, axis=-1)
         reached_BxV = jnp.where(probability > 0, jnp.cumsum(probability, axis=-1), 0)
-        draw_Bx1 = jax.vmap(jax.random.uniform)(of_step_B)[:, None] * reached_BxV.max(axis=-1, keepdims=True)
+        draw_Bx1 = jax.vmap(jax.random.uniform)(of_step_B)[:, None] * reached_BxV.max(
+            axis=-1, keepdims=True
+        )
         return jnp.argmax(reached_BxV > draw_Bx1, axis=-1).astype(jnp.int32)
 
-    likeliest = lambda logits_BxV: jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)  # noqa: E731
+    likeliest = lambda logits_BxV: jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
     return jax.lax.cond(temperature > 0, draw, likeliest, logits_BxV)

@@ -1,4 +1,5 @@
-"""Byte-ifying: the latent model of a BLT starts from the layers of a trained Llama (blt.md, section 11.6).
+"""Byte-ifying: the latent model of a BLT starts from the layers of a trained Llama (blt.md, section
+11.6).
 
 Embeddings, final norm and head of the Llama are left behind: they belong to its tokens.
 """
@@ -15,20 +16,27 @@ FIELDS = ("layers", "width", "heads", "kv_heads", "ffn", "rope_theta", "rope_sca
 
 
 def latent_from_llama(folder, config: Blt):
-    """The subtree "latent" of a Blt's parameters, float32 NumPy, from a Hugging Face directory of a Llama.
+    """The subtree "latent" of a Blt's parameters, float32 NumPy, from a Hugging Face directory of a
+    Llama.
 
     Raises ConfigError, in one line that names every field, where `config.latent` is another shape.
     """
     folder = Path(folder)
     llama = hf.read_config(folder)[0]
     if not isinstance(llama, Lm):
-        raise ConfigError(f"init.from_llama = {str(folder)!r}: holds no llama model (model_type is not 'llama')")
+        raise ConfigError(
+            f"init.from_llama = {str(folder)!r}: holds no llama model (model_type is not 'llama')"
+        )
     wrong = [
         f"{field} is {getattr(config.latent, field)} and {getattr(llama.stack, field)} in the Llama"
         for field in FIELDS
         if getattr(config.latent, field) != getattr(llama.stack, field)
     ]
     if wrong:
-        raise ConfigError(f"init.from_llama = {str(folder)!r}: does not fit model.latent: {'; '.join(wrong)}")
+        raise ConfigError(
+            f"init.from_llama = {str(folder)!r}: does not fit model.latent: {'; '.join(wrong)}"
+        )
     table = list(hf_weights.layers("model", (), llama.stack.layers, half_split=True))
-    return hf_weights.to_params(Weights(folder), table, models.shapes(config)["latent"], str(folder))
+    return hf_weights.to_params(
+        Weights(folder), table, models.shapes(config)["latent"], str(folder)
+    )

@@ -1,4 +1,6 @@
-"""Hugging Face directories (config.json and safetensors) of `blt` and `llama` models: load and save."""
+"""Hugging Face directories (config.json and safetensors) of `blt` and `llama` models: load and
+save.
+"""
 
 import dataclasses
 import re
@@ -31,8 +33,8 @@ class Pretrained:
 def load(folder):
     """The `Pretrained` of a directory. float16 and bfloat16 weights become float32.
 
-    Raises ConfigError, in one line, for a setting that cannot be honoured, and for a tensor that is missing, left
-    over or of another shape.
+    Raises ConfigError, in one line, for a setting that cannot be honoured, and for a tensor that is
+    missing, left over or of another shape.
     """
     folder = Path(folder)
     model, patcher, patching, context = read_config(folder)
@@ -42,12 +44,20 @@ def load(folder):
     if patcher is not None:
         known |= {tensor.name for tensor in hf_weights.tensors(patcher, patcher=True)}
     tied = _tied(weights, model, where)
-    extra = sorted(name for name in weights if name not in known and name not in tied and not _DERIVED.fullmatch(name))
+    extra = sorted(
+        name
+        for name in weights
+        if name not in known and name not in tied and not _DERIVED.fullmatch(name)
+    )
     if extra:
         more = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
-        raise ConfigError(f"{where}: tensor {extra[0]} has no place in the model of config.json{more}")
+        raise ConfigError(
+            f"{where}: tensor {extra[0]} has no place in the model of config.json{more}"
+        )
     params = hf_weights.model_params(_Renamed(weights, tied), model, where=where)
-    patcher_params = patcher and hf_weights.model_params(weights, patcher, patcher=True, where=where)
+    patcher_params = patcher and hf_weights.model_params(
+        weights, patcher, patcher=True, where=where
+    )
     return Pretrained(model, params, patcher, patcher_params, patching, context)
 
 
@@ -60,16 +70,28 @@ def read_config(folder):
 
 
 def _embedding_name(model):
-    return "model.local_encoder.embed_tokens.weight" if isinstance(model, Blt) else "model.embed_tokens.weight"
+    return (
+        "model.local_encoder.embed_tokens.weight"
+        if isinstance(model, Blt)
+        else "model.embed_tokens.weight"
+    )
 
 
 def _tied(weights, model, where):
-    """{name that may be absent: name that stands for it} of a tied model: files keep one of the two, or both."""
+    """{name that may be absent: name that stands for it} of a tied model: files keep one of the
+    two, or both.
+    """
     if not model.tied:
         return {}
     head, embedding = "lm_head.weight", _embedding_name(model)
-    if head in weights and embedding in weights and not np.array_equal(weights[head], weights[embedding]):
-        raise ConfigError(f"{where}: tie_word_embeddings is true, but {head} and {embedding} differ")
+    if (
+        head in weights
+        and embedding in weights
+        and not np.array_equal(weights[head], weights[embedding])
+    ):
+        raise ConfigError(
+            f"{where}: tie_word_embeddings is true, but {head} and {embedding} differ"
+        )
     return {head: embedding, embedding: head}
 
 
@@ -99,12 +121,14 @@ def save(
     context=0,
     max_shard_bytes=5_000_000_000,
 ):
-    """Writes a directory that `BltForCausalLM.from_pretrained` or `LlamaForCausalLM.from_pretrained` loads, float32.
+    """Writes a directory that `BltForCausalLM.from_pretrained` or
+    `LlamaForCausalLM.from_pretrained` loads, float32.
 
-    `patching`: rule "entropy" needs `patcher`; None or rule "byte": transformers patches byte by byte unless it is
-    given patch_lengths. `context`: positions, for max_position_embeddings (0: transformers' default). Weights beyond
-    `max_shard_bytes` are split into shards. config.json is written last. Raises ConfigError, naming the field, for
-    a model that transformers cannot represent (see `hf_config_write.write`).
+    `patching`: rule "entropy" needs `patcher`; None or rule "byte": transformers patches byte by
+    byte unless it is given patch_lengths. `context`: positions, for max_position_embeddings (0:
+    transformers' default). Weights beyond `max_shard_bytes` are split into shards. config.json is
+    written last. Raises ConfigError, naming the field, for a model that transformers cannot
+    represent (see `hf_config_write.write`).
     """
     settings = hf_config_write.write(model, patcher, patching, context)
     folder = Path(folder)
@@ -112,7 +136,9 @@ def save(
     def named():
         yield from hf_weights.from_params(params, hf_weights.tensors(model), models.shapes(model))
         if model.tied:  # both names: transformers ties them in either direction
-            embedding = params["encoder"]["embedding"] if isinstance(model, Blt) else params["embedding"]
+            embedding = (
+                params["encoder"]["embedding"] if isinstance(model, Blt) else params["embedding"]
+            )
             yield "lm_head.weight", np.ascontiguousarray(embedding, np.float32)
         if patcher is not None:
             table = hf_weights.tensors(patcher, patcher=True)

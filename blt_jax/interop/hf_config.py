@@ -1,7 +1,8 @@
-"""config.json of Hugging Face transformers (model types `blt` and `llama`) -> our model config and patching.
+"""config.json of Hugging Face transformers (model types `blt` and `llama`) -> our model config and
+patching.
 
-Every key is honoured, or known to change no number, or refused by name: a model never loads as a slightly
-different one. Absent keys have transformers' defaults (release 5.23).
+Every key is honoured, or known to change no number, or refused by name: a model never loads as a
+slightly different one. Absent keys have transformers' defaults (release 5.23).
 """
 
 import json
@@ -35,7 +36,8 @@ _LOCAL = _STACK | dict(
 )
 _DEFAULTS = {
     "encoder_config": _LOCAL | dict(cross_attn_all_layers=False, num_hidden_layers=1),
-    "decoder_config": _LOCAL | dict(cross_attn_all_layers=True, num_hidden_layers=9, intermediate_size=2816),
+    "decoder_config": _LOCAL
+    | dict(cross_attn_all_layers=True, num_hidden_layers=9, intermediate_size=2816),
     "global_config": _STACK
     | dict(
         hidden_size=2048,
@@ -103,9 +105,12 @@ _ONLY = dict(
     per_layer_config=(None, {}),
     pm_size=(0, None),
     monotonicity=(False, None),
-    sliding_window=(None,),  # Llama; the patcher's is honoured, the local models' is overwritten by their window
+    sliding_window=(
+        None,
+    ),  # Llama; the patcher's is honoured, the local models' is overwritten by their window
 )
-# Keys that transformers writes and that change no number here: names, types, caches, losses, defaults of generation.
+# Keys that transformers writes and that change no number here: names, types, caches, losses,
+# defaults of generation.
 _IGNORED = frozenset(
     """
     model_type architectures transformers_version _name_or_path name_or_path dtype torch_dtype initializer_range
@@ -132,32 +137,44 @@ _UNREAD = {
 
 
 def read(settings, where="config.json", byte_vocab=True):
-    """(Blt or Lm, patcher Lm or None, Patching or None, context in positions) of a parsed config.json.
+    """(Blt or Lm, patcher Lm or None, Patching or None, context in positions) of a parsed
+    config.json.
 
-    `byte_vocab`: whether a Llama of 260 entries is a byte LM (it has no tokenizer of its own). Raises ConfigError
-    naming the key that cannot be honoured.
+    `byte_vocab`: whether a Llama of 260 entries is a byte LM (it has no tokenizer of its own).
+    Raises ConfigError naming the key that cannot be honoured.
     """
     kind = settings.get("model_type")
     if kind == "blt":
         return _read_blt(settings, where)
     if kind != "llama":
-        raise ConfigError(f"{where}: model_type = {kind!r}: must be one of {', '.join(MODEL_TYPES)}")
+        raise ConfigError(
+            f"{where}: model_type = {kind!r}: must be one of {', '.join(MODEL_TYPES)}"
+        )
     c = _values(settings, kind, where)
     byte = byte_vocab and c["vocab_size"] == BYTE_VOCAB
     stack = _stack(c, kind, where, window=0)
-    model = Lm(stack, vocab=c["vocab_size"], unit="byte" if byte else "token", tied=bool(c["tie_word_embeddings"]))
+    model = Lm(
+        stack,
+        vocab=c["vocab_size"],
+        unit="byte" if byte else "token",
+        tied=bool(c["tie_word_embeddings"]),
+    )
     return model, None, None, c["max_position_embeddings"]
 
 
 def _values(settings, part, where):
-    """The honoured keys of one object of the file, defaults filled in; refuses what is unknown or would differ."""
+    """The honoured keys of one object of the file, defaults filled in; refuses what is unknown or
+    would differ.
+    """
     known = _DEFAULTS[part]
     if not isinstance(settings, dict):
         raise ConfigError(f"{where} = {settings!r}: must be an object")
     found = dict(known)
     for key, value in settings.items():
         if key in known:
-            found[key] = known[key] if value is None and key in ("rms_norm_eps", "vocab_size") else value
+            found[key] = (
+                known[key] if value is None and key in ("rms_norm_eps", "vocab_size") else value
+            )
         elif key == "norm_eps" and value == settings.get("rms_norm_eps", value):
             pass  # an older spelling, which transformers does not read
         elif key in _UNREAD.get(part, ()) or key in _IGNORED:
@@ -168,7 +185,8 @@ def _values(settings, part, where):
                 raise ConfigError(f"{where}: {key} = {value!r}: only {allowed} is supported")
         else:
             raise ConfigError(
-                f"{where}: {key} = {value!r}: unknown key, it may change the model; remove it if it does not"
+                f"{where}: {key} = {value!r}: unknown key, it may change the model; remove it if "
+                "it does not"
             )
     for key, value in found.items():
         kinds = _TYPES.get(key)
@@ -178,28 +196,49 @@ def _values(settings, part, where):
             and (not isinstance(value, kinds) or isinstance(value, bool) and bool not in kinds)
         )
         if wrong or (value is None and key in _NEEDED):
-            raise ConfigError(f"{where}: {key} = {value!r}: must be {' or '.join(k.__name__ for k in kinds)}")
+            raise ConfigError(
+                f"{where}: {key} = {value!r}: must be {' or '.join(k.__name__ for k in kinds)}"
+            )
     return found
 
 
-_NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "vocab_size")
-_TYPES = {key: (int,) for key in (*_NEEDED, "num_key_value_heads", "intermediate_size", "head_dim", "cross_attn_k")}
-_TYPES |= {key: (int,) for key in ("hidden_size_global", "sliding_window", "max_patch_length", "patch_size")}
+_NEEDED = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "vocab_size",
+)
+_TYPES = {
+    key: (int,)
+    for key in (*_NEEDED, "num_key_value_heads", "intermediate_size", "head_dim", "cross_attn_k")
+}
+_TYPES |= {
+    key: (int,)
+    for key in ("hidden_size_global", "sliding_window", "max_patch_length", "patch_size")
+}
 _TYPES |= {key: (int,) for key in ("local_attention_window_len", "encoder_hash_byte_group_vocab")}
-_TYPES |= {"encoder_hash_byte_group_nb_functions": (int,), "encoder_hash_byte_group_size": (list, tuple)}
+_TYPES |= {
+    "encoder_hash_byte_group_nb_functions": (int,),
+    "encoder_hash_byte_group_size": (list, tuple),
+}
 _TYPES |= {key: (int, float) for key in ("rms_norm_eps", "rope_theta", "patching_threshold")}
 _TYPES |= {key: (dict,) for key in ("rope_parameters", "rope_scaling")}
 
 
 def _rope(c, part, where):
-    """(theta, scaling) as transformers resolves them: rope_scaling over rope_parameters, then rope_theta."""
+    """(theta, scaling) as transformers resolves them: rope_scaling over rope_parameters, then
+    rope_theta.
+    """
     rope = c["rope_scaling"] or c["rope_parameters"] or {}
     key = "rope_scaling" if c["rope_scaling"] else "rope_parameters"
     theta = rope.get("rope_theta", c["rope_theta"])
     theta = _THETA.get(part, 500_000.0) if theta is None else theta
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ROPE_TYPES:
-        raise ConfigError(f"{where}: {key}.rope_type = {kind!r}: must be one of {', '.join(ROPE_TYPES)}")
+        raise ConfigError(
+            f"{where}: {key}.rope_type = {kind!r}: must be one of {', '.join(ROPE_TYPES)}"
+        )
     names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     known = {"rope_theta", "rope_type", "type", "partial_rotary_factor", *names}
     for name, value in rope.items():
@@ -210,7 +249,9 @@ def _rope(c, part, where):
     rope = {"original_max_position_embeddings": c["max_position_embeddings"]} | rope
     for name in names:
         if not isinstance(rope.get(name), (int, float)):
-            raise ConfigError(f"{where}: {key}.{name} = {rope.get(name)!r}: rope_type 'llama3' needs a number")
+            raise ConfigError(
+                f"{where}: {key}.{name} = {rope.get(name)!r}: rope_type 'llama3' needs a number"
+            )
     return float(theta), tuple(float(rope[name]) for name in names)
 
 
@@ -232,14 +273,22 @@ def _stack(c, part, where, window):
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     if c["head_dim"] not in (None, stack.head_width):
-        raise ConfigError(f"{where}: head_dim = {c['head_dim']}: must be hidden_size / heads = {stack.head_width}")
+        raise ConfigError(
+            f"{where}: head_dim = {c['head_dim']}: must be hidden_size / heads = {stack.head_width}"
+        )
     return stack
 
 
 def _read_blt(settings, where):
     c = _values(settings, "blt", where)
-    parts = {name: _values(c[name] or {}, name, f"{where}: {name}") for name in _DEFAULTS if name.endswith("_config")}
-    encoder, decoder, latent = (parts[f"{name}_config"] for name in ("encoder", "decoder", "global"))
+    parts = {
+        name: _values(c[name] or {}, name, f"{where}: {name}")
+        for name in _DEFAULTS
+        if name.endswith("_config")
+    }
+    encoder, decoder, latent = (
+        parts[f"{name}_config"] for name in ("encoder", "decoder", "global")
+    )
 
     def equal(name, value, other, of):
         if value != other:
@@ -248,18 +297,27 @@ def _read_blt(settings, where):
     for key in ("hidden_size", "num_attention_heads"):
         equal(f"decoder_config.{key}", decoder[key], encoder[key], f"encoder_config.{key}")
     kv = {
-        n: parts[f"{n}_config"]["num_key_value_heads"] or encoder["num_attention_heads"] for n in ("encoder", "decoder")
+        n: parts[f"{n}_config"]["num_key_value_heads"] or encoder["num_attention_heads"]
+        for n in ("encoder", "decoder")
     }
-    equal("decoder_config.num_key_value_heads", kv["decoder"], kv["encoder"], "encoder_config.num_key_value_heads")
+    equal(
+        "decoder_config.num_key_value_heads",
+        kv["decoder"],
+        kv["encoder"],
+        "encoder_config.num_key_value_heads",
+    )
     for name, part in (("encoder_config", encoder), ("decoder_config", decoder)):
         equal(f"{name}.cross_attn_k", part["cross_attn_k"], c["cross_attn_k"], "cross_attn_k")
         equal(
-            f"{name}.hidden_size_global", part["hidden_size_global"], latent["hidden_size"], "global_config.hidden_size"
+            f"{name}.hidden_size_global",
+            part["hidden_size_global"],
+            latent["hidden_size"],
+            "global_config.hidden_size",
         )
         equal(f"{name}.vocab_size", part["vocab_size"], c["vocab_size"], "vocab_size")
     window = c["local_attention_window_len"]
     window = encoder["max_position_embeddings"] if window is None else window
-    stack = lambda name, window: _stack(parts[name], name, f"{where}: {name}", window)  # noqa: E731
+    stack = lambda name, window: _stack(parts[name], name, f"{where}: {name}", window)
     try:
         model = Blt(
             encoder=stack("encoder_config", window),
@@ -277,8 +335,13 @@ def _read_blt(settings, where):
             tied=bool(c["tie_word_embeddings"]),
         )
     except ConfigError as error:
-        raise ConfigError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
-    patcher, rule = None, "byte"  # whatever is not entropy patching is one byte per patch in transformers
+        raise ConfigError(
+            str(error) if str(error).startswith(where) else f"{where}: {error}"
+        ) from None
+    patcher, rule = (
+        None,
+        "byte",
+    )  # whatever is not entropy patching is one byte per patch in transformers
     if c["patch_in_forward"]:
         patch = parts["patcher_config"]
         equal("patcher_config.vocab_size", patch["vocab_size"], c["vocab_size"], "vocab_size")
@@ -286,7 +349,9 @@ def _read_blt(settings, where):
         rule = "entropy" if c["patching_mode"] == "entropy" else "byte"
     if rule == "entropy" and (c["patch_size"] is None or c["patching_threshold"] is None):
         key = "patch_size" if c["patch_size"] is None else "patching_threshold"
-        raise ConfigError(f"{where}: {key} = None: entropy patching needs a number (any patch_size; nats)")
+        raise ConfigError(
+            f"{where}: {key} = None: entropy patching needs a number (any patch_size; nats)"
+        )
     threshold = float(c["patching_threshold"] or 0.0)
     patching = Patching(rule, threshold=threshold, max_length=c["max_patch_length"] or 0)
     return model, patcher, patching, encoder["max_position_embeddings"]

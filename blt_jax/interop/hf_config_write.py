@@ -1,4 +1,6 @@
-"""Our model config and patching -> config.json of Hugging Face transformers (`blt`, `llama`); see `hf_config`."""
+"""Our model config and patching -> config.json of Hugging Face transformers (`blt`, `llama`); see
+`hf_config`.
+"""
 
 from blt_jax.config import ConfigError, Lm, Patching, Stack
 
@@ -6,12 +8,15 @@ from blt_jax.config import ConfigError, Lm, Patching, Stack
 def write(model, patcher=None, patching=None, context=0):
     """config.json, a dict, that transformers loads; ConfigError names what it cannot represent.
 
-    Cross-attention after all encoder layers is written, though with more than one layer transformers pools the
-    bytes again after each of them, where we (and the authors' code) pool once: there the logits differ.
+    Cross-attention after all encoder layers is written, though with more than one layer
+    transformers pools the bytes again after each of them, where we (and the authors' code) pool
+    once: there the logits differ.
     """
     if isinstance(model, Lm):
         if patcher is not None or patching is not None:
-            raise ConfigError("saving as llama: patcher and patching belong to BLT models; leave them out")
+            raise ConfigError(
+                "saving as llama: patcher and patching belong to BLT models; leave them out"
+            )
         _refuse("llama", {"stack.window": (model.stack.window, 0)})
         return {
             "architectures": ["LlamaForCausalLM"],
@@ -32,21 +37,46 @@ def write(model, patcher=None, patching=None, context=0):
         for part in ("encoder", "decoder")
         for key in ("heads", "kv_heads")
     }
-    fixed = dict(cross_residual="double", pool_from="states", hash_norm=False, hash_short="pad", hash_order="oldest")
+    fixed = dict(
+        cross_residual="double",
+        pool_from="states",
+        hash_norm=False,
+        hash_short="pad",
+        hash_order="oldest",
+    )
     fixed |= dict(hash_scope="row")
     _refuse("blt", {key: (getattr(m, key), value) for key, value in fixed.items()})
-    _refuse("blt", heads, "it has one number of heads for self- and cross-attention of a local model, so it must be")
-    _refuse("blt", {"latent.window": (m.latent.window, 0), "decoder.window": (m.decoder.window, m.encoder.window)})
-    for key, bad in (("encoder_cross", "none"), ("decoder_cross", "none"), ("hash_sizes", ()), ("hash_functions", 0)):
+    _refuse(
+        "blt",
+        heads,
+        "it has one number of heads for self- and cross-attention of a local model, so it must be",
+    )
+    _refuse(
+        "blt",
+        {
+            "latent.window": (m.latent.window, 0),
+            "decoder.window": (m.decoder.window, m.encoder.window),
+        },
+    )
+    for key, bad in (
+        ("encoder_cross", "none"),
+        ("decoder_cross", "none"),
+        ("hash_sizes", ()),
+        ("hash_functions", 0),
+    ):
         if getattr(m, key) == bad:
             raise ConfigError(f"saving as blt: {key} = {bad!r}: transformers has no such model")
     if patching.rule not in ("entropy", "byte"):
         raise ConfigError(
-            f"saving as blt: patching.rule = {patching.rule!r}: transformers has only 'entropy' and 'byte'"
+            f"saving as blt: patching.rule = {patching.rule!r}: transformers has only 'entropy' "
+            "and 'byte'"
         )
     _refuse("blt", {"patching.newline_reset": (patching.newline_reset, False)})
     if (patching.rule == "entropy") != (patcher is not None):
-        raise ConfigError(f"saving as blt: patching.rule = {patching.rule!r} with{'' if patcher else 'out'} a patcher")
+        raise ConfigError(
+            f"saving as blt: patching.rule = {patching.rule!r} with{'' if patcher else 'out'} a "
+            "patcher"
+        )
     local = {"cross_attn_k": m.slots, "hidden_size_global": m.latent.width, "vocab_size": m.vocab}
     settings = {
         "architectures": ["BltForCausalLM"],
@@ -70,13 +100,17 @@ def write(model, patcher=None, patching=None, context=0):
         "decoder_config": _stack_settings(m.decoder, context)
         | local
         | {"cross_attn_all_layers": m.decoder_cross == "all", "model_type": "blt_local_decoder"},
-        "global_config": _stack_settings(m.latent, context) | {"model_type": "blt_global_transformer"},
+        "global_config": _stack_settings(m.latent, context)
+        | {"model_type": "blt_global_transformer"},
         "tie_word_embeddings": m.tied,
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
     if patcher is not None:
-        _refuse("blt", {"patcher.tied": (patcher.tied, False), "patcher.vocab": (patcher.vocab, m.vocab)})
+        _refuse(
+            "blt",
+            {"patcher.tied": (patcher.tied, False), "patcher.vocab": (patcher.vocab, m.vocab)},
+        )
         settings["patcher_config"] = _stack_settings(patcher.stack, context) | {
             "vocab_size": patcher.vocab,
             "sliding_window": patcher.stack.window or None,
@@ -96,7 +130,12 @@ def _stack_settings(s: Stack, context):
     rope = {"rope_type": "default", "rope_theta": s.rope_theta}
     if s.rope_scaling:
         factor, low, high, length = s.rope_scaling
-        rope |= {"rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high}
+        rope |= {
+            "rope_type": "llama3",
+            "factor": factor,
+            "low_freq_factor": low,
+            "high_freq_factor": high,
+        }
         rope |= {"original_max_position_embeddings": int(length)}
     return {
         "hidden_size": s.width,

@@ -1,8 +1,10 @@
-"""Names and layouts of transformers' weights (`BltForCausalLM`, `LlamaForCausalLM`) <-> our parameter trees.
+"""Names and layouts of transformers' weights (`BltForCausalLM`, `LlamaForCausalLM`) <-> our
+parameter trees.
 
-One table, `tensors`, says for each of their tensors where it lies in our tree; both directions follow it.
-Theirs are [out, in], ours [in, out] with heads apart; layers that we scan are stacked on a leading axis.
-Llama rotates the channel pairs (i, i + C/2), we and BLT (2i, 2i + 1): its query and key channels are reordered.
+One table, `tensors`, says for each of their tensors where it lies in our tree; both directions
+follow it. Theirs are [out, in], ours [in, out] with heads apart; layers that we scan are stacked on
+a leading axis. Llama rotates the channel pairs (i, i + C/2), we and BLT (2i, 2i + 1): its query and
+key channels are reordered.
 """
 
 import dataclasses
@@ -20,17 +22,30 @@ class Tensor:
     name: str  # in the file
     path: tuple[str, ...]  # in our tree
     layer: int | None = None  # number on the stacked axis; None: not stacked
-    inputs: int = 1  # leading axes of ours that are inputs of a linear map; 0: not one, same order of axes
+    inputs: int = (
+        1  # leading axes of ours that are inputs of a linear map; 0: not one, same order of axes
+    )
     half_split: bool = False  # rotary pairs (i, i + C/2)
 
 
 def _block(prefix, path, layer, half_split=False):
-    linear = {"q": "self_attn.q", "k": "self_attn.k", "v": "self_attn.v", "gate": "mlp.gate", "up": "mlp.up"}
+    linear = {
+        "q": "self_attn.q",
+        "k": "self_attn.k",
+        "v": "self_attn.v",
+        "gate": "mlp.gate",
+        "up": "mlp.up",
+    }
     for ours, theirs in (linear | {"down": "mlp.down"}).items():
         turned = half_split and ours in "qk"
-        yield Tensor(f"{prefix}.{theirs}_proj.weight", (*path, ours, "kernel"), layer, half_split=turned)
+        yield Tensor(
+            f"{prefix}.{theirs}_proj.weight", (*path, ours, "kernel"), layer, half_split=turned
+        )
     yield Tensor(f"{prefix}.self_attn.o_proj.weight", (*path, "o", "kernel"), layer, inputs=2)
-    for ours, theirs in {"attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}.items():
+    for ours, theirs in {
+        "attention_norm": "input_layernorm",
+        "ffn_norm": "post_attention_layernorm",
+    }.items():
         yield Tensor(f"{prefix}.{theirs}.weight", (*path, ours, "scale"), layer, inputs=0)
 
 
@@ -85,7 +100,9 @@ def _blt(c: Blt):
 
 
 def tensors(config, patcher=False):
-    """The Tensors of a Blt, of a Lm as a Llama or, with `patcher`, of a Lm as the entropy model inside a Blt."""
+    """The Tensors of a Blt, of a Lm as a Llama or, with `patcher`, of a Lm as the entropy model
+    inside a Blt.
+    """
     if isinstance(config, Blt):
         return list(_blt(config))
     prefix = "model.patcher" if patcher else "model"
@@ -120,8 +137,9 @@ def _half_to_interleaved(channels):
 def to_params(weights, table, shapes, where="weights"):
     """Our parameter tree, float32 NumPy, from a mapping of names to arrays [out, in].
 
-    `table`: list of Tensors; `shapes`: the tree of `models.shapes`. `weights` may load lazily: each tensor is asked
-    for once, in the order of the table. Raises ConfigError for a tensor that is missing or wrongly shaped.
+    `table`: list of Tensors; `shapes`: the tree of `models.shapes`. `weights` may load lazily: each
+    tensor is asked for once, in the order of the table. Raises ConfigError for a tensor that is
+    missing or wrongly shaped.
     """
     params = jax.tree.map(lambda _: None, shapes)
     for tensor in table:
@@ -130,7 +148,10 @@ def to_params(weights, table, shapes, where="weights"):
         theirs = np.asarray(weights[tensor.name])
         expected = file_shape(tensor, shapes)
         if theirs.shape != expected:
-            raise ConfigError(f"{where}: tensor {tensor.name} has shape {theirs.shape}, config.json wants {expected}")
+            raise ConfigError(
+                f"{where}: tensor {tensor.name} has shape {theirs.shape}, config.json wants "
+                f"{expected}"
+            )
         own = _own_shape(tensor, shapes)
         ours = (theirs.T if tensor.inputs else theirs).reshape(own)
         if tensor.half_split:
@@ -146,17 +167,26 @@ def to_params(weights, table, shapes, where="weights"):
 
 
 def from_params(params, table, shapes):
-    """Yields (name, float32 array as in the file) for each Tensor of `table`. Raises ConfigError for other shapes."""
+    """Yields (name, float32 array as in the file) for each Tensor of `table`. Raises ConfigError
+    for other shapes.
+    """
     for tensor in table:
         ours = np.asarray(_leaf(params, tensor.path), np.float32)
         if ours.shape != _leaf(shapes, tensor.path).shape:
             want = _leaf(shapes, tensor.path).shape
-            raise ConfigError(f"parameter {'/'.join(tensor.path)} has shape {ours.shape}, the config wants {want}")
+            raise ConfigError(
+                f"parameter {'/'.join(tensor.path)} has shape {ours.shape}, the config wants {want}"
+            )
         ours = ours if tensor.layer is None else ours[tensor.layer]
         if tensor.half_split:
             ours = ours[..., np.argsort(_half_to_interleaved(ours.shape[-1]))]
         shape = file_shape(tensor, shapes)
-        yield tensor.name, np.ascontiguousarray(ours.reshape(shape[::-1]).T if tensor.inputs else ours.reshape(shape))
+        yield (
+            tensor.name,
+            np.ascontiguousarray(
+                ours.reshape(shape[::-1]).T if tensor.inputs else ours.reshape(shape)
+            ),
+        )
 
 
 def model_params(weights, config, patcher=False, where="weights"):

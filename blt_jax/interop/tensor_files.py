@@ -1,4 +1,6 @@
-"""Folders of safetensors: one `model.safetensors`, or shards with `model.safetensors.index.json`. Never pickle."""
+"""Folders of safetensors: one `model.safetensors`, or shards with `model.safetensors.index.json`.
+Never pickle.
+"""
 
 import json
 import os
@@ -18,7 +20,9 @@ FLOATS = ("F32", "F16", "BF16", "F64")
 
 
 class Weights(Mapping):
-    """Names -> float32 arrays of a folder, each read when it is asked for. Raises ConfigError in one line."""
+    """Names -> float32 arrays of a folder, each read when it is asked for. Raises ConfigError in
+    one line.
+    """
 
     def __init__(self, folder):
         folder = Path(folder)
@@ -26,10 +30,14 @@ class Weights(Mapping):
             try:
                 names = json.loads((folder / INDEX).read_text())["weight_map"]
             except (ValueError, KeyError, TypeError) as error:
-                raise ConfigError(f"{folder / INDEX}: no weight_map can be read from it ({error!r})") from None
+                raise ConfigError(
+                    f"{folder / INDEX}: no weight_map can be read from it ({error!r})"
+                ) from None
             outside = [file for file in set(names.values()) if Path(file).name != file]
             if outside:
-                raise ConfigError(f"{folder / INDEX}: names a file outside its folder ({outside[0]})")
+                raise ConfigError(
+                    f"{folder / INDEX}: names a file outside its folder ({outside[0]})"
+                )
             files = sorted(set(names.values()))
         elif (folder / SINGLE).exists():
             names, files = None, [SINGLE]
@@ -42,14 +50,18 @@ class Weights(Mapping):
                 self._file_of[name] = file
         for name, file in (names or {}).items():
             if self._file_of.get(name) != file:
-                raise ConfigError(f"{folder / file}: tensor {name} is missing, though {INDEX} says it is there")
+                raise ConfigError(
+                    f"{folder / file}: tensor {name} is missing, though {INDEX} says it is there"
+                )
         self.folder = folder
 
     def __getitem__(self, name):
         opened = self._open[self._file_of[name]]
         kind = opened.get_slice(name).get_dtype()
         if kind not in FLOATS:
-            raise ConfigError(f"{self.folder}: tensor {name} is {kind}: must be one of {', '.join(FLOATS)}")
+            raise ConfigError(
+                f"{self.folder}: tensor {name} is {kind}: must be one of {', '.join(FLOATS)}"
+            )
         return np.asarray(opened.get_tensor(name)).astype(np.float32)
 
     def __iter__(self):
@@ -63,14 +75,17 @@ def _opened(path):
     try:
         return safe_open(path, framework="flax")  # the NumPy flavour knows no bfloat16
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{path}: cannot be read as safetensors: {' '.join(str(error).split())}") from None
+        raise ConfigError(
+            f"{path}: cannot be read as safetensors: {' '.join(str(error).split())}"
+        ) from None
 
 
 def save_weights(folder, named, max_shard_bytes):
-    """Writes (name, float32 array) pairs; more than `max_shard_bytes` in all become shards with an index.
+    """Writes (name, float32 array) pairs; more than `max_shard_bytes` in all become shards with an
+    index.
 
-    A shard is written whole under another name and renamed; the index comes last. Of files that an earlier save
-    left there, the one that would be read instead is removed.
+    A shard is written whole under another name and renamed; the index comes last. Of files that an
+    earlier save left there, the one that would be read instead is removed.
     """
     folder = Path(folder)
     shards, sizes = [], []
@@ -89,15 +104,23 @@ def save_weights(folder, named, max_shard_bytes):
         weight_map = {}
         (folder / INDEX).unlink(missing_ok=True)
         for number, (temporary, names) in enumerate(shards, start=1):
-            file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            file = (
+                SINGLE
+                if len(shards) == 1
+                else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            )
             os.replace(temporary, folder / file)
             weight_map |= dict.fromkeys(names, file)
         if len(shards) > 1:
             (folder / SINGLE).unlink(missing_ok=True)
-            write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map})
+            write_json(
+                folder / INDEX, {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
+            )
 
 
 def _written(folder, number, tensors):
     temporary = folder / f"shard-{number:05d}.tmp"
-    save_file(tensors, temporary, metadata={"format": "pt"})  # transformers wants to know how axes are laid out
+    save_file(
+        tensors, temporary, metadata={"format": "pt"}
+    )  # transformers wants to know how axes are laid out
     return temporary, list(tensors)

@@ -1,4 +1,6 @@
-"""Pure functions of (params, batch, config): `init(key, config)` and `apply(params, batch, config)`."""
+"""Pure functions of (params, batch, config): `init(key, config)` and `apply(params, batch,
+config)`.
+"""
 
 from blt_jax.models.head import entropy, logits, losses
 from blt_jax.models.init import init, logical_axes, module, shapes

@@ -1,8 +1,10 @@
-"""Byte Latent Transformer: bytes -> local encoder -> patches -> latent transformer -> local decoder -> logits.
+"""Byte Latent Transformer: bytes -> local encoder -> patches -> latent transformer -> local decoder
+-> logits.
 
 One pure function of (params, batch, config): patching arrives as arrays (`patch_BxL`, `read_BxL`,
-`patch_segment_BxP`; see `patching/layout.py`), shapes are static, empty patch slots and padding bytes
-are harmless. Paper: arXiv 2412.09871, section 3; where it and the published code differ, the config decides.
+`patch_segment_BxP`; see `patching/layout.py`), shapes are static, empty patch slots and padding
+bytes are harmless. Paper: arXiv 2412.09871, section 3; where it and the published code differ, the
+config decides.
 """
 
 from flax import linen as nn
@@ -25,7 +27,9 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, batch):
-        """Returns byte states [B, L, E], patch states [B, P, slots_width] and the byte embedding [V, E]."""
+        """Returns byte states [B, L, E], patch states [B, P, slots_width] and the byte embedding
+        [V, E].
+        """
         c, stack, dtype = self.config, self.config.encoder, self.compute.dtype
         ids_BxL, segment_BxL, patch_BxL = batch["ids_BxL"], batch["segment_BxL"], batch["patch_BxL"]
         patches = batch["patch_segment_BxP"].shape[1]
@@ -54,10 +58,12 @@ class Encoder(nn.Module):
             return pooled_BxPxE
 
         query = Linear((c.slots * stack.width,), ("embed", "slots"), dtype=dtype, name="query")
-        cross = lambda name: PatchReadsBytes(c, stack.norm_eps, dtype, name=name)  # noqa: E731
-        to_slots = lambda x_BxPxE: query(x_BxPxE).reshape(*x_BxPxE.shape[:2], c.slots, stack.width)  # noqa: E731
+        cross = lambda name: PatchReadsBytes(c, stack.norm_eps, dtype, name=name)
+        to_slots = lambda x_BxPxE: query(x_BxPxE).reshape(*x_BxPxE.shape[:2], c.slots, stack.width)
 
-        if c.encoder_cross == "all":  # patches read the bytes after every layer, pooled once after the first
+        if (
+            c.encoder_cross == "all"
+        ):  # patches read the bytes after every layer, pooled once after the first
             h_BxLxE, slots = embedded, None
             for layer in range(stack.layers):
                 h_BxLxE = Block(stack, self.compute, name=f"layer_{layer}")(h_BxLxE, segment_BxL)
@@ -103,7 +109,9 @@ class Decoder(nn.Module):
         slots = constrain(slots, "batch", "length", "slots_read", "residual")
         if c.decoder_cross == "all":
             layers = scan_layers(_CrossBlock, stack.layers, self.compute.remat)
-            h_BxLxE, _ = layers(c, self.compute, name="layers")(h_BxLxE, slots, read_BxL, segment_BxL)
+            h_BxLxE, _ = layers(c, self.compute, name="layers")(
+                h_BxLxE, slots, read_BxL, segment_BxL
+            )
         else:
             if c.decoder_cross == "first":
                 cross = ByteReadsPatch(c, stack.norm_eps, dtype, name="cross")
@@ -132,7 +140,9 @@ class BltModel(nn.Module):
         self.decoder = Decoder(c, self.compute)
 
     def __call__(self, batch, head=True):
-        """Returns next-byte logits [B, L, 260], float32. Without `head`: the states [B, L, E] that the head reads."""
+        """Returns next-byte logits [B, L, 260], float32. Without `head`: the states [B, L, E] that
+        the head reads.
+        """
         return self.states(batch, head)["logits_BxLxV"]
 
     def states(self, batch, head=True):

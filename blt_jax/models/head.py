@@ -1,8 +1,9 @@
 """Cross-entropy of a model's targets, without the logits of a whole row where these are large.
 
-A row of 16 KiB is 3,700 tokens; over a vocabulary of 128,000 its logits alone are 1.9 GB, and several times that
-with their gradient. Positions do not meet in the head, so it is applied to some at a time and once more in the
-backward pass (Chen et al., arXiv 1604.06174). Small heads, every byte model's among them, see no difference.
+A row of 16 KiB is 3,700 tokens; over a vocabulary of 128,000 its logits alone are 1.9 GB, and
+several times that with their gradient. Positions do not meet in the head, so it is applied to some
+at a time and once more in the backward pass (Chen et al., arXiv 1604.06174). Small heads, every
+byte model's among them, see no difference.
 """
 
 import jax
@@ -18,7 +19,9 @@ LOGITS = 2**25  # most logits of a row that exist at a time: 128 MiB of float32
 
 
 def positions_at_a_time(positions, vocab):
-    """Positions of a row that the head reads together: all, or equal parts (the last is filled up)."""
+    """Positions of a row that the head reads together: all, or equal parts (the last is filled
+    up).
+    """
     parts = -(-positions * vocab // LOGITS)
     return -(-positions // parts)
 
@@ -30,7 +33,9 @@ def losses(params, batch, config, compute):
     part = positions_at_a_time(x_BxLxD.shape[1], config.vocab)
 
     def some(weights, x, targets):
-        return optax.softmax_cross_entropy_with_integer_labels(_logits(weights, x, config, compute), targets)
+        return optax.softmax_cross_entropy_with_integer_labels(
+            _logits(weights, x, config, compute), targets
+        )
 
     def in_parts(weights, x_BxLxD, targets_BxL):
         B, L = targets_BxL.shape

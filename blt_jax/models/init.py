@@ -1,7 +1,7 @@
 """Parameters of a model: initial values, abstract shapes, logical axes.
 
-Every weight is normal, cut at 3 sigma, sigma = fan-in^-1/2 (blt.md, section 7). `init_factor` divides
-the weights inside blocks and cross-attentions by a factor that grows with depth or width.
+Every weight is normal, cut at 3 sigma, sigma = fan-in^-1/2 (blt.md, section 7). `init_factor`
+divides the weights inside blocks and cross-attentions by a factor that grows with depth or width.
 """
 
 import functools
@@ -28,7 +28,9 @@ def _example(config):
     return {key: jnp.zeros((1, 2), jnp.int32) for key in keys}
 
 
-@functools.partial(jax.jit, static_argnums=1)  # a trace takes a second: shapes, axes and values share one
+@functools.partial(
+    jax.jit, static_argnums=1
+)  # a trace takes a second: shapes, axes and values share one
 def _boxed(key, config):
     return module(config).init(key, _example(config))["params"]
 
@@ -49,7 +51,7 @@ def _abstract(config):
 @functools.cache
 def shapes(config):
     """The tree of `init` as jax.ShapeDtypeStruct, without computing anything."""
-    boxed = lambda x: isinstance(x, nn.meta.AxisMetadata)  # noqa: E731
+    boxed = lambda x: isinstance(x, nn.meta.AxisMetadata)
     # Not `unbox`, which would constrain what is abstract where a mesh is known.
     return jax.tree.map(lambda x: x.value if boxed(x) else x, _abstract(config), is_leaf=boxed)
 
@@ -63,7 +65,9 @@ def logical_axes(config):
 def _scaled(path, weight, config):
     """Divides the projections of layer l by its depth or width factor f (blt.md, section 7)."""
     names = [p.key for p in path]
-    inner = any(name in ("layers", "cross") or name.startswith(("layer_", "cross_")) for name in names)
+    inner = any(
+        name in ("layers", "cross") or name.startswith(("layer_", "cross_")) for name in names
+    )
     if names[-1] != "kernel" or not inner:
         return weight
     stack = config.stack if not isinstance(config, Blt) else getattr(config, names[0])

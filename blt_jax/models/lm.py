@@ -1,4 +1,6 @@
-"""Causal LM over bytes or BPE tokens: the token baseline, the flat byte LM and the entropy model."""
+"""Causal LM over bytes or BPE tokens: the token baseline, the flat byte LM and the entropy
+model.
+"""
 
 from flax import linen as nn
 

@@ -1,13 +1,15 @@
 """Causal self-attention within documents: one entry point, exact with every backend.
 
-A window makes it local: cost and memory are O(L x window), never O(L x L). Scores and softmax are float32.
-The backend is chosen once per program, from the platform that it is compiled for (`backend_of`); none of them
-falls back on another.
+A window makes it local: cost and memory are O(L x window), never O(L x L). Scores and softmax are
+float32. The backend is chosen once per program, from the platform that it is compiled for
+(`backend_of`); none of them falls back on another.
 
 - "blockwise" (CPU): a loop over pairs of blocks that keeps scores in the cache (`blockwise.py`).
-- "banded" (GPU): every block of queries against the key blocks that its window reaches, all at once; without a
+- "banded" (GPU): every block of queries against the key blocks that its window reaches, all at
+  once; without a
   window every query against every key.
-- "splash" (TPU): the Pallas kernel that ships with jax (`splash.py`): windows and segments, no score in memory.
+- "splash" (TPU): the Pallas kernel that ships with jax (`splash.py`): windows and segments, no
+  score in memory.
 """
 
 import jax
@@ -16,19 +18,30 @@ import jax.numpy as jnp
 from blt_jax.config import ATTENTION, ConfigError
 from blt_jax.nn import blockwise
 
-BLOCK = 128  # queries per block of the banded form: a block of b queries reads window - 1 + b keys, rounded up
+# queries per block of the banded form: a block of b queries reads window - 1 + b keys, rounded up
+BLOCK = 128
 
 
 def backend_of(platform):
     """The backend for a jax platform name. Raises ConfigError for one that we do not know."""
-    known = {"cpu": "blockwise", "gpu": "banded", "cuda": "banded", "rocm": "banded", "tpu": "splash"}
+    known = {
+        "cpu": "blockwise",
+        "gpu": "banded",
+        "cuda": "banded",
+        "rocm": "banded",
+        "tpu": "splash",
+    }
     if platform not in known:
-        raise ConfigError(f"no attention backend for platform {platform!r}; set train.attention to one of {ATTENTION}")
+        raise ConfigError(
+            f"no attention backend for platform {platform!r}; set train.attention to one of "
+            f"{ATTENTION}"
+        )
     return known[platform]
 
 
 def attend(q_BxLxHxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0, backend="blockwise"):
-    """Each query attends to itself and earlier positions of its segment, at most `window` of them (0: all).
+    """Each query attends to itself and earlier positions of its segment, at most `window` of them
+    (0: all).
 
     H must be a multiple of G (grouped queries). Returns [B, L, H, C] in q's dtype.
     """
@@ -53,13 +66,19 @@ def _parallel(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window):
 
 
 def _attend(q, k, v, q_segment, k_segment, offset, window):
-    """Softmax over keys j of query i with i + offset - window < j <= i + offset, in the same segment.
+    """Softmax over keys j of query i with i + offset - window < j <= i + offset, in the same
+    segment.
 
-    Leading axes are batch: q [..., Q, G, R, C], k and v [..., S, G, C], segments [..., Q] and [..., S].
+    Leading axes are batch: q [..., Q, G, R, C], k and v [..., S, G, C], segments [..., Q] and [...,
+    S].
     """
     scores = jnp.einsum("...qgrc,...sgc->...grqs", q, k, preferred_element_type=jnp.float32)
     behind_QxS = jnp.arange(q.shape[-4])[:, None] + offset - jnp.arange(k.shape[-3])
-    mask = (behind_QxS >= 0) & (behind_QxS < window) & (q_segment[..., :, None] == k_segment[..., None, :])
+    mask = (
+        (behind_QxS >= 0)
+        & (behind_QxS < window)
+        & (q_segment[..., :, None] == k_segment[..., None, :])
+    )
     scores = jnp.where(mask[..., None, None, :, :], scores, -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return jnp.einsum("...grqs,...sgc->...qgrc", weights, v)
@@ -72,12 +91,16 @@ def _banded(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window):
 
     def cut(x, fill=0):
         """[B, L, ...] -> [B, blocks, block, ...], the end padded."""
-        padded = jnp.pad(x, [(0, 0), (0, blocks * block - L)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)
+        padded = jnp.pad(
+            x, [(0, 0), (0, blocks * block - L)] + [(0, 0)] * (x.ndim - 2), constant_values=fill
+        )
         return padded.reshape(x.shape[0], blocks, block, *x.shape[2:])
 
     def reach(x_BxNxSx, fill=0):
         """Each block with the `back` blocks before it, along the key axis."""
-        padded = jnp.pad(x_BxNxSx, [(0, 0), (back, 0)] + [(0, 0)] * (x_BxNxSx.ndim - 2), constant_values=fill)
+        padded = jnp.pad(
+            x_BxNxSx, [(0, 0), (back, 0)] + [(0, 0)] * (x_BxNxSx.ndim - 2), constant_values=fill
+        )
         return jnp.concatenate([padded[:, i : i + blocks] for i in range(back + 1)], axis=2)
 
     segment = cut(segment_BxL, fill=-1)

@@ -1,4 +1,6 @@
-"""Llama block: x + Attention(RMSNorm x), then x + SwiGLU(RMSNorm x); and a scanned stack of them."""
+"""Llama block: x + Attention(RMSNorm x), then x + SwiGLU(RMSNorm x); and a scanned stack of
+them.
+"""
 
 import math
 
@@ -18,11 +20,17 @@ def init_normal(std):
     return nn.initializers.truncated_normal(std, lower=-3.0, upper=3.0)
 
 
-RESIDUAL = ("batch", "length", "residual")  # axes of the states that run through a stack: whole rows, whole widths
+RESIDUAL = (
+    "batch",
+    "length",
+    "residual",
+)  # axes of the states that run through a stack: whole rows, whole widths
 
 
 class Linear(nn.Module):
-    """x @ kernel over the last `len(axes_in)` axes; no bias. Kernel shape = inputs + features, float32."""
+    """x @ kernel over the last `len(axes_in)` axes; no bias. Kernel shape = inputs + features,
+    float32.
+    """
 
     features: tuple[int, ...]
     axes: tuple[str, ...]  # logical axes of the kernel, inputs first
@@ -37,8 +45,12 @@ class Linear(nn.Module):
         fan_in = math.prod(inputs)
         init = nn.with_logical_partitioning(init_normal(self.std or fan_in**-0.5), self.axes)
         kernel = self.param("kernel", init, (*inputs, *self.features))
-        # Matrices, not arrays of more axes: for the gradient of those XLA transposes activations in memory.
-        rows, matrix = x.astype(self.dtype).reshape(-1, fan_in), kernel.astype(self.dtype).reshape(fan_in, -1)
+        # Matrices, not arrays of more axes: for the gradient of those XLA transposes activations in
+        # memory.
+        rows, matrix = (
+            x.astype(self.dtype).reshape(-1, fan_in),
+            kernel.astype(self.dtype).reshape(fan_in, -1),
+        )
         out = jnp.dot(rows, matrix, preferred_element_type=self.out_dtype or self.dtype)
         return out.reshape(*x.shape[:-count], *self.features)
 
@@ -51,7 +63,10 @@ def untied_head(vocab, dtype, name=None):
 def tied_head(x_BxLxD, embedding_VxD, dtype):
     """Logits [B, L, V], float32, by the embedding itself."""
     return jnp.einsum(
-        "bld,vd->blv", x_BxLxD.astype(dtype), embedding_VxD.astype(dtype), preferred_element_type=jnp.float32
+        "bld,vd->blv",
+        x_BxLxD.astype(dtype),
+        embedding_VxD.astype(dtype),
+        preferred_element_type=jnp.float32,
     )
 
 
@@ -61,7 +76,7 @@ class Block(nn.Module):
 
     def setup(self):
         s = self.stack
-        linear = lambda features, *axes: Linear(features, axes, dtype=self.compute.dtype)  # noqa: E731
+        linear = lambda features, *axes: Linear(features, axes, dtype=self.compute.dtype)
         self.attention_norm = RMSNorm(s.norm_eps)
         self.q = linear((s.heads, s.head_width), "embed", "heads", "head_width")
         self.k = linear((s.kv_heads, s.head_width), "embed", "kv_heads", "head_width")
@@ -74,11 +89,17 @@ class Block(nn.Module):
 
     def __call__(self, x_BxLxD, segment_BxL):
         q, k, v = self._projected(x_BxLxD)
-        self.sow("kept", "kv", (k, v), reduce_fn=lambda _, new: new)  # what decoding starts from (`infer/prompts.py`)
-        return self._rest(x_BxLxD, attend(q, k, v, segment_BxL, self.stack.window, self.compute.attention))
+        self.sow(
+            "kept", "kv", (k, v), reduce_fn=lambda _, new: new
+        )  # what decoding starts from (`infer/prompts.py`)
+        return self._rest(
+            x_BxLxD, attend(q, k, v, segment_BxL, self.stack.window, self.compute.attention)
+        )
 
     def step(self, x_Bx1xD, position_B, kv, slot, seen_BxW):
-        """One position: (its state, (k, v) of `ring` with it). `seen_BxW`: slots that it may read, its own included."""
+        """One position: (its state, (k, v) of `ring` with it). `seen_BxW`: slots that it may read,
+        its own included.
+        """
         q, k, v = self._projected(x_Bx1xD, position_B[:, None])
         kv = ring.write(kv, (k, v), slot)
         return self._rest(x_Bx1xD, ring.attend(q, *kv, seen_BxW)), kv
@@ -86,7 +107,7 @@ class Block(nn.Module):
     def _projected(self, x_BxLxD, position_BxL=None):
         """Queries, keys and values [B, L, ., C], rotated."""
         s, y = self.stack, self.attention_norm(x_BxLxD)
-        lay = lambda made, axis: constrain(made, "batch", "length", axis, "head_width")  # noqa: E731
+        lay = lambda made, axis: constrain(made, "batch", "length", axis, "head_width")
         q, k, v = lay(self.q(y), "heads"), lay(self.k(y), "kv_heads"), lay(self.v(y), "kv_heads")
         q, k = (rope.rotate(x, s.rope_theta, s.rope_scaling, position_BxL) for x in (q, k))
         return q, k, v
@@ -99,10 +120,11 @@ class Block(nn.Module):
 
 
 def scan_layers(layer, layers, remat):
-    """`layer` (a Module class whose call is (carry, *broadcast) -> (carry, None)) repeated `layers` times.
+    """`layer` (a Module class whose call is (carry, *broadcast) -> (carry, None)) repeated `layers`
+    times.
 
-    Parameters, and what layers keep for decoding, get a leading axis N ("layers"). remat "full" recomputes a layer in
-    the backward pass.
+    Parameters, and what layers keep for decoding, get a leading axis N ("layers"). remat "full"
+    recomputes a layer in the backward pass.
     """
     if remat == "full":
         layer = nn.remat(layer, prevent_cse=False)

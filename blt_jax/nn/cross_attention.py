@@ -18,16 +18,21 @@ RESIDUAL = {"double": 2.0, "single": 1.0}
 
 
 class Segments:
-    """Reductions of byte arrays over patches. Bytes with patch P (padding) are dropped, empty slots give 0.
+    """Reductions of byte arrays over patches. Bytes with patch P (padding) are dropped, empty slots
+    give 0.
 
-    Row by row: over rows laid end to end, XLA would add up the whole batch's patches on every device.
+    Row by row: over rows laid end to end, XLA would add up the whole batch's patches on every
+    device.
     """
 
     def __init__(self, patch_BxL, patches):
-        self.patches, self.ids_BxL = patches, jnp.minimum(patch_BxL, patches)  # slot P collects the padding
+        self.patches, self.ids_BxL = (
+            patches,
+            jnp.minimum(patch_BxL, patches),
+        )  # slot P collects the padding
 
     def _reduce(self, reduce, x_BxLx):
-        row = lambda x, ids: reduce(x, ids, self.patches + 1, indices_are_sorted=True)[:-1]  # noqa: E731
+        row = lambda x, ids: reduce(x, ids, self.patches + 1, indices_are_sorted=True)[:-1]
         return jax.vmap(row)(x_BxLx, self.ids_BxL)
 
     def sum(self, x_BxLx):
@@ -39,9 +44,13 @@ class Segments:
 
 
 def spread(x_BxPx, patch_BxL):
-    """Each byte's patch row: [B, P, ...] -> [B, L, ...]. Ids beyond the last slot read the last slot."""
+    """Each byte's patch row: [B, P, ...] -> [B, L, ...]. Ids beyond the last slot read the last
+    slot.
+    """
     index = jnp.minimum(patch_BxL, x_BxPx.shape[1] - 1)
-    return jnp.take_along_axis(x_BxPx, index.reshape(*index.shape, *[1] * (x_BxPx.ndim - 2)), axis=1)
+    return jnp.take_along_axis(
+        x_BxPx, index.reshape(*index.shape, *[1] * (x_BxPx.ndim - 2)), axis=1
+    )
 
 
 class _Cross(nn.Module):
@@ -52,18 +61,23 @@ class _Cross(nn.Module):
     def setup(self):
         c = self.config
         channels = c.encoder.width // c.cross_heads
-        project = lambda count, axis: Linear(  # noqa: E731
+        project = lambda count, axis: Linear(
             (count, channels), ("embed", axis, "head_width"), dtype=self.dtype
         )
         self.query_norm, self.context_norm = RMSNorm(self.eps), RMSNorm(self.eps)
         self.q = project(c.cross_heads, "heads")
-        self.k, self.v = project(c.cross_kv_heads, "kv_heads"), project(c.cross_kv_heads, "kv_heads")
+        self.k, self.v = (
+            project(c.cross_kv_heads, "kv_heads"),
+            project(c.cross_kv_heads, "kv_heads"),
+        )
         self.o = Linear((c.encoder.width,), ("heads", "head_width", "embed"), dtype=self.dtype)
 
     def queries(self, x):
         """Scaled queries of `x` [..., G, R, C], H = G x R heads."""
         q = self.q(self.query_norm(x))
-        return (q * q.shape[-1] ** -0.5).reshape(*q.shape[:-2], self.config.cross_kv_heads, -1, q.shape[-1])
+        return (q * q.shape[-1] ** -0.5).reshape(
+            *q.shape[:-2], self.config.cross_kv_heads, -1, q.shape[-1]
+        )
 
     def keys_values(self, context):
         """Keys and values of `context`, [..., G, C] both."""
@@ -80,10 +94,15 @@ class PatchReadsBytes(_Cross):
     def __call__(self, slots_BxPxKxE, h_BxLxE, patch_BxL):
         """Slots attend to the bytes whose patch they are. Empty patches attend to nothing."""
         segments = Segments(patch_BxL, slots_BxPxKxE.shape[1])
-        q_BxPxKxGxRxC, (k_BxLxGxC, v_BxLxGxC) = self.queries(slots_BxPxKxE), self.keys_values(h_BxLxE)
+        q_BxPxKxGxRxC, (k_BxLxGxC, v_BxLxGxC) = (
+            self.queries(slots_BxPxKxE),
+            self.keys_values(h_BxLxE),
+        )
         self.sow("kept", "kv", (k_BxLxGxC, v_BxLxGxC), reduce_fn=lambda _, new: new)
         q_BxLxKxGxRxC = spread(q_BxPxKxGxRxC, patch_BxL)
-        scores = jnp.einsum("blkgrc,blgc->blkgr", q_BxLxKxGxRxC, k_BxLxGxC, preferred_element_type=jnp.float32)
+        scores = jnp.einsum(
+            "blkgrc,blgc->blkgr", q_BxLxKxGxRxC, k_BxLxGxC, preferred_element_type=jnp.float32
+        )
         highest = spread(segments.max(jax.lax.stop_gradient(scores)), patch_BxL)
         real_BxL = patch_BxL < slots_BxPxKxE.shape[1]  # padding has no maximum to be held against
         weight_BxLxKxGxR = jnp.exp(jnp.where(real_BxL[..., None, None, None], scores - highest, 0))
@@ -93,7 +112,9 @@ class PatchReadsBytes(_Cross):
         return self.out(slots_BxPxKxE, attended.astype(self.dtype))
 
     def step(self, slots_BxKxE, kv, seen_BxW):
-        """The slots of one patch for each row read its bytes: `kv` of `ring`, those that `seen_BxW` names."""
+        """The slots of one patch for each row read its bytes: `kv` of `ring`, those that `seen_BxW`
+        names.
+        """
         q_BxKxGxRxC = self.queries(slots_BxKxE)
         return self.out(slots_BxKxE, ring.read(q_BxKxGxRxC, *kv, seen_BxW))
 
@@ -106,7 +127,10 @@ class ByteReadsPatch(_Cross):
     def step(self, h_BxLxE, k_BxLxKxGxC, v_BxLxKxGxC):
         """Bytes attend to K slots each, given by their keys and values."""
         scores = jnp.einsum(
-            "blgrc,blkgc->blkgr", self.queries(h_BxLxE), k_BxLxKxGxC, preferred_element_type=jnp.float32
+            "blgrc,blkgc->blkgr",
+            self.queries(h_BxLxE),
+            k_BxLxKxGxC,
+            preferred_element_type=jnp.float32,
         )
         weights = jax.nn.softmax(scores, axis=2).astype(self.dtype)
         return self.out(h_BxLxE, jnp.einsum("blkgr,blkgc->blgrc", weights, v_BxLxKxGxC))

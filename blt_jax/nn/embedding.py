@@ -1,6 +1,7 @@
 """Rows of embedding tables, summed: how bytes, tokens and hashed n-grams are looked up.
 
-Tables lie by columns over all devices (`parallel/rules.py`, "columns"), and `Compute.lookup` reads them so.
+Tables lie by columns over all devices (`parallel/rules.py`, "columns"), and `Compute.lookup` reads
+them so.
 """
 
 import functools
@@ -18,7 +19,10 @@ def lookup(table_RxE, ids_TxBxL, dtype):
 
     Autodiff would make T gradients of the whole table and add them up; here T scatters go into one.
     """
-    return sum(jnp.take(table_RxE, ids, axis=0, mode="fill", fill_value=0).astype(dtype) for ids in ids_TxBxL)
+    return sum(
+        jnp.take(table_RxE, ids, axis=0, mode="fill", fill_value=0).astype(dtype)
+        for ids in ids_TxBxL
+    )
 
 
 def _lookup(table_RxE, ids_TxBxL, dtype):

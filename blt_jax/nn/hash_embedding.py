@@ -1,8 +1,8 @@
 """Hash n-gram embeddings: ids by 64-bit polynomial hash, computed exactly without 64-bit integers.
 
-blt.md, section 4.1: h = sum_j w_j p^j in wrapping signed 64-bit arithmetic, then floor-modulo by the
-number of rows. On a device without int64 we keep h as four 16-bit limbs: token ids are below 2^9 and
-n is small, so a limb's sum stays far below 2^32 before its carry is passed on.
+blt.md, section 4.1: h = sum_j w_j p^j in wrapping signed 64-bit arithmetic, then floor-modulo by
+the number of rows. On a device without int64 we keep h as four 16-bit limbs: token ids are below
+2^9 and n is small, so a limb's sum stays far below 2^32 before its carry is passed on.
 """
 
 import jax.numpy as jnp
@@ -32,8 +32,9 @@ def _shift(x_BxL, back):
 
 
 def _windows(ids_BxL, segment_BxL, n, scope):
-    """The n ids that end at each position, oldest first ([B, L] each; 0 before the row or document), and
-    whether the whole n-gram lies inside."""
+    """The n ids that end at each position, oldest first ([B, L] each; 0 before the row or
+    document), and whether the whole n-gram lies inside.
+    """
     window, complete = [], None
     for back in reversed(range(n)):
         if scope == "document":
@@ -56,7 +57,10 @@ def hash_ids(ids_BxL, n, function, rows, *, segment_BxL=None, scope="row", order
     if order == "newest":
         window = window[::-1]
     powers = [pow(PRIMES[function], j, 2**64) for j in range(n)]
-    limbs = [sum(w * jnp.uint32((p >> 16 * i) & 0xFFFF) for w, p in zip(window, powers, strict=True)) for i in range(4)]
+    limbs = [
+        sum(w * jnp.uint32((p >> 16 * i) & 0xFFFF) for w, p in zip(window, powers, strict=True))
+        for i in range(4)
+    ]
     for i in range(3):
         limbs[i + 1] += limbs[i] >> 16
     limbs = [limb & 0xFFFF for limb in limbs]
@@ -73,7 +77,9 @@ def hash_ids(ids_BxL, n, function, rows, *, segment_BxL=None, scope="row", order
 
 
 class HashEmbedding(nn.Module):
-    """Sum over tables (function-major, then n) of the rows that the n-grams of each byte hash to."""
+    """Sum over tables (function-major, then n) of the rows that the n-grams of each byte hash
+    to.
+    """
 
     sizes: tuple[int, ...]
     functions: int
@@ -86,7 +92,9 @@ class HashEmbedding(nn.Module):
 
     def setup(self):
         tables = len(self.sizes) * self.functions
-        init = nn.with_logical_partitioning(init_normal(self.width**-0.5), ("hash_tables", "hash_rows", "columns"))
+        init = nn.with_logical_partitioning(
+            init_normal(self.width**-0.5), ("hash_tables", "hash_rows", "columns")
+        )
         self.tables = self.param("tables", init, (tables, self.rows, self.width))
 
     def __call__(self, ids_BxL, segment_BxL):
@@ -94,7 +102,9 @@ class HashEmbedding(nn.Module):
         return self._read(self._numbers(ids_BxL, segment_BxL, self.within))
 
     def step(self, recent_BxL, known_BxL):
-        """The sum [B, 1, E] of the last byte, from as many ids as n-grams are long and those that they may hold."""
+        """The sum [B, 1, E] of the last byte, from as many ids as n-grams are long and those that
+        they may hold.
+        """
         return self._read(self._numbers(recent_BxL, known_BxL, "document")[:, :, -1:])
 
     def _numbers(self, ids_BxL, segment_BxL, scope):
@@ -102,7 +112,9 @@ class HashEmbedding(nn.Module):
         ids_TxBxL = []
         for f in range(self.functions):
             for s, n in enumerate(self.sizes):
-                ids = hash_ids(ids_BxL, n, f, self.rows, segment_BxL=segment_BxL, scope=scope, order=self.order)
+                ids = hash_ids(
+                    ids_BxL, n, f, self.rows, segment_BxL=segment_BxL, scope=scope, order=self.order
+                )
                 ids += (f * len(self.sizes) + s) * self.rows
                 if self.short == "omit":
                     complete = _windows(ids_BxL, segment_BxL, n, scope)[1]

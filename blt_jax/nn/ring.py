@@ -1,9 +1,10 @@
 """Keys and values of the newest positions, for attention one position at a time.
 
-A `Ring` has W slots, and the slot of a time step is its number modulo W, the same for all rows: that writes in place,
-where a slot for each row would scatter. What a slot holds for a row is told by its position in that row, so that rows
-may have prompts of any lengths, and may leave steps out. A prompt's end has step -1, its last W positions fill the
-ring. A slot is read where its position is at least the oldest that a query may see.
+A `Ring` has W slots, and the slot of a time step is its number modulo W, the same for all rows:
+that writes in place, where a slot for each row would scatter. What a slot holds for a row is told
+by its position in that row, so that rows may have prompts of any lengths, and may leave steps out.
+A prompt's end has step -1, its last W positions fill the ring. A slot is read where its position is
+at least the oldest that a query may see.
 """
 
 from typing import NamedTuple
@@ -16,7 +17,9 @@ from blt_jax.nn.blockwise import MASKED
 
 class Ring(NamedTuple):
     position_BxW: jax.Array  # int32, of what each slot holds; negative: nothing
-    layers: tuple  # of (k_BGxWxC, v_BGxWxC): rows and heads are one axis, or XLA would copy all of it at every step
+    # of (k_BGxWxC, v_BGxWxC): rows and heads are one axis, or XLA would copy all of it at every
+    # step
+    layers: tuple
 
     @property
     def size(self):
@@ -27,7 +30,9 @@ class Ring(NamedTuple):
 
 
 def filled(kvs, length_B, size):
-    """The Ring of `size` after prompts of `length_B` positions. `kvs`: a pair (k, v) [B, L, G, C] for each layer."""
+    """The Ring of `size` after prompts of `length_B` positions. `kvs`: a pair (k, v) [B, L, G, C]
+    for each layer.
+    """
     position_BxW = length_B[:, None] - size + jnp.arange(size)
 
     def newest(x_BxLxGxC):
@@ -39,31 +44,37 @@ def filled(kvs, length_B, size):
 
 def mark(ring, position_B, step):
     """position_BxW with the positions that rows have at `step`."""
-    return jax.lax.dynamic_update_slice_in_dim(ring.position_BxW, position_B[:, None], ring.slot(step), 1)
+    return jax.lax.dynamic_update_slice_in_dim(
+        ring.position_BxW, position_B[:, None], ring.slot(step), 1
+    )
 
 
 def write(kv, new, slot):
     """(k, v) [BG, W, C] with new ones [B, 1, G, C] in `slot`."""
-    put = lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, _rows_and_heads(y), slot, 1)  # noqa: E731
+    put = lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, _rows_and_heads(y), slot, 1)
     return tuple(put(x, y) for x, y in zip(kv, new, strict=True))
 
 
 def newest(ring, step, count):
     """A Ring of the `count` newest steps of one, its newest being `step`."""
     slots = ring.slot(step - jnp.arange(count))
-    cut = lambda x: jnp.take(x, slots, axis=1, mode="clip")  # noqa: E731
+    cut = lambda x: jnp.take(x, slots, axis=1, mode="clip")
     return Ring(cut(ring.position_BxW), tuple((cut(k), cut(v)) for k, v in ring.layers))
 
 
 def attend(q_Bx1xHxC, k_BGxWxC, v_BGxWxC, seen_BxW):
-    """As `attention.attend` for the one position of each row, over the slots that `seen_BxW` names."""
+    """As `attention.attend` for the one position of each row, over the slots that `seen_BxW`
+    names.
+    """
     B, _, H, C = q_Bx1xHxC.shape
     q_Bx1xGxRxC = q_Bx1xHxC.reshape(B, 1, k_BGxWxC.shape[0] // B, -1, C) * C**-0.5
     return read(q_Bx1xGxRxC, k_BGxWxC, v_BGxWxC, seen_BxW).reshape(B, 1, H, C)
 
 
 def read(q_BxKxGxRxC, k_BGxWxC, v_BGxWxC, seen_BxW):
-    """Softmax of scaled queries over the slots that `seen_BxW` names; [B, K, G, R, C] in v's dtype."""
+    """Softmax of scaled queries over the slots that `seen_BxW` names; [B, K, G, R, C] in v's
+    dtype.
+    """
     B, K, G, R, C = q_BxKxGxRxC.shape
     q_BGxQxC = q_BxKxGxRxC.swapaxes(1, 2).reshape(B * G, K * R, C)
     scores = jnp.einsum("bqc,bwc->bqw", q_BGxQxC, k_BGxWxC, preferred_element_type=jnp.float32)

@@ -1,7 +1,8 @@
-"""Splash attention, the Pallas TPU kernel that ships with jax: window and segments, forward and backward.
+"""Splash attention, the Pallas TPU kernel that ships with jax: window and segments, forward and
+backward.
 
-A kernel is opaque to the partitioner, so under a mesh each device runs it on its own rows and heads inside
-`jax.shard_map` (`nn/layout.py`).
+A kernel is opaque to the partitioner, so under a mesh each device runs it on its own rows and heads
+inside `jax.shard_map` (`nn/layout.py`).
 """
 
 import functools
@@ -18,10 +19,12 @@ BLOCK = 512  # positions per block, where the length allows
 
 
 def attend(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0, interpret=False):
-    """As `attention.attend`, with scaled queries grouped by key head: [B, L, G, R, C] -> [B, L, G, R, C]."""
+    """As `attention.attend`, with scaled queries grouped by key head: [B, L, G, R, C] -> [B, L, G,
+    R, C].
+    """
     L, R = q_BxLxGxRxC.shape[1], q_BxLxGxRxC.shape[3]
     padded = -(-L // LANES) * LANES
-    pad = lambda x, fill=0: jnp.pad(  # noqa: E731
+    pad = lambda x, fill=0: jnp.pad(
         x, [(0, 0), (0, padded - L)] + [(0, 0)] * (x.ndim - 2), constant_values=fill
     )
     q = pad(q_BxLxGxRxC).transpose(0, 2, 3, 1, 4)
@@ -48,5 +51,9 @@ def _rows(q_BxGxRxLxC, k_BxGxLxC, v_BxGxLxC, segment_BxL, *, R, window, interpre
     attention = kernel.make_splash_mqa_single_device(
         masks.MultiHeadMask([one] * R), block_sizes=sizes, interpret=interpret
     )
-    per_row = lambda q, k, v, s: jax.vmap(attention, (0, 0, 0, None))(q, k, v, kernel.SegmentIds(s, s))  # noqa: E731
-    return jax.vmap(per_row)(q_BxGxRxLxC, k_BxGxLxC, v_BxGxLxC, segment_BxL).astype(q_BxGxRxLxC.dtype)
+    per_row = lambda q, k, v, s: jax.vmap(attention, (0, 0, 0, None))(
+        q, k, v, kernel.SegmentIds(s, s)
+    )
+    return jax.vmap(per_row)(q_BxGxRxLxC, k_BxGxLxC, v_BxGxLxC, segment_BxL).astype(
+        q_BxGxRxLxC.dtype
+    )

@@ -1,7 +1,8 @@
-"""The processes that train one run together: joining them, their share of a batch, agreeing on a word.
+"""The processes that train one run together: joining them, their share of a batch, agreeing on a
+word.
 
-With one process everything here is a plain local operation. Every process calls each function at the same point of
-its program, except where the docstring says otherwise.
+With one process everything here is a plain local operation. Every process calls each function at
+the same point of its program, except where the docstring says otherwise.
 """
 
 import logging
@@ -15,7 +16,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from blt_jax.config import ConfigError
 from blt_jax.parallel import rules
 
-HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost and the others are ended
+# seconds without a sign of life after which a process counts as lost and the others are ended
+HEARTBEAT = 30
 ARRIVAL = 300  # seconds that processes wait for each other at the start
 PATIENCE = 3600  # and later, where one may have a program to compile
 
@@ -25,18 +27,26 @@ log = logging.getLogger(__name__)
 def join(coordinator="", count=0, index=0, heartbeat=HEARTBEAT):
     """Joins the run's other processes; call it once, before anything of jax has run.
 
-    `coordinator`: HOST:PORT of process 0, `count` processes, this one is `index`. With `count` 0 they come from the
-    cluster (Slurm's srun, TPU pods, Open MPI); outside of any, and with `count` 1, the process stays alone.
-    A process that dies later is noticed within `heartbeat` seconds, and jax ends the others (SIGABRT).
-    Raises ConfigError where the processes do not find each other.
+    `coordinator`: HOST:PORT of process 0, `count` processes, this one is `index`. With `count` 0
+    they come from the cluster (Slurm's srun, TPU pods, Open MPI); outside of any, and with `count`
+    1, the process stays alone. A process that dies later is noticed within `heartbeat` seconds, and
+    jax ends the others (SIGABRT). Raises ConfigError where the processes do not find each other.
     """
-    # Its handler of SIGTERM would take the place of ours (`train/preemption.py`), which also knows other signals.
+    # Its handler of SIGTERM would take the place of ours (`train/preemption.py`), which also knows
+    # other signals.
     jax.config.update("jax_enable_preemption_service", False)
     if count == 1:
         return
     if count and not (coordinator and 0 <= index < count):
-        raise ConfigError(f"processes = {count}: needs coordinator = HOST:PORT and a process from 0 to {count - 1}")
-    told = dict(coordinator_address=coordinator, num_processes=count, process_id=index) if count else {}
+        raise ConfigError(
+            f"processes = {count}: needs coordinator = HOST:PORT and a process from 0 to "
+            f"{count - 1}"
+        )
+    told = (
+        dict(coordinator_address=coordinator, num_processes=count, process_id=index)
+        if count
+        else {}
+    )
     try:
         jax.distributed.initialize(
             **told,
@@ -55,19 +65,27 @@ def join(coordinator="", count=0, index=0, heartbeat=HEARTBEAT):
 
 
 def share(mesh, rows):
-    """(index, count): this process feeds part `index` of `count` equal parts of a batch of `rows` rows.
+    """(index, count): this process feeds part `index` of `count` equal parts of a batch of `rows`
+    rows.
 
-    Processes that differ only along `tensor` feed the same part. Raises ConfigError where the rows do not divide, or
-    where the devices of a process do not lie together.
+    Processes that differ only along `tensor` feed the same part. Raises ConfigError where the rows
+    do not divide, or where the devices of a process do not lie together.
     """
     devices = rules.row_devices(mesh)
     if rows % devices:
-        raise ConfigError(f"train.rows = {rows}: must be a multiple of {devices}, the devices along the batch")
+        raise ConfigError(
+            f"train.rows = {rows}: must be a multiple of {devices}, the devices along the batch"
+        )
     places = rules.batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
-    held = {where[0].indices(rows)[:2] for where in places}  # a device's first row and the one after its last
+    held = {
+        where[0].indices(rows)[:2] for where in places
+    }  # a device's first row and the one after its last
     first, size = min(held)[0], sum(last - first for first, last in held)
     if max(held)[1] != first + size or rows % size or first % size:
-        raise ConfigError(f"mesh {dict(mesh.shape)}: the rows of process {jax.process_index()} do not lie together")
+        raise ConfigError(
+            f"mesh {dict(mesh.shape)}: the rows of process {jax.process_index()} do not lie "
+            "together"
+        )
     return first // size, rows // size
 
 
@@ -76,15 +94,19 @@ def from_whole(mesh, whole):
     sharding = rules.batch_sharding(mesh)
     if jax.process_count() == 1:
         return jax.device_put(whole, sharding)
-    return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda where: x[where]), whole)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda where: x[where]), whole
+    )
 
 
 def from_part(mesh, part, rows):
-    """Global arrays of a batch of `rows` rows, from this process's part of it ({name: [its rows, ...]})."""
+    """Global arrays of a batch of `rows` rows, from this process's part of it ({name: [its rows,
+    ...]}).
+    """
     if jax.process_count() == 1:
         return jax.device_put(part, rules.batch_sharding(mesh))
     sharding = rules.batch_sharding(mesh)
-    whole = lambda x: jax.make_array_from_process_local_data(sharding, x, (rows, *x.shape[1:]))  # noqa: E731
+    whole = lambda x: jax.make_array_from_process_local_data(sharding, x, (rows, *x.shape[1:]))
     return jax.tree.map(whole, part)
 
 
@@ -98,19 +120,24 @@ class Vote:
 
     def cast(self, yes):
         """An array that `bool` turns into the answer, the same in every process."""
-        own = lambda where: np.full(len(range(*where[0].indices(self._devices))), yes, np.int32)  # noqa: E731
+        own = lambda where: np.full(len(range(*where[0].indices(self._devices))), yes, np.int32)
         return self._any(jax.make_array_from_callback((self._devices,), self._sharding, own))
 
 
 def everyone(ok):
     """Whether `ok` holds in every process; waits for them."""
-    return ok if jax.process_count() == 1 else bool(np.all(multihost_utils.process_allgather(np.int32(ok))))
+    return (
+        ok
+        if jax.process_count() == 1
+        else bool(np.all(multihost_utils.process_allgather(np.int32(ok))))
+    )
 
 
 def wait(name):
     """Returns when every process is here. A name serves once.
 
-    No device takes part: their own meetings give up after half a minute, and compilers differ by more than that.
+    No device takes part: their own meetings give up after half a minute, and compilers differ by
+    more than that.
     """
     if jax.process_count() > 1:
         meet = ocp.multihost.get_barrier_sync_fn(processes=set(range(jax.process_count())))

@@ -12,7 +12,8 @@ from blt_jax.config import split_over
 
 BATCH = ("data", "fsdp")  # mesh axes that share out the rows of a batch
 
-# Names that are missing here stay whole, as does the last width of activations ("length", "layers", "norm", ...).
+# Names that are missing here stay whole, as does the last width of activations ("length", "layers",
+# "norm", ...).
 RULES = {
     # parameters: widths over fsdp, what may be computed apart over tensor
     "embed": "fsdp",
@@ -21,7 +22,8 @@ RULES = {
     "mlp": "tensor",
     "heads": "tensor",
     "kv_heads": "tensor",
-    # tables that are looked up, hash tables most of all, by columns over all devices (`sharded_embedding.py`)
+    # tables that are looked up, hash tables most of all, by columns over all devices
+    # (`sharded_embedding.py`)
     "columns": ("tensor", *BATCH),
     # batches and activations; heads, mlp and vocab lie as the parameters that make them
     "batch": BATCH,
@@ -32,8 +34,13 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def context(mesh):
-    """Makes `mesh` and the table known to what names its axes (`nn/layout.py`), while a program is traced."""
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(tuple(RULES.items())):
+    """Makes `mesh` and the table known to what names its axes (`nn/layout.py`), while a program is
+    traced.
+    """
+    with (
+        jax.sharding.use_abstract_mesh(mesh.abstract_mesh),
+        nn.logical_axis_rules(tuple(RULES.items())),
+    ):
         yield
 
 
@@ -44,12 +51,16 @@ def _axes(mesh, logical):
 
 
 def split(mesh, logical, size):
-    """The mesh axes that a dimension of so many is split over: those of the table, as far as they divide it."""
+    """The mesh axes that a dimension of so many is split over: those of the table, as far as they
+    divide it.
+    """
     return split_over(size, _axes(mesh, logical))
 
 
 def sharding(mesh, logical, shape, name=""):
-    """NamedSharding of one array. A dimension that its mesh axes do not divide is logged by name."""
+    """NamedSharding of one array. A dimension that its mesh axes do not divide is logged by
+    name.
+    """
     spec, used = [], set()
     for dimension, axis in zip(shape, logical, strict=True):
         asked = {} if used & set(_axes(mesh, axis)) else _axes(mesh, axis)
@@ -64,7 +75,12 @@ def sharding(mesh, logical, shape, name=""):
 @functools.cache  # once for each
 def _tell(name, axis, dimension, taken, asked):
     log.warning(
-        "%s: axis %s of size %d is split over %s, not all of %s", name, axis, dimension, taken or "none", dict(asked)
+        "%s: axis %s of size %d is split over %s, not all of %s",
+        name,
+        axis,
+        dimension,
+        taken or "none",
+        dict(asked),
     )
 
 
@@ -87,9 +103,11 @@ def _padded(logical, shape):
 
 
 def moment_sharding(mesh, moment, shape, logical):
-    """NamedSharding of a parameter's optimiser state, also where it has lost dimensions (factored moments).
+    """NamedSharding of a parameter's optimiser state, also where it has lost dimensions (factored
+    moments).
 
-    A dimension lies as the parameter's dimension of the same size, matched in order; one that matches none is whole.
+    A dimension lies as the parameter's dimension of the same size, matched in order; one that
+    matches none is whole.
     """
     axes, dimensions = [], iter(zip(shape.shape, _padded(logical, shape), strict=True))
     for size in moment.shape:

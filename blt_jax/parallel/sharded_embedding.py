@@ -1,9 +1,11 @@
-"""Lookup in embedding tables whose columns are split over the devices; no device sees a whole table or its gradient.
+"""Lookup in embedding tables whose columns are split over the devices; no device sees a whole table
+or its gradient.
 
-Each device looks its own columns up for the rows of all, and an all-to-all brings every row home with all its columns:
-what travels is row numbers and embedded bytes. Under plain `jit` XLA moves the embedded bytes of the whole batch to
-every device. The backward pass is the transposed all-to-all and a scatter into the device's own columns; only where a
-table is whole along a mesh axis (`rules.split`) is its gradient summed over it.
+Each device looks its own columns up for the rows of all, and an all-to-all brings every row home
+with all its columns: what travels is row numbers and embedded bytes. Under plain `jit` XLA moves
+the embedded bytes of the whole batch to every device. The backward pass is the transposed
+all-to-all and a scatter into the device's own columns; only where a table is whole along a mesh
+axis (`rules.split`) is its gradient summed over it.
 """
 
 import functools
@@ -18,10 +20,11 @@ log = logging.getLogger(__name__)
 
 
 def lookup(plain, table_RxE, ids_TxBxL, dtype):
-    """`plain(table_RxE, ids_TxBxL, dtype)` -> [B, L, E] under the mesh of the context; without one, just that.
+    """`plain(table_RxE, ids_TxBxL, dtype)` -> [B, L, E] under the mesh of the context; without one,
+    just that.
 
-    The result's rows lie as a batch's, its columns over `tensor` where the table's do. Rows that the devices cannot
-    share out equally are left to XLA, with a word.
+    The result's rows lie as a batch's, its columns over `tensor` where the table's do. Rows that
+    the devices cannot share out equally are left to XLA, with a word.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
@@ -31,7 +34,9 @@ def lookup(plain, table_RxE, ids_TxBxL, dtype):
         return plain(table_RxE, ids_TxBxL, dtype)
     rows = tuple(axis for axis in rules.BATCH if mesh.shape[axis] > 1)
     columns = rules.split(mesh, "columns", table_RxE.shape[1])
-    shared = tuple(axis for axis in rows if axis in columns)  # axes over which rows and columns change places
+    shared = tuple(
+        axis for axis in rows if axis in columns
+    )  # axes over which rows and columns change places
     whole = tuple(axis for axis in rows if axis not in columns)
     kept = tuple(axis for axis in columns if axis not in rows)
 
@@ -41,7 +46,9 @@ def lookup(plain, table_RxE, ids_TxBxL, dtype):
         if not shared:
             return plain(table, ids, dtype)
         ids = jax.lax.all_gather(ids, shared, axis=1, tiled=True)
-        return jax.lax.all_to_all(plain(table, ids, dtype), shared, split_axis=0, concat_axis=2, tiled=True)
+        return jax.lax.all_to_all(
+            plain(table, ids, dtype), shared, split_axis=0, concat_axis=2, tiled=True
+        )
 
     return jax.shard_map(
         on_device,
@@ -52,4 +59,8 @@ def lookup(plain, table_RxE, ids_TxBxL, dtype):
 
 @functools.cache  # once for each
 def _tell(rows, devices):
-    log.warning("embedding tables: %d rows on %d devices: the lookup is XLA's, which moves far more", rows, devices)
+    log.warning(
+        "embedding tables: %d rows on %d devices: the lookup is XLA's, which moves far more",
+        rows,
+        devices,
+    )

@@ -1,10 +1,13 @@
-"""A threshold for a target mean patch size, measured on a corpus (blt.md, section 2.4), and the record of it.
+"""A threshold for a target mean patch size, measured on a corpus (blt.md, section 2.4), and the
+record of it.
 
-The mean is a step function of the threshold: entropies are stored as float16, so every threshold between two
-neighbouring float16 numbers cuts as the lower one does. The search therefore tries only float16 numbers, for
-rises too, and returns the one whose mean comes nearest; the result says what it achieves.
+The mean is a step function of the threshold: entropies are stored as float16, so every threshold
+between two neighbouring float16 numbers cuts as the lower one does. The search therefore tries only
+float16 numbers, for rises too, and returns the one whose mean comes nearest; the result says what
+it achieves.
 
-The record is a JSON file: {"format": 1, "fingerprint": of all the rest, "calibration": the fields of `Calibration`}.
+The record is a JSON file: {"format": 1, "fingerprint": of all the rest, "calibration": the fields
+of `Calibration`}.
 """
 
 import dataclasses
@@ -21,7 +24,9 @@ from blt_jax.record import build, fingerprint
 FORMAT = 1
 REACH = 0.01  # a target may lie outside the means that thresholds give by this share
 LONGEST = 64  # patch lengths beyond are counted together
-SAMPLE = 64 << 20  # positions that are searched; documents come in hash order, so the first are a fair sample
+SAMPLE = (
+    64 << 20
+)  # positions that are searched; documents come in hash order, so the first are a fair sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,32 +51,42 @@ class Calibration:
     documents: int  # measured on
     positions: int
     patches: int
-    patch_lengths: tuple[int, ...]  # [k]: patches of k positions; the last entry: of more than LONGEST
+    patch_lengths: tuple[
+        int, ...
+    ]  # [k]: patches of k positions; the last entry: of more than LONGEST
     sources: dict[str, Source]
     corpus: str  # fingerprint of the store's split
     entropy_model: str  # fingerprint of what made its entropies; "": the rule needs none
     weights: dict[str, float]  # as asked for
 
 
-def calibrate(documents, patching: Patching, *, sample=SAMPLE, weights=None, corpus="", entropy_model=""):
-    """Solves `patching.threshold` for `patching.target` positions per patch; with target 0 it only measures.
+def calibrate(
+    documents, patching: Patching, *, sample=SAMPLE, weights=None, corpus="", entropy_model=""
+):
+    """Solves `patching.threshold` for `patching.target` positions per patch; with target 0 it only
+    measures.
 
-    `documents`: iterable of (ids int [N], entropies float16 [N] or None, source); of more than `sample`
-    positions only the first are used. `weights`: {source: weight in the mean}, 1 where not named; a source of
-    weight 0 is left out. With rule "combined" the rise `threshold_add` stays as it is.
-    `corpus`, `entropy_model`: fingerprints to record. Returns a Calibration.
-    Raises ConfigError: no documents, or a target for a rule that has no threshold.
+    `documents`: iterable of (ids int [N], entropies float16 [N] or None, source); of more than
+    `sample` positions only the first are used. `weights`: {source: weight in the mean}, 1 where not
+    named; a source of weight 0 is left out. With rule "combined" the rise `threshold_add` stays as
+    it is. `corpus`, `entropy_model`: fingerprints to record. Returns a Calibration. Raises
+    ConfigError: no documents, or a target for a rule that has no threshold.
     """
     weights = weights or {}
     if patching.target and not patching.needs_entropies:
-        raise ConfigError(f"patching.target = {patching.target}: rule {patching.rule!r} has no threshold to solve for")
+        raise ConfigError(
+            f"patching.target = {patching.target}: rule {patching.rule!r} has no threshold to "
+            "solve for"
+        )
     measured = _take((one for one in documents if weights.get(one[2], 1.0)), sample)
     if not measured:
         raise ConfigError("patching: no documents to calibrate on")
     weight_D = np.array([weights.get(source, 1.0) for _, _, source in measured])
     sizes_D = np.array([len(ids) for ids, _, _ in measured])
     if patching.target:
-        patching = dataclasses.replace(patching, threshold=_solve(measured, weight_D, sizes_D, patching))
+        patching = dataclasses.replace(
+            patching, threshold=_solve(measured, weight_D, sizes_D, patching)
+        )
 
     lengths, patches_D = np.zeros(LONGEST + 2, np.int64), np.zeros(len(measured), np.int64)
     for d, (ids, entropies, _) in enumerate(measured):
@@ -107,10 +122,11 @@ def record(calibration: Calibration):
 
 
 def load(path, *, corpus, entropy_model) -> Calibration:
-    """The calibration kept in a file. Raises ConfigError if it is damaged or was made for other data.
+    """The calibration kept in a file. Raises ConfigError if it is damaged or was made for other
+    data.
 
-    `corpus`, `entropy_model`: fingerprints of the store that it shall be used with; the second only counts for
-    rules that need entropies.
+    `corpus`, `entropy_model`: fingerprints of the store that it shall be used with; the second only
+    counts for rules that need entropies.
     """
     mend = "prepare the study again"
     try:
@@ -119,23 +135,32 @@ def load(path, *, corpus, entropy_model) -> Calibration:
     except OSError as error:
         raise ConfigError(f"calibration {path}: cannot be read: {error.strerror}; {mend}") from None
     except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"calibration {path}: is not a calibration of this program; delete it and {mend}") from None
+        raise ConfigError(
+            f"calibration {path}: is not a calibration of this program; delete it and {mend}"
+        ) from None
     if not known:
-        raise ConfigError(f"calibration {path}: format {saved['format']}, known is {FORMAT}; delete it and {mend}")
+        raise ConfigError(
+            f"calibration {path}: format {saved['format']}, known is {FORMAT}; delete it and {mend}"
+        )
     if fingerprint(plain) != mark:
         raise ConfigError(f"calibration {path}: changed since it was written; delete it and {mend}")
     found = build(Calibration, plain)
     if found.corpus != corpus:
-        raise ConfigError(f"calibration {path}: of corpus {found.corpus}, the store holds {corpus}; {mend}")
+        raise ConfigError(
+            f"calibration {path}: of corpus {found.corpus}, the store holds {corpus}; {mend}"
+        )
     if found.patching.needs_entropies and found.entropy_model != entropy_model:
         raise ConfigError(
-            f"calibration {path}: of entropies {found.entropy_model}, the store holds {entropy_model or 'none'}; {mend}"
+            f"calibration {path}: of entropies {found.entropy_model}, the store holds "
+            f"{entropy_model or 'none'}; {mend}"
         )
     return found
 
 
 def _take(documents, sample):
-    """The first documents of `sample` positions in all, at least one; ids shrunk to two bytes each."""
+    """The first documents of `sample` positions in all, at least one; ids shrunk to two bytes
+    each.
+    """
     taken, positions = [], 0
     for ids, entropies, source in documents:
         taken.append((np.asarray(ids, np.uint16), entropies, source))
@@ -146,16 +171,21 @@ def _take(documents, sample):
 
 
 def _solve(measured, weight_D, sizes_D, patching):
-    """The float16 threshold whose weighted mean patch size is nearest to the target; of equals, the lowest."""
+    """The float16 threshold whose weighted mean patch size is nearest to the target; of equals, the
+    lowest.
+    """
     positions, means = weight_D @ sizes_D, {}
 
     def mean(rank):
         if rank not in means:
             at = dataclasses.replace(patching, threshold=_float16(rank))
-            means[rank] = positions / (weight_D @ [np.count_nonzero(starts(ids, e, at)) for ids, e, _ in measured])
+            means[rank] = positions / (
+                weight_D @ [np.count_nonzero(starts(ids, e, at)) for ids, e, _ in measured]
+            )
         return means[rank]
 
-    # The mean grows with the threshold. Below `low` every position that can start does; above `high` none.
+    # The mean grows with the threshold. Below `low` every position that can start does; above
+    # `high` none.
     low, high = _rank(-np.inf) + 1, _rank(np.inf) - 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -166,7 +196,8 @@ def _solve(measured, weight_D, sizes_D, patching):
     shortest, longest = mean(_rank(-np.inf) + 1), mean(_rank(np.inf) - 1)
     if not shortest * (1 - REACH) <= patching.target <= longest * (1 + REACH):
         raise ConfigError(
-            f"patching.target = {patching.target}: rule {patching.rule!r} with max_length {patching.max_length} "
+            f"patching.target = {patching.target}: rule {patching.rule!r} with max_length "
+            f"{patching.max_length} "
             f"gives means from {shortest:.2f} to {longest:.2f} on this corpus"
         )
     best = min((low, high), key=lambda rank: abs(mean(rank) - patching.target))

@@ -1,11 +1,12 @@
-"""Does training still read the patches that were calibrated? One word when it stops to, one when it does again.
+"""Does training still read the patches that were calibrated? One word when it stops to, one when it
+does again.
 
-Counts are gathered into windows of at least N patches, and a window's mean is compared with what the calibration
-expects. N is such that chance alone moves the mean by `tolerance` only once in SURE standard deviations: rows are
-read in a shuffled order, so the noise of a window is that of so many rows, which the row index has measured
-(`patch_noise`). The histogram of patch lengths would not do: patches of one document are alike, so their own
-variance understates the noise of a short window; rows are packed to equal patch counts, so that of documents
-overstates it.
+Counts are gathered into windows of at least N patches, and a window's mean is compared with what
+the calibration expects. N is such that chance alone moves the mean by `tolerance` only once in SURE
+standard deviations: rows are read in a shuffled order, so the noise of a window is that of so many
+rows, which the row index has measured (`patch_noise`). The histogram of patch lengths would not do:
+patches of one document are alike, so their own variance understates the noise of a short window;
+rows are packed to equal patch counts, so that of documents overstates it.
 """
 
 import math
@@ -16,16 +17,18 @@ ROWS = 64  # a window's least, for its sum to be near normal
 
 
 class Drift:
-    """Watches text bytes per patch. `mean` is what is expected, `noise` the variance of (bytes - mean x patches) per
-    patch, in bytes^2; `least`: patches that a window must have at least.
+    """Watches text bytes per patch. `mean` is what is expected, `noise` the variance of (bytes -
+    mean x patches) per patch, in bytes^2; `least`: patches that a window must have at least.
 
-    A mean beyond `tolerance` (a share of `mean`) is drift, until one is within half of it. A drift of twice the
-    tolerance is told before 2 x `window` patches are read.
+    A mean beyond `tolerance` (a share of `mean`) is drift, until one is within half of it. A drift
+    of twice the tolerance is told before 2 x `window` patches are read.
     """
 
     def __init__(self, mean, noise, *, tolerance=TOLERANCE, least=0):
         self.mean, self.tolerance = mean, tolerance
-        self.window = max(1, math.ceil(least), math.ceil(noise * (SURE / (tolerance * mean)) ** 2))  # patches
+        self.window = max(
+            1, math.ceil(least), math.ceil(noise * (SURE / (tolerance * mean)) ** 2)
+        )  # patches
         self.drifted = False
         self._bytes = self._patches = 0
 
@@ -51,8 +54,8 @@ class Drift:
 def watch(calibration, header, tolerance=TOLERANCE):
     """The Drift of training on a row index, from its Calibration and its header.
 
-    Rows begin a patch wherever a span begins, so they have some more patches than the rule gives: the calibrated
-    mean is lowered by the share that the index has counted.
+    Rows begin a patch wherever a span begins, so they have some more patches than the rule gives:
+    the calibrated mean is lowered by the share that the index has counted.
     """
     expected = calibration.text_bytes_per_patch * header["document_patches"] / header["patches"]
     least = ROWS * header["patches"] / header["rows"]

@@ -1,8 +1,8 @@
 """From patch starts to the arrays that a model reads: starts <-> lengths <-> patch of each byte.
 
-The encoder's bytes belong to the patch they lie in. The decoder is one step behind (blt.md, section 6):
-a byte reads the newest patch that is complete once the byte is known, so nothing looks ahead.
-A row has a static budget of P patch slots. More patches than slots is an error, never a silent merge.
+The encoder's bytes belong to the patch they lie in. The decoder is one step behind (blt.md, section
+6): a byte reads the newest patch that is complete once the byte is known, so nothing looks ahead. A
+row has a static budget of P patch slots. More patches than slots is an error, never a silent merge.
 """
 
 import numpy as np
@@ -48,7 +48,8 @@ def lengths_to_patch_and_read(lengths_BxP, positions):
     """Encoder and decoder patch ids, int32 [B, L] both, of whole rows of L = `positions` bytes.
 
     Lengths count the byte after the row too (sum L + 1), and the first patch has length 1: example
-    [1, 2, 2, 1, 2] -> patch [0, 1, 1, 2, 2, 3, 4], read [0, 0, 1, 1, 2, 3, 3]. ConfigError otherwise.
+    [1, 2, 2, 1, 2] -> patch [0, 1, 1, 2, 2, 3, 4], read [0, 0, 1, 1, 2, 3, 3]. ConfigError
+    otherwise.
     """
     lengths_BxP = np.asarray(lengths_BxP)
     patch_BxL = np.empty((len(lengths_BxP), positions), np.int32)
@@ -56,8 +57,10 @@ def lengths_to_patch_and_read(lengths_BxP, positions):
     for b, lengths_P in enumerate(lengths_BxP):
         if lengths_P.sum() != positions + 1 or lengths_P[0] != 1:
             raise ConfigError(
-                f"patch lengths of row {b}: must begin with 1 and add up to {positions + 1} (the row's {positions} "
-                f"bytes and the next), but begin with {lengths_P[0]} and add up to {lengths_P.sum()}"
+                f"patch lengths of row {b}: must begin with 1 and add up to {positions + 1} (the "
+                f"row's {positions} "
+                f"bytes and the next), but begin with {lengths_P[0]} and add up to "
+                f"{lengths_P.sum()}"
             )
         patch = patch_numbers(lengths_to_starts(lengths_P))
         patch_BxL[b], read_BxL[b] = patch[:-1], patch[1:] - 1
@@ -65,7 +68,9 @@ def lengths_to_patch_and_read(lengths_BxP, positions):
 
 
 def force_starts(starts_L, segment_L):
-    """Start flags of a row of spans: the rule's, and the first two positions of every segment; none in padding."""
+    """Start flags of a row of spans: the rule's, and the first two positions of every segment; none
+    in padding.
+    """
     fresh = np.empty(len(segment_L), bool)
     fresh[0], fresh[1:] = True, segment_L[1:] != segment_L[:-1]
     forced = starts_L | fresh
@@ -77,17 +82,22 @@ def row_layout(starts_L, segment_L, slots):
     """Patch, read and patch segment of a row: int32 [L], [L], [P] with P = `slots`.
 
     `segment_L`: number of the span that a position belongs to, 1 up, 0 = padding (only at the end).
-    A patch lies in one segment: spans end their last patch. Padding has patch P, which is no slot, and reads P - 1.
-    The last position of a span reads its own patch, which is complete. Raises PatchOverflow.
+    A patch lies in one segment: spans end their last patch. Padding has patch P, which is no slot,
+    and reads P - 1. The last position of a span reads its own patch, which is complete. Raises
+    PatchOverflow.
     """
     starts_L = force_starts(starts_L, segment_L)
     patches, used = np.count_nonzero(starts_L), np.count_nonzero(segment_L)
     if patches > slots:
-        raise PatchOverflow(f"row of {patches} patches: the budget is {slots}; raise it, or rebuild the row index")
+        raise PatchOverflow(
+            f"row of {patches} patches: the budget is {slots}; raise it, or rebuild the row index"
+        )
     patch_L = np.full(len(segment_L), slots, np.int32)
     patch_L[:used] = patch_numbers(starts_L[:used])
     read_L = np.full(len(segment_L), slots - 1, np.int32)
-    following = np.append(patch_L[1:used], patches)[:used]  # what ends a row counts as a fresh patch
+    following = np.append(patch_L[1:used], patches)[
+        :used
+    ]  # what ends a row counts as a fresh patch
     read_L[:used] = following - 1
     patch_segment_P = np.zeros(slots, np.int32)
     patch_segment_P[:patches] = segment_L[starts_L]
@@ -100,16 +110,20 @@ def padded_length(longest):
 
 
 def document_segments(ids_BxL, closing=(EOS,)):
-    """int32 [B, L]: number of the document of each id, 1 up. A `closing` id closes the document it belongs to."""
+    """int32 [B, L]: number of the document of each id, 1 up. A `closing` id closes the document it
+    belongs to.
+    """
     closes = np.isin(ids_BxL, closing)
     return (1 + np.cumsum(closes, axis=-1) - closes).astype(np.int32)
 
 
 def rows_by_lengths(ids_BxL, lengths_BxP):
-    """A model batch of whole rows, int32, whose patch lengths count the next byte (sum L + 1, zeros after).
+    """A model batch of whole rows, int32, whose patch lengths count the next byte (sum L + 1, zeros
+    after).
 
-    Documents are separated where EOS says so, in the latent model after the patch that holds the EOS; positions,
-    n-grams and patches do not restart. Raises ConfigError for lengths that do not fit.
+    Documents are separated where EOS says so, in the latent model after the patch that holds the
+    EOS; positions, n-grams and patches do not restart. Raises ConfigError for lengths that do not
+    fit.
     """
     lengths_BxP = np.asarray(lengths_BxP)
     patch_BxL, read_BxL = lengths_to_patch_and_read(lengths_BxP, ids_BxL.shape[1])

@@ -1,6 +1,8 @@
-"""Where patches start, one id at a time: the rules of `rules.py` with what they remember as a value.
+"""Where patches start, one id at a time: the rules of `rules.py` with what they remember as a
+value.
 
-For use inside a compiled loop: after each id, and its entropy, `step` decides whether the next id begins a patch.
+For use inside a compiled loop: after each id, and its entropy, `step` decides whether the next id
+begins a patch.
 """
 
 import dataclasses
@@ -20,13 +22,20 @@ class Live(NamedTuple):
     count_B: jax.Array  # int32: ids so far
     entropy_B: jax.Array  # float32: after the last of them
     like_B: jax.Array  # bool: the last of them is space-like
-    begin_B: jax.Array  # int32: where the rule last set a start, apart from those that max_length adds
+    begin_B: (
+        jax.Array
+    )  # int32: where the rule last set a start, apart from those that max_length adds
 
 
 def after(rows, entropies, patching: Patching):
-    """Live of whole rows: lists of ids [N] and of their entropies [N], None where the rule uses none."""
+    """Live of whole rows: lists of ids [N] and of their entropies [N], None where the rule uses
+    none.
+    """
     uncut = dataclasses.replace(patching, max_length=0)
-    own = [rules.starts(row, one, uncut, include_next=True) for row, one in zip(rows, entropies, strict=True)]
+    own = [
+        rules.starts(row, one, uncut, include_next=True)
+        for row, one in zip(rows, entropies, strict=True)
+    ]
     return Live(
         jnp.array([len(row) for row in rows], jnp.int32),
         jnp.array([0.0 if one is None else one[-1] for one in entropies], jnp.float32),
@@ -47,7 +56,9 @@ def step(live: Live, ids_B, entropy_B, patching: Patching):
     decide = {
         "entropy": lambda: high_B,
         "relative": lambda: (n == 2) | (rise_B > np.float32(patching.threshold)),
-        "combined": lambda: (n == 2) | (n > 3) & high_B & (rise_B > np.float32(patching.threshold_add)),
+        "combined": lambda: (
+            (n == 2) | (n > 3) & high_B & (rise_B > np.float32(patching.threshold_add))
+        ),
         "space": lambda: like_B & ~live.like_B | (ids_B < BYTE_OFFSET),
         "strided": lambda: n % patching.stride == 0,
         "byte": lambda: n > 0,
@@ -61,6 +72,12 @@ def step(live: Live, ids_B, entropy_B, patching: Patching):
 
 
 def as_float16(x):
-    """float32 rounded once to float16, as a store keeps entropies; a plain cast there and back XLA may leave out."""
-    small = jnp.round(x * 2.0**24) * 2.0**-24  # float16's subnormal numbers, which `reduce_precision` has not
-    return jnp.where(jnp.abs(x) < 2.0**-14, small, jax.lax.reduce_precision(x, exponent_bits=5, mantissa_bits=10))
+    """float32 rounded once to float16, as a store keeps entropies; a plain cast there and back XLA
+    may leave out.
+    """
+    small = (
+        jnp.round(x * 2.0**24) * 2.0**-24
+    )  # float16's subnormal numbers, which `reduce_precision` has not
+    return jnp.where(
+        jnp.abs(x) < 2.0**-14, small, jax.lax.reduce_precision(x, exponent_bits=5, mantissa_bits=10)
+    )

@@ -1,10 +1,11 @@
 """Bootstrap over runs and seeds, and the intervals read from its replicates.
 
-For a law over the whole table a replicate is a weight for every row, not a list of drawn rows: each weight is a Gamma
-variable of mean 1, so that no budget or size is ever lost (the Bayesian bootstrap of Rubin, 1981, is the case of
-exponential weights). For parabolas on a grid of sizes, a few runs each, a replicate has the residuals of all budgets
-dealt out anew. Both pay for the p constants that were fitted to n runs with a variance of n / (n - p), which repairs to
-first order what residuals lack of the noise; with few runs to spare intervals stay rather too narrow.
+For a law over the whole table a replicate is a weight for every row, not a list of drawn rows: each
+weight is a Gamma variable of mean 1, so that no budget or size is ever lost (the Bayesian bootstrap
+of Rubin, 1981, is the case of exponential weights). For parabolas on a grid of sizes, a few runs
+each, a replicate has the residuals of all budgets dealt out anew. Both pay for the p constants that
+were fitted to n runs with a variance of n / (n - p), which repairs to first order what residuals
+lack of the noise; with few runs to spare intervals stay rather too narrow.
 """
 
 import dataclasses
@@ -17,9 +18,11 @@ LEVEL = 0.9  # of every interval
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A value with its 90% percentile interval over the bootstrap; None where there is nothing to say.
+    """A value with its 90% percentile interval over the bootstrap; None where there is nothing to
+    say.
 
-    `share` is the part of the replicates that gave a value at all: an optimum may leave the grid in some.
+    `share` is the part of the replicates that gave a value at all: an optimum may leave the grid in
+    some.
     """
 
     value: float | None
@@ -33,7 +36,9 @@ class Estimate:
 
 
 def estimate(value, replicates_R=()):
-    """Estimate of `value` (NaN or None: none) from its replicates, of which NaN ones count in `share` only."""
+    """Estimate of `value` (NaN or None: none) from its replicates, of which NaN ones count in
+    `share` only.
+    """
     replicates_R = np.asarray(replicates_R, float)
     given = replicates_R[np.isfinite(replicates_R)]
     value = None if value is None or not np.isfinite(value) else float(value)
@@ -48,15 +53,18 @@ def estimate(value, replicates_R=()):
 def interval(replicates_RxX, axis=0):
     """(low, high) 90% percentiles over the replicates, NaN ones left out."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of NaN alone, or of infinite ends: the interval is NaN there
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # of NaN alone, or of infinite ends: the interval is NaN there
         return np.nanquantile(replicates_RxX, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=axis)
 
 
 def weights(cell_M, constants, draws, rng):
     """weights_RxM for rows that belong to runs `cell_M` (equal numbers: one run, several seeds).
 
-    A run's weight has variance n / (n - constants) over n runs; a seed's share within its run varies likewise. Where
-    runs are no more than constants, only seeds vary, and without seeds all weights are 1: no freedom, no interval.
+    A run's weight has variance n / (n - constants) over n runs; a seed's share within its run
+    varies likewise. Where runs are no more than constants, only seeds vary, and without seeds all
+    weights are 1: no freedom, no interval.
     """
     _, run_M, seeds_of_run = np.unique(cell_M, return_inverse=True, return_counts=True)
     runs = len(seeds_of_run)

@@ -46,10 +46,14 @@ def read_json(path):
 
 
 def load(study):
-    """(plan, [Point] of finished runs, [names] of the others). Raises ConfigError where there is nothing to report."""
+    """(plan, [Point] of finished runs, [names] of the others). Raises ConfigError where there is
+    nothing to report.
+    """
     study = storage.at(study)
     if not (study / "plan.json").exists():
-        raise ConfigError(f"{study}: no plan.json here; give the --workdir of a sweep that has been prepared")
+        raise ConfigError(
+            f"{study}: no plan.json here; give the --workdir of a sweep that has been prepared"
+        )
     plan, points, missing = read_json(study / "plan.json"), [], []
     for run in plan["runs"]:
         folder = study / "runs" / run["name"]
@@ -58,9 +62,19 @@ def load(study):
             continue
         result = read_json(folder / "result.json")
         keys = {key: run[key] for key in ("name", "family", "size", "seed", "budget")}
-        points.append(Point(**keys, bpb=result["validation"]["bpb"], result=result, cost=run["cost"], folder=folder))
+        points.append(
+            Point(
+                **keys,
+                bpb=result["validation"]["bpb"],
+                result=result,
+                cost=run["cost"],
+                folder=folder,
+            )
+        )
     if not points:
-        raise ConfigError(f"{study}: none of its {len(plan['runs'])} runs is done; run the sweep first")
+        raise ConfigError(
+            f"{study}: none of its {len(plan['runs'])} runs is done; run the sweep first"
+        )
     return plan, points, missing
 
 

@@ -1,4 +1,6 @@
-"""Figures of evaluations: languages and scripts, noises, thresholds, tasks. Looks as in plots.py; bars are 90%."""
+"""Figures of evaluations: languages and scripts, noises, thresholds, tasks. Looks as in plots.py;
+bars are 90%.
+"""
 
 import numpy as np
 from matplotlib import rc_context
@@ -13,7 +15,9 @@ SIDE = 0.12  # how far two models lie apart beside each other
 
 @rc_context(PAPER)
 def labels(rows, looks, what):
-    """Bytes per unit, BPB and bits per line of each model, a line per value of a label; shortest units first."""
+    """Bytes per unit, BPB and bits per line of each model, a line per value of a label; shortest
+    units first.
+    """
     first = next(iter(looks))
     rows = sorted(rows, key=lambda row: row[3][first].bytes_per_unit)
     figure, [axes] = panels(WIDTH + 2, 1.1 + ROW * len(rows), columns=3, sharey=True)
@@ -22,9 +26,16 @@ def labels(rows, looks, what):
         told = [row[3][name] for row in rows]
         how = dict(color=look.colour, marker=look.marker, ls="", label=look.label, ms=3.5)
         axes[0].plot([one.bytes_per_unit for one in told], at, **how)
-        for axis, estimates in ((axes[1], [o.bpb for o in told]), (axes[2], [o.bits_per_line for o in told])):
-            axis.errorbar([one.value for one in estimates], at, xerr=_bars(estimates), elinewidth=0.8, **how)
-    for axis, name in zip(axes, ("bytes per patch or token", "bits per byte", "bits per line"), strict=True):
+        for axis, estimates in (
+            (axes[1], [o.bpb for o in told]),
+            (axes[2], [o.bits_per_line for o in told]),
+        ):
+            axis.errorbar(
+                [one.value for one in estimates], at, xerr=_bars(estimates), elinewidth=0.8, **how
+            )
+    for axis, name in zip(
+        axes, ("bytes per patch or token", "bits per byte", "bits per line"), strict=True
+    ):
         axis.set_xlabel(name)
     axes[0].set_yticks(at, [row[0] for row in rows])
     axes[0].set(ylabel=what, ylim=(-0.7, len(rows) - 0.3))
@@ -45,8 +56,13 @@ def noises(rows, looks):
         some = [j for j, one in enumerate(told) if one is not None]
         x = at[some] + SIDE * (i - (len(looks) - 1) / 2)
         how = dict(color=look.colour, marker=look.marker, ls="", elinewidth=1)
-        for axis, estimates in ((axes[0], [told[j].bpb for j in some]), (axes[1], [told[j].rise for j in some])):
-            axis.errorbar(x, [one.value for one in estimates], yerr=_bars(estimates), label=look.label, **how)
+        for axis, estimates in (
+            (axes[0], [told[j].bpb for j in some]),
+            (axes[1], [told[j].rise for j in some]),
+        ):
+            axis.errorbar(
+                x, [one.value for one in estimates], yerr=_bars(estimates), label=look.label, **how
+            )
     axes[0].set_ylabel("bits per byte\nof the clean text")
     axes[1].set_ylabel("bits over those\nof the clean text")
     axes[1].set_xticks(at, list(rows))
@@ -63,10 +79,21 @@ def tasks(rows, looks):
     for axis, metric in zip(axes[:, 0], metrics, strict=True):
         names = [task for task, own in rows if own == metric]
         for i, (name, look) in enumerate(looks.items()):
-            some = [(j, rows[task, metric][name].value) for j, task in enumerate(names) if name in rows[task, metric]]
+            some = [
+                (j, rows[task, metric][name].value)
+                for j, task in enumerate(names)
+                if name in rows[task, metric]
+            ]
             y = [j + SIDE * (i - (len(looks) - 1) / 2) for j, _ in some]
             estimates = [estimate for _, estimate in some]
-            how = dict(color=look.colour, marker=look.marker, ls="", elinewidth=0.8, ms=3.5, label=look.label)
+            how = dict(
+                color=look.colour,
+                marker=look.marker,
+                ls="",
+                elinewidth=0.8,
+                ms=3.5,
+                label=look.label,
+            )
             axis.errorbar([one.value for one in estimates], y, xerr=_bars(estimates), **how)
         axis.set_yticks(range(len(names)), names)
         axis.set(xlabel=metric, ylim=(len(names) - 0.5, -0.5))
@@ -76,12 +103,15 @@ def tasks(rows, looks):
 
 @rc_context(PAPER)
 def dials(rows, looks, others):
-    """BPB against forward FLOPs per byte along thresholds, the trained one ringed; bars: of the difference to it.
+    """BPB against forward FLOPs per byte along thresholds, the trained one ringed; bars: of the
+    difference to it.
 
     `others`: {model: (FLOPs per byte, BPB)} of models without a dial.
     """
     figure, [[axis]] = panels(WIDTH, 3.4)
-    ends = [one.flops["total"] for told in rows.values() for one in told] + [flops for flops, _ in others.values()]
+    ends = [one.flops["total"] for told in rows.values() for one in told] + [
+        flops for flops, _ in others.values()
+    ]
     for name, told in rows.items():
         look = looks[name]
         how = dict(color=look.colour, marker=look.marker, label=look.label, lw=1.2, elinewidth=0.8)
@@ -94,20 +124,34 @@ def dials(rows, looks, others):
             at = one.flops["total"], one.bpb.value
             if one.gap is None:
                 axis.plot(*at, "o", mfc="none", mec=look.colour, ms=12)
-            if all(abs(np.log(at[0] / x)) > TOUCH * np.log(max(ends) / min(ends)) for x in labelled):
+            if all(
+                abs(np.log(at[0] / x)) > TOUCH * np.log(max(ends) / min(ends)) for x in labelled
+            ):
                 labelled.append(at[0])
-                axis.annotate(f"{one.bytes_per_unit:.1f}", at, (0, 8), textcoords="offset points", ha="center", size=7)
+                axis.annotate(
+                    f"{one.bytes_per_unit:.1f}",
+                    at,
+                    (0, 8),
+                    textcoords="offset points",
+                    ha="center",
+                    size=7,
+                )
     for name, (flops, bpb) in others.items():
         look = looks[name]
         axis.plot([flops], [bpb], color=look.colour, marker=look.marker, ls="", label=look.label)
     log_axis(axis, "x", flops_told)
     log_axis(axis, "y", plain)
-    axis.set(xlabel="forward FLOPs per byte (exact, entropy model included)", ylabel="bits per byte")
+    axis.set(
+        xlabel="forward FLOPs per byte (exact, entropy model included)", ylabel="bits per byte"
+    )
     outside(axis)
     return figure
 
 
 def _bars(estimates):
     """[2, N] lengths of error bars; none where there is no interval."""
-    ends = [(one.value - one.low, one.high - one.value) if one.low is not None else (0, 0) for one in estimates]
+    ends = [
+        (one.value - one.low, one.high - one.value) if one.low is not None else (0, 0)
+        for one in estimates
+    ]
     return np.maximum(np.array(ends, float).reshape(-1, 2).T, 0)

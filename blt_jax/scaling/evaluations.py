@@ -1,7 +1,9 @@
-"""What evaluations of models say, with intervals: by label of a text, under noise, along thresholds, on tasks.
+"""What evaluations of models say, with intervals: by label of a text, under noise, along
+thresholds, on tasks.
 
-An evaluation is the JSON that `launch.evaluate` writes of a model, columns by document; it needs no device. Every model
-of a comparison read the same documents, which are drawn anew together: intervals of differences are paired.
+An evaluation is the JSON that `launch.evaluate` writes of a model, columns by document; it needs no
+device. Every model of a comparison read the same documents, which are drawn anew together:
+intervals of differences are paired.
 """
 
 import dataclasses
@@ -33,14 +35,16 @@ def load(path):
 
 
 def of_study(study, families):
-    """{family: evaluation} of a study's families, in their order; none of those that have no file."""
+    """{family: evaluation} of a study's families, in their order; none of those that have no
+    file.
+    """
     files = {family: storage.at(study) / FOLDER / f"{family}.json" for family in families}
     return {family: load(path) for family, path in files.items() if path.exists()}
 
 
 def wanted(points, noise_bytes, seed=0):
-    """{family: (Point, what its evaluation is of)}: its best size at the largest budget that all families have reached,
-    else at its own largest.
+    """{family: (Point, what its evaluation is of)}: its best size at the largest budget that all
+    families have reached, else at its own largest.
     """
     of_family = {p.family: curves.envelope(points, p.family) for p in points}
     common = set.intersection(*({budget for budget, *_ in own} for own in of_family.values()))
@@ -56,23 +60,33 @@ def missing(study, points, noise_bytes, seed=0):
     """The part of `wanted` that STUDY/evaluations does not have."""
     found = wanted(points, noise_bytes, seed)
     made = of_study(study, found)
-    return {family: one for family, one in found.items() if family not in made or made[family]["asked"] != one[1]}
+    return {
+        family: one
+        for family, one in found.items()
+        if family not in made or made[family]["asked"] != one[1]
+    }
 
 
 # ---------------------------------------------------------------- intervals
 
 
 class Draws:
-    """The same documents, drawn anew alike for every column that is asked for. Fewer than FEWEST: no intervals."""
+    """The same documents, drawn anew alike for every column that is asked for. Fewer than FEWEST:
+    no intervals.
+    """
 
     def __init__(self, documents, draws=DRAWS, seed=SEED):
         random, even = np.random.default_rng(seed), np.full(documents, 1 / documents)
-        self._weights_RxD = random.multinomial(documents, even, draws if documents >= FEWEST else 0).astype(float)
+        self._weights_RxD = random.multinomial(
+            documents, even, draws if documents >= FEWEST else 0
+        ).astype(float)
 
     def ratio(self, over_D, under_D):
         """(sum over / sum under, its replicates [R])."""
         over_D, under_D = np.asarray(over_D, float), np.asarray(under_D, float)
-        return over_D.sum() / under_D.sum(), (self._weights_RxD @ over_D) / (self._weights_RxD @ under_D)
+        return over_D.sum() / under_D.sum(), (self._weights_RxD @ over_D) / (
+            self._weights_RxD @ under_D
+        )
 
     def estimate(self, over_D, under_D):
         return bootstrap.estimate(*self.ratio(over_D, under_D))
@@ -91,13 +105,17 @@ def _same_documents(evaluations, part):
     for name, own in sizes.items():
         if own != sizes[first]:
             raise ConfigError(
-                f"{name} and {first} were evaluated on other texts ({part}): delete the evaluations and make them again"
+                f"{name} and {first} were evaluated on other texts ({part}): delete the "
+                "evaluations and make them again"
             )
 
 
 def baseline(evaluations):
     """The model that others are compared with: the first that reads tokens, else the first."""
-    return next((name for name, one in evaluations.items() if one["unit"] == "token"), next(iter(evaluations)))
+    return next(
+        (name for name, one in evaluations.items() if one["unit"] == "token"),
+        next(iter(evaluations)),
+    )
 
 
 # ---------------------------------------------------------------- rows
@@ -105,9 +123,11 @@ def baseline(evaluations):
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """One model on the texts of one label. `gap`: BPB less the baseline's; None for the baseline itself.
+    """One model on the texts of one label. `gap`: BPB less the baseline's; None for the baseline
+    itself.
 
-    Lines, of parallel text often sentences, say the same in each language: bits per line compare languages.
+    Lines, of parallel text often sentences, say the same in each language: bits per line compare
+    languages.
     """
 
     bpb: Estimate
@@ -117,7 +137,9 @@ class Text:
 
 
 def by_label(evaluations, label):
-    """[(value, documents, text bytes, {model: Text})] of label `source`, `lang` or `script`, most bytes first."""
+    """[(value, documents, text bytes, {model: Text})] of label `source`, `lang` or `script`, most
+    bytes first.
+    """
     evaluations = {name: one for name, one in evaluations.items() if "texts" in one}
     if not evaluations:
         return []
@@ -129,7 +151,9 @@ def by_label(evaluations, label):
     for value in sorted(set(values.tolist()), key=lambda value: -size_D[values == value].sum()):
         mask_D = values == value
         draws, of = Draws(int(mask_D.sum())), {}
-        column = lambda name, key, mask_D=mask_D: np.array(evaluations[name]["texts"][key], float)[mask_D]  # noqa: E731
+        column = lambda name, key, mask_D=mask_D: np.array(evaluations[name]["texts"][key], float)[
+            mask_D
+        ]
         theirs = draws.ratio(column(base, "bits"), size_D[mask_D])
         for name in evaluations:
             ours = draws.ratio(column(name, "bits"), size_D[mask_D])
@@ -143,8 +167,9 @@ def by_label(evaluations, label):
 
 @dataclasses.dataclass(frozen=True)
 class Noised:
-    """One model under one noise. `bpb`, `per_character`: bits over bytes, characters of the clean text; `own`: over
-    bytes of what was read; `rise`: of bpb against the clean text's, a factor; `gap`, `gap_rise`: less the baseline's.
+    """One model under one noise. `bpb`, `per_character`: bits over bytes, characters of the clean
+    text; `own`: over bytes of what was read; `rise`: of bpb against the clean text's, a factor;
+    `gap`, `gap_rise`: less the baseline's.
     """
 
     bpb: Estimate
@@ -165,8 +190,8 @@ def under_noise(evaluations):
     told = {name: one["noise"] for name, one in evaluations.items()}
     draws = Draws(len(told[base]["bytes"]))
     size_D, characters_D = told[base]["bytes"], told[base]["characters"]
-    bpb = lambda name, noise: draws.ratio(told[name][noise]["bits"], size_D)  # noqa: E731
-    rise = lambda name, noise: draws.ratio(told[name][noise]["bits"], told[name]["clean"]["bits"])  # noqa: E731
+    bpb = lambda name, noise: draws.ratio(told[name][noise]["bits"], size_D)
+    rise = lambda name, noise: draws.ratio(told[name][noise]["bits"], told[name]["clean"]["bits"])
     rows = {}
     for noise in (key for key, value in told[base].items() if isinstance(value, dict)):
         rows[noise] = {}
@@ -179,14 +204,18 @@ def under_noise(evaluations):
                 own=draws.estimate(bits_D, told[name][noise]["bytes"]),
                 rise=bootstrap.estimate(*rise(name, noise)),
                 gap=combined(np.subtract, bpb(name, noise), bpb(base, noise)) if other else None,
-                gap_rise=combined(np.subtract, rise(name, noise), rise(base, noise)) if other else None,
+                gap_rise=combined(np.subtract, rise(name, noise), rise(base, noise))
+                if other
+                else None,
             )
     return rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Turned:
-    """A model at a threshold. `gap`: BPB less that at the trained threshold, on the same documents; None there."""
+    """A model at a threshold. `gap`: BPB less that at the trained threshold, on the same documents;
+    None there.
+    """
 
     threshold: float
     bpb: Estimate
@@ -207,7 +236,9 @@ def along_thresholds(evaluations):
             if trained and at is not trained:
                 gap = combined(np.subtract, bpb, draws.ratio(trained["bits"], trained["bytes"]))
             per_unit = sum(at["bytes"]) / max(sum(at["units"]), 1)
-            turned = Turned(at["threshold"], bootstrap.estimate(*bpb), gap, per_unit, at["flops_per_byte"])
+            turned = Turned(
+                at["threshold"], bootstrap.estimate(*bpb), gap, per_unit, at["flops_per_byte"]
+            )
             found.setdefault(name, []).append(turned)
     return found
 
@@ -215,8 +246,10 @@ def along_thresholds(evaluations):
 def beside_dials(evaluations):
     """{model: (FLOPs per byte, BPB)} of the models without a dial."""
     plain = {name: one for name, one in evaluations.items() if "dial" not in one and "texts" in one}
-    bpb = lambda columns: sum(columns["bits"]) / sum(columns["bytes"])  # noqa: E731
-    return {name: (one["flops_per_byte"]["total"], bpb(one["texts"])) for name, one in plain.items()}
+    bpb = lambda columns: sum(columns["bits"]) / sum(columns["bytes"])
+    return {
+        name: (one["flops_per_byte"]["total"], bpb(one["texts"])) for name, one in plain.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +262,9 @@ class Score:
 
 
 def on_tasks(evaluations):
-    """{(task, metric): {model: Score}}; metrics are numbers by document, their mean is the score."""
+    """{(task, metric): {model: Score}}; metrics are numbers by document, their mean is the
+    score.
+    """
     base, rows = baseline(evaluations), {}
     for name, one in evaluations.items():
         for task, told in one.get("tasks", {}).items():
@@ -239,5 +274,7 @@ def on_tasks(evaluations):
                 ours, gap = draws.ratio(values_D, ones_D), None
                 if name != base and len(theirs.get(metric, ())) == len(values_D):
                     gap = combined(np.subtract, ours, draws.ratio(theirs[metric], ones_D))
-                rows.setdefault((task, metric), {})[name] = Score(bootstrap.estimate(*ours), len(values_D), gap)
+                rows.setdefault((task, metric), {})[name] = Score(
+                    bootstrap.estimate(*ours), len(values_D), gap
+                )
     return rows

@@ -1,4 +1,5 @@
-"""Parametric laws of loss, fitted to a table of runs: constants with intervals, lack of fit, a test of extrapolation.
+"""Parametric laws of loss, fitted to a table of runs: constants with intervals, lack of fit, a test
+of extrapolation.
 
     L = E + A / N^alpha + B / D^beta             (Chinchilla, arXiv 2203.15556, approach 3)
     BPB = e + a / C^b                            (a family's frontier; see frontier.py)
@@ -26,10 +27,12 @@ TOP = 0.6  # runs above this part of a budget count as being at it
 
 @dataclasses.dataclass(frozen=True)
 class LackOfFit:
-    """Residuals of log loss; with seeds, an F test of what the law leaves against the scatter of seeds.
+    """Residuals of log loss; with seeds, an F test of what the law leaves against the scatter of
+    seeds.
 
-    `p_value` small: the law misses more than seeds explain. The F test is the one of least squares, on cell means, and
-    so a little strict for a Huber fit. None without a run of two seeds, or with no more runs than constants.
+    `p_value` small: the law misses more than seeds explain. The F test is the one of least squares,
+    on cell means, and so a little strict for a Huber fit. None without a run of two seeds, or with
+    no more runs than constants.
     """
 
     rows: int
@@ -52,7 +55,10 @@ def lack_of_fit(residual_M, log_y_M, cell_M, constants):
     _, run_M, seeds = np.unique(cell_M, return_inverse=True, return_counts=True)
     runs, rows = len(seeds), len(residual_M)
     told = {"rows": rows, "runs": runs, "constants": constants}
-    told |= {"rms": float(np.sqrt(np.mean(residual_M**2))), "largest": float(np.max(np.abs(residual_M)))}
+    told |= {
+        "rms": float(np.sqrt(np.mean(residual_M**2))),
+        "largest": float(np.max(np.abs(residual_M))),
+    }
     if rows == runs:
         return LackOfFit(**told)
     mean_of_run = np.bincount(run_M, log_y_M) / seeds
@@ -81,12 +87,20 @@ def held_out(predicted_M, measured_M, budget):
     """HeldOut of predictions for the runs at a budget that the law has not seen."""
     error_M = np.asarray(predicted_M) / measured_M - 1
     means = float(np.mean(predicted_M)), float(np.mean(measured_M))
-    return HeldOut(float(budget), len(error_M), *means, float(error_M.mean()), float(error_M[np.abs(error_M).argmax()]))
+    return HeldOut(
+        float(budget),
+        len(error_M),
+        *means,
+        float(error_M.mean()),
+        float(error_M[np.abs(error_M).argmax()]),
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LawFit:
-    """A fitted law. `constants` are in the units of the table; theta lives in centred logs (see power_sums.Law)."""
+    """A fitted law. `constants` are in the units of the table; theta lives in centred logs (see
+    power_sums.Law).
+    """
 
     law: Law
     constants: dict  # name -> bootstrap.Estimate
@@ -107,32 +121,42 @@ class LawFit:
         return self._values(self.replicates_RxP, features)
 
     def band(self, **features):
-        """(low, prediction, high): the 90% band of the law at features, None for both ends without any freedom."""
+        """(low, prediction, high): the 90% band of the law at features, None for both ends without
+        any freedom.
+        """
         if not len(self.replicates_RxP):
             return None, self.predict(**features), None
         low, high = bootstrap.interval(self.predict_replicates(**features))
         return low, self.predict(**features), high
 
     def _values(self, theta, features):
-        arrays = np.broadcast_arrays(*(np.asarray(features[name], float) for name in self.law.features))
+        arrays = np.broadcast_arrays(
+            *(np.asarray(features[name], float) for name in self.law.features)
+        )
         logs = {name: np.log(array) for name, array in zip(self.law.features, arrays, strict=True)}
         log_y = power_sums.log_values(theta, *self.law.design(logs, self.centre))
         return np.exp(log_y).reshape(-1, *arrays[0].shape)
 
 
 def fit(law, points, *, draws, seed, hold_out=3, targets_RxM=None):
-    """LawFit of a law to Points. Raises ConfigError where runs are too few or a feature never changes.
+    """LawFit of a law to Points. Raises ConfigError where runs are too few or a feature never
+    changes.
 
-    Held out is the largest budget that at least `hold_out` rows reach (0: none is). `targets_RxM` are replicates of
-    the target, `draws` of them, where it is itself the outcome of a bootstrap; by default all see the measured one.
+    Held out is the largest budget that at least `hold_out` rows reach (0: none is). `targets_RxM`
+    are replicates of the target, `draws` of them, where it is itself the outcome of a bootstrap; by
+    default all see the measured one.
     """
     _check(law, points)
     logs, log_y_M = _logs(law, points), np.log(points[law.target])
     centre = {name: float(np.mean(values)) for name, values in logs.items()}
     design = law.design(logs, centre)
     theta_P, huber = power_sums.fit(law, design, log_y_M)
-    weights_RxM = bootstrap.weights(points.cell, len(law.constants), draws, np.random.default_rng(seed))
-    log_y_RxM = np.broadcast_to(log_y_M, weights_RxM.shape) if targets_RxM is None else np.log(targets_RxM)
+    weights_RxM = bootstrap.weights(
+        points.cell, len(law.constants), draws, np.random.default_rng(seed)
+    )
+    log_y_RxM = (
+        np.broadcast_to(log_y_M, weights_RxM.shape) if targets_RxM is None else np.log(targets_RxM)
+    )
     if bootstrap.free(weights_RxM) or bootstrap.free(log_y_RxM):
         replicates_RxP = power_sums.refit(law, design, log_y_RxM, theta_P, weights_RxM)
     else:
@@ -141,20 +165,26 @@ def fit(law, points, *, draws, seed, hold_out=3, targets_RxM=None):
     residual_M = power_sums.log_values(theta_P, *design)[0] - log_y_M
     return LawFit(
         law=law,
-        constants={name: bootstrap.estimate(values[name][0], spread[name]) for name in law.constants},
+        constants={
+            name: bootstrap.estimate(values[name][0], spread[name]) for name in law.constants
+        },
         huber=float(huber),
         lack_of_fit=lack_of_fit(residual_M, log_y_M, points.cell, len(law.constants)),
         held_out=_held_out(law, points, hold_out) if hold_out else None,
         theta_P=theta_P,
         replicates_RxP=replicates_RxP,
         centre=centre,
-        range={name: (float(points[name].min()), float(points[name].max())) for name in law.features},
+        range={
+            name: (float(points[name].min()), float(points[name].max())) for name in law.features
+        },
     )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Allocation:
-    """The compute-optimal split of a budget C = 6 N D by a fitted CHINCHILLA law: N_opt ~ C^a, D_opt ~ C^(1 - a)."""
+    """The compute-optimal split of a budget C = 6 N D by a fitted CHINCHILLA law: N_opt ~ C^a,
+    D_opt ~ C^(1 - a).
+    """
 
     a: bootstrap.Estimate
     budget: np.ndarray
@@ -165,7 +195,9 @@ class Allocation:
 
 
 def allocation(found, budgets):
-    """Allocation of FLOPs budgets by a LawFit of CHINCHILLA: where the law's slopes in N and in D are equal."""
+    """Allocation of FLOPs budgets by a LawFit of CHINCHILLA: where the law's slopes in N and in D
+    are equal.
+    """
     law, budget_X = found.law, np.asarray(budgets, float)
     told, spread = (law.uncentred(t, found.centre) for t in (found.theta_P, found.replicates_RxP))
 
@@ -174,10 +206,16 @@ def allocation(found, budgets):
         ratio = alpha * constants["A"][:, None] / (beta * constants["B"][:, None])
         params = ratio ** (1 / (alpha + beta)) * (budget_X / 6) ** (beta / (alpha + beta))
         data = budget_X / (6 * params)
-        loss = constants["E"][:, None] + constants["A"][:, None] / params**alpha + constants["B"][:, None] / data**beta
+        loss = (
+            constants["E"][:, None]
+            + constants["A"][:, None] / params**alpha
+            + constants["B"][:, None] / data**beta
+        )
         return params, data, loss, data / params
 
-    with np.errstate(all="ignore"):  # a replicate that is no law (a term has faded, or grows) has no split either
+    with np.errstate(
+        all="ignore"
+    ):  # a replicate that is no law (a term has faded, or grows) has no split either
         splits = list(zip(split(told), split(spread), strict=True))
         exponents = [one["beta"] / (one["alpha"] + one["beta"]) for one in (told, spread)]
     bands = []
@@ -188,7 +226,9 @@ def allocation(found, budgets):
 
 
 def as_json(value):
-    """What a fit says, as JSON: dataclasses as objects, without the arrays that only predictions need."""
+    """What a fit says, as JSON: dataclasses as objects, without the arrays that only predictions
+    need.
+    """
     if isinstance(value, Law):
         return str(value)
     if dataclasses.is_dataclass(value):
@@ -207,7 +247,9 @@ _PREDICTION = ("theta_P", "replicates_RxP", "centre")
 
 
 def largest_budget(flops_M, rows):
-    """mask_M of the rows at, or above, the largest budget that `rows` rows reach. A lone giant is no budget."""
+    """mask_M of the rows at, or above, the largest budget that `rows` rows reach. A lone giant is
+    no budget.
+    """
     return flops_M > TOP * np.sort(flops_M)[-min(rows, len(flops_M))]
 
 
@@ -217,12 +259,19 @@ def _logs(law, points):
 
 def _check(law, points):
     runs, constants = len(set(points.cell.tolist())), len(law.constants)
-    where = points.path + ("" if points.families() in ([], ["all"]) else f", family {'/'.join(points.families())}")
+    where = points.path + (
+        "" if points.families() in ([], ["all"]) else f", family {'/'.join(points.families())}"
+    )
     if runs < constants:
-        raise ConfigError(f"{where}: {runs} different runs; {law} has {constants} constants and needs as many runs")
+        raise ConfigError(
+            f"{where}: {runs} different runs; {law} has {constants} constants and needs as many "
+            "runs"
+        )
     for name in law.features:
         if np.ptp(np.log(points[name])) < 1e-9:
-            raise ConfigError(f"{where}: {name} is {points[name][0]:g} in every row; {law} needs it to vary")
+            raise ConfigError(
+                f"{where}: {name} is {points[name][0]:g} in every row; {law} needs it to vary"
+            )
 
 
 def _held_out(law, points, rows):

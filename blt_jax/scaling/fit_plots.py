@@ -1,7 +1,8 @@
-"""Figures of laws: measured points with 90% intervals, the law, its band. Log axes; looks as in plots.py.
+"""Figures of laws: measured points with 90% intervals, the law, its band. Log axes; looks as in
+plots.py.
 
-A law is solid where it was fitted and dashed beyond. One without an interval is dotted and ends with its points: what
-it would say further on is not known.
+A law is solid where it was fitted and dashed beyond. One without an interval is dotted and ends
+with its points: what it would say further on is not known.
 """
 
 import numpy as np
@@ -25,52 +26,77 @@ def looks_of(families):
 
 
 @rc_context(PAPER)
-def frontiers(table, fits, crossings=(), looks=None, scored=None, convention=None, measure="bits per byte"):
-    """BPB against training FLOPs: every run faint, best sizes at each budget, and the law of {family: FrontierFit}.
+def frontiers(
+    table, fits, crossings=(), looks=None, scored=None, convention=None, measure="bits per byte"
+):
+    """BPB against training FLOPs: every run faint, best sizes at each budget, and the law of
+    {family: FrontierFit}.
 
-    A family without a law keeps its best sizes, joined by dots. Crossings that have an interval are dotted lines.
-    `scored` is the same table with the entropy model's scoring in its FLOPs: hollow markers.
+    A family without a law keeps its best sizes, joined by dots. Crossings that have an interval are
+    dotted lines. `scored` is the same table with the entropy model's scoring in its FLOPs: hollow
+    markers.
     """
     figure, [[axis]] = panels(WIDTH, 3.8)
     looks = looks or looks_of(table.families())
     hollow = None
     for family in table.families():
         own, look, found = table.of(family), looks[family], fits.get(family)
-        axis.scatter(own["flops"], own["bpb"], color=look.colour, marker=look.marker, s=9, alpha=0.25, lw=0)
+        axis.scatter(
+            own["flops"], own["bpb"], color=look.colour, marker=look.marker, s=9, alpha=0.25, lw=0
+        )
         best = [own.where(mask_M) for _, mask_M in best_sizes(own)]
         if found:
-            flops_K, bpb_K = [point.flops for point in found.points], [point.bpb for point in found.points]
+            flops_K, bpb_K = (
+                [point.flops for point in found.points],
+                [point.bpb for point in found.points],
+            )
             flops_X = np.geomspace(min(flops_K), max(flops_K) * FURTHER, 200)
             _band(axis, flops_X, found.law.band(flops=flops_X), look, solid_to=max(flops_K))
         else:
             flops_K = [one["flops"].mean() for one in best]
             bpb_K = [bootstrap.estimate(one["bpb"].mean()) for one in best]
             axis.plot(flops_K, [one.value for one in bpb_K], ":", color=look.colour, lw=1.1)
-        label = look.label if found is None or found.basis == "envelope" else f"{look.label} ({found.basis})"
+        label = (
+            look.label
+            if found is None or found.basis == "envelope"
+            else f"{look.label} ({found.basis})"
+        )
         _measured(axis, flops_K, bpb_K, look, label)
         if scored is not None and (scored.of(family)["flops"] > own["flops"]).any():
             with_scores = scored.of(family)
             flops_K = [with_scores["flops"][mask_M].mean() for _, mask_M in best_sizes(own)]
             bpb_K = [one["bpb"].mean() for one in best]
-            hollow = {"mfc": "white", "mec": look.colour, "color": look.colour, "marker": look.marker, "ls": ""}
+            hollow = {
+                "mfc": "white",
+                "mec": look.colour,
+                "color": look.colour,
+                "marker": look.marker,
+                "ls": "",
+            }
             axis.plot(flops_K, bpb_K, **hollow)
     if hollow:
         told = {"mec": "#444444", "color": "#444444", "marker": "o"}
         axis.plot([], [], **(hollow | told), label="hollow: with the\nentropy model's scoring")
-    for budget in (one for crossing in crossings for one in crossing.budgets if one.low is not None):
+    for budget in (
+        one for crossing in crossings for one in crossing.budgets if one.low is not None
+    ):
         axis.axvline(budget.value, color="#444444", ls=":", lw=1)
         axis.axvspan(budget.low, budget.high, color="#444444", alpha=0.08, lw=0)
     log_axis(axis, "x", flops_told)
     log_axis(axis, "y", plain)
     axis.set(xlabel="training FLOPs" + (f" ({convention})" if convention else ""), ylabel=measure)
-    handles, _ = axis.get_legend_handles_labels()  # matplotlib puts lines, the hollow one, before points with bars
+    handles, _ = (
+        axis.get_legend_handles_labels()
+    )  # matplotlib puts lines, the hollow one, before points with bars
     outside(axis, handles=handles[1:] + handles[:1] if hollow else handles)
     return figure
 
 
 @rc_context(PAPER)
 def parabolas(table, fits, looks=None, measure="bits per byte"):
-    """BPB against size at each budget, a panel per family; a star is a minimum inside the grid, with its interval."""
+    """BPB against size at each budget, a panel per family; a star is a minimum inside the grid,
+    with its interval.
+    """
     looks, families = looks or looks_of(table.families()), table.families()
     columns = min(len(families), ROW)
     rows = -(-len(families) // columns)
@@ -91,15 +117,28 @@ def parabolas(table, fits, looks=None, measure="bits per byte"):
                 size_X = np.geomspace(at["params"].min(), at["params"].max(), 60)
                 axis.plot(size_X, np.polyval(parabola, np.log(size_X)), color=colour, lw=1)
             if budget in inside:
-                best, bars = inside[budget], {"mec": "black", "mew": 0.7, "ecolor": "black", "elinewidth": 0.9}
+                best, bars = (
+                    inside[budget],
+                    {"mec": "black", "mew": 0.7, "ecolor": "black", "elinewidth": 0.9},
+                )
                 ends = _ends([best.params])
-                axis.errorbar([best.params.value], [best.loss.value], xerr=ends, fmt="*", ms=10, color=colour, **bars)
+                axis.errorbar(
+                    [best.params.value],
+                    [best.loss.value],
+                    xerr=ends,
+                    fmt="*",
+                    ms=10,
+                    color=colour,
+                    **bars,
+                )
         log_axis(axis, "x", short)
         log_axis(axis, "y", plain)
         axis.set(title=looks[family].label, xlabel="parameters")
     for axis in axes[:, 0]:
         axis.set_ylabel(measure)
-    scale = figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, label="training FLOPs", aspect=30, pad=0.02)
+    scale = figure.colorbar(
+        ScalarMappable(norm, "viridis"), ax=axes, label="training FLOPs", aspect=30, pad=0.02
+    )
     picked = budgets[np.unique(np.linspace(0, len(budgets) - 1, 6).round().astype(int))]
     scale.set_ticks(picked, labels=[flops_told(one) for one in picked])
     scale.ax.yaxis.set_minor_locator(NullLocator())
@@ -127,7 +166,9 @@ def isoflops(fits, looks=None):
 
 @rc_context(PAPER)
 def chinchillas(fits, table, looks=None):
-    """What {family: LawFit} of the Chinchilla law leaves of each run, and the compute-optimal split that follows."""
+    """What {family: LawFit} of the Chinchilla law leaves of each run, and the compute-optimal split
+    that follows.
+    """
     figure, [axes] = panels(WIDTH, 3.2, 1, 2)
     looks = looks or looks_of(fits)
     for family, found in fits.items():
@@ -140,7 +181,9 @@ def chinchillas(fits, table, looks=None):
         _band(axes[1], flops_X, split.params, look, own["flops"].max())
         axes[1].plot(flops_X[::33], split.params[1][::33], look.marker, color=look.colour)
     axes[0].axhline(0, color="#444444", lw=0.8)
-    _finished(figure, axes, ("loss over the law, %", "compute-optimal parameters"), logs=(False, True))
+    _finished(
+        figure, axes, ("loss over the law, %", "compute-optimal parameters"), logs=(False, True)
+    )
     return figure
 
 
@@ -153,7 +196,9 @@ def patches(found):
     flops_X = np.geomspace(budgets[0], budgets[-1] * FURTHER, 100)
     look = plots.Look("optimum of paraboloid", plots.COLOURS[0], plots.MARKERS[0])
     if inside:
-        _measured(axes[0], [one.budget for one in inside], [one.patch for one in inside], look, look.label)
+        _measured(
+            axes[0], [one.budget for one in inside], [one.patch for one in inside], look, look.label
+        )
     if found.patch:
         _band(axes[0], flops_X, found.patch.band(flops_X), look, budgets[-1])
     sizes = sorted({one.patch for one in found.best_sizes})
@@ -161,7 +206,9 @@ def patches(found):
         colour = colormaps["viridis"](0.05 + 0.85 * i / max(len(sizes) - 1, 1))
         look = plots.Look(f"T = {patch:.3g}", colour, plots.MARKERS[i % len(plots.MARKERS)])
         own = [one for one in found.best_sizes if one.patch == patch]
-        _measured(axes[1], [one.budget for one in own], [one.params for one in own], look, look.label)
+        _measured(
+            axes[1], [one.budget for one in own], [one.params for one in own], look, look.label
+        )
         if found.params:
             _band(axes[1], flops_X, found.params.band(flops_X, patch), look, budgets[-1])
     _finished(figure, axes, ("best bytes per patch", "best parameters"))
@@ -172,7 +219,9 @@ def _finished(figure, axes, names, logs=(True, True)):
     """Names and log axes of two panels against FLOPs, one legend for both below them."""
     for axis, name, log in zip(axes, names, logs, strict=True):
         if not np.isfinite(axis.dataLim.get_points()).all():  # nothing drawn, or nothing but NaN
-            axis.text(0.5, 0.5, f"{name}: no optimum to show", ha="center", transform=axis.transAxes)
+            axis.text(
+                0.5, 0.5, f"{name}: no optimum to show", ha="center", transform=axis.transAxes
+            )
             axis.set_axis_off()
             continue
         axis.set(xlabel="training FLOPs", ylabel=name)
@@ -181,13 +230,19 @@ def _finished(figure, axes, names, logs=(True, True)):
             log_axis(axis, "y", short)
     told = {}
     for axis in axes:
-        told |= {name: handle for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+        told |= {
+            name: handle for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
     figure.legend(list(told.values()), list(told), loc="outside lower center", ncols=4)
 
 
 def _ends(estimates):
-    """ends_2xK of error bars: how far an interval reaches below and above its value, zero without one."""
-    pairs = [(e.value - e.low, e.high - e.value) if e.low is not None else (0.0, 0.0) for e in estimates]
+    """ends_2xK of error bars: how far an interval reaches below and above its value, zero without
+    one.
+    """
+    pairs = [
+        (e.value - e.low, e.high - e.value) if e.low is not None else (0.0, 0.0) for e in estimates
+    ]
     return np.maximum(np.array(pairs).reshape(-1, 2).T, 0)
 
 

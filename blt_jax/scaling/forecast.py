@@ -1,4 +1,6 @@
-"""What a planned run asks of a machine: mesh, memory per device, hours. Arithmetic on the plan; needs no device."""
+"""What a planned run asks of a machine: mesh, memory per device, hours. Arithmetic on the plan;
+needs no device.
+"""
 
 import dataclasses
 
@@ -6,15 +8,20 @@ from blt_jax.config import Blt, ConfigError
 from blt_jax.flops import analytic, hardware, memory
 from blt_jax.scaling.grid import PlannedRun
 
-# Backend of self-attention on each maker's devices (`nn.attention.backend_of`; a test holds the two together).
+# Backend of self-attention on each maker's devices (`nn.attention.backend_of`; a test holds the two
+# together).
 ATTENTION = {"tpu": "splash", "gpu": "banded"}
-CONVENTION = "exact"  # of the FLOPs that hours stand on: MFU as usually reported (`flops.hardware.mfu`)
+CONVENTION = (
+    "exact"  # of the FLOPs that hours stand on: MFU as usually reported (`flops.hardware.mfu`)
+)
 ROOM = 0.9  # of a device's memory, at most, so that a plan holds
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Devices of one kind and the share of their dense bfloat16 peak that training is expected to reach."""
+    """Devices of one kind and the share of their dense bfloat16 peak that training is expected to
+    reach.
+    """
 
     device: hardware.Device
     devices: int
@@ -28,16 +35,17 @@ class Machine:
 def forecast(one: PlannedRun, machine: Machine):
     """JSON values: mesh, memory (bytes by line), fits, hours, device_hours, entropy_model_hours.
 
-    Hours are training FLOPs in `exact` / (devices x peak x MFU); scoring the training bytes with the entropy model
-    is a line of its own at the same MFU. Raises ConfigError where the run's mesh, or the rows of its batch, do not fit
-    so many devices.
+    Hours are training FLOPs in `exact` / (devices x peak x MFU); scoring the training bytes with
+    the entropy model is a line of its own at the same MFU. Raises ConfigError where the run's mesh,
+    or the rows of its batch, do not fit so many devices.
     """
     run, fact = one.run, one.fact
     mesh = memory.axes(run.mesh, machine.devices)
     at_a_time = mesh[0] * mesh[1] * max(1, run.train.device_rows)
     if run.train.rows % at_a_time:
         raise ConfigError(
-            f"{one.name}: train.rows = {run.train.rows} is no multiple of {at_a_time}, what {machine.devices} devices "
+            f"{one.name}: train.rows = {run.train.rows} is no multiple of {at_a_time}, what "
+            f"{machine.devices} devices "
             "take at a time; name fewer devices, or change train.rows or train.device_rows"
         )
     used = memory.per_device(
@@ -63,7 +71,9 @@ def forecast(one: PlannedRun, machine: Machine):
 
 
 def fewest_devices(one: PlannedRun, machine: Machine, most=2**14):
-    """The fewest devices, a power of two, whose memory holds the run with a tenth to spare; None up to `most`."""
+    """The fewest devices, a power of two, whose memory holds the run with a tenth to spare; None up
+    to `most`.
+    """
     for count in (2**power for power in range(most.bit_length())):
         try:
             there = forecast(one, dataclasses.replace(machine, devices=count))

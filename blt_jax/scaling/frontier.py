@@ -1,7 +1,9 @@
-"""A family's frontier BPB = e + a / C^b, where two families' frontiers cross, and what one saves at equal BPB.
+"""A family's frontier BPB = e + a / C^b, where two families' frontiers cross, and what one saves at
+equal BPB.
 
-The frontier runs through each budget's best size (the envelope), or through the BPB at a fixed ratio of bytes to
-parameters, read from each budget's sizes. FLOPs are what the runs spent, in the convention of the table.
+The frontier runs through each budget's best size (the envelope), or through the BPB at a fixed
+ratio of bytes to parameters, read from each budget's sizes. FLOPs are what the runs spent, in the
+convention of the table.
 """
 
 import dataclasses
@@ -13,9 +15,16 @@ from blt_jax.scaling import bootstrap, fit
 from blt_jax.scaling.power_law import robust_linear
 from blt_jax.scaling.power_sums import Law, Power, Term
 
-# Few points, each already a mean or a minimum: nearly least squares, with a guard against one that is far off.
-FRONTIER = Law("frontier", "bpb", (Term("e"), Term("a", (Power("flops", "b", starts=(0.03, 0.1, 0.3)),))), delta=1e-2)
-REACH = 10.0  # a crossing is looked for this factor beyond the measured budgets, and called extrapolated there
+# Few points, each already a mean or a minimum: nearly least squares, with a guard against one that
+# is far off.
+FRONTIER = Law(
+    "frontier",
+    "bpb",
+    (Term("e"), Term("a", (Power("flops", "b", starts=(0.03, 0.1, 0.3)),))),
+    delta=1e-2,
+)
+# a crossing is looked for this factor beyond the measured budgets, and called extrapolated there
+REACH = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +47,9 @@ class FrontierFit:
 
 
 def best_sizes(points):
-    """[(budget, mask_M)]: the rows of the size with the lowest mean BPB over seeds, at each budget of one family."""
+    """[(budget, mask_M)]: the rows of the size with the lowest mean BPB over seeds, at each budget
+    of one family.
+    """
     found = []
     for budget in np.unique(points.budget):
         cells = np.unique(points.cell[points.budget == budget])
@@ -50,23 +61,29 @@ def best_sizes(points):
 def fit_frontier(points, *, draws, seed, ratio=None):
     """FrontierFit of one family's Points, on the envelope or at `ratio` = data / params.
 
-    Raises ConfigError with fewer than three budgets. With exactly three the law is exact and only seeds give intervals.
+    Raises ConfigError with fewer than three budgets. With exactly three the law is exact and only
+    seeds give intervals.
     """
     rng = np.random.default_rng(seed)
     found, refused, best_M = [], [], np.zeros(len(points), bool)
     for budget in np.unique(points.budget):
         one = points.where(points.budget == budget)
-        # Only seeds are resampled inside a budget: its sizes are the choice, and budgets are weighed by the law's fit.
+        # Only seeds are resampled inside a budget: its sizes are the choice, and budgets are
+        # weighed by the law's fit.
         weights_RxM = bootstrap.weights(one.cell, len(set(one.cell.tolist())), draws, rng)
         weights_RxM = np.concatenate([np.ones((1, len(one))), weights_RxM])
         try:
-            point, bpb_R, cells = _best(one, weights_RxM) if ratio is None else _at_ratio(one, weights_RxM, ratio)
+            point, bpb_R, cells = (
+                _best(one, weights_RxM) if ratio is None else _at_ratio(one, weights_RxM, ratio)
+            )
         except ConfigError as error:
             refused.append(f"{_short(budget)} FLOPs: {error}")
             continue
         best_M |= np.isin(points.cell, cells)
         spread_R = bpb_R[1:] if bootstrap.free(weights_RxM) else ()
-        found.append((FrontierPoint(float(budget), *point, bootstrap.estimate(bpb_R[0], spread_R)), bpb_R))
+        found.append(
+            (FrontierPoint(float(budget), *point, bootstrap.estimate(bpb_R[0], spread_R)), bpb_R)
+        )
     family = "/".join(points.families())
     if len(found) < len(FRONTIER.constants):
         told = f"{points.path}: family {family}: {len(found)} budgets give a point; {FRONTIER} needs three"
@@ -90,7 +107,9 @@ def fit_frontier(points, *, draws, seed, ratio=None):
 
 
 def _best(points, weights_RxM):
-    """((flops, params), bpb_R, cells) of the run with the lowest mean over seeds; every replicate chooses anew."""
+    """((flops, params), bpb_R, cells) of the run with the lowest mean over seeds; every replicate
+    chooses anew.
+    """
     cells = np.unique(points.cell)
     own_KxM = points.cell[None] == cells[:, None]
     mean_RxK = (weights_RxM * points["bpb"]) @ own_KxM.T / (weights_RxM @ own_KxM.T)
@@ -100,17 +119,26 @@ def _best(points, weights_RxM):
 
 
 def _at_ratio(points, weights_RxM, ratio):
-    """The same at data / params = ratio, by a parabola (two sizes: a line) in its log. Raises ConfigError outside."""
+    """The same at data / params = ratio, by a parabola (two sizes: a line) in its log. Raises
+    ConfigError outside.
+    """
     x_M = np.log(points["data"] / points["params"]) - np.log(ratio)
     sizes = len(np.unique(points["params"]))
     if not x_M.min() <= 0 <= x_M.max():
         low, high = np.exp([x_M.min(), x_M.max()]) * ratio
         raise ConfigError(f"its ratios of data to params are {low:.3g} to {high:.3g}")
     order = np.argsort(x_M, kind="stable")
-    flops, params = (float(np.exp(np.interp(0.0, x_M[order], np.log(points[f])[order]))) for f in ("flops", "params"))
+    flops, params = (
+        float(np.exp(np.interp(0.0, x_M[order], np.log(points[f])[order])))
+        for f in ("flops", "params")
+    )
     design_MxP = np.stack([x_M**power for power in range(min(sizes, 3))], 1)
     bpb_RxM = np.broadcast_to(points["bpb"], weights_RxM.shape)
-    return (flops, params), robust_linear(design_MxP, bpb_RxM, weights_RxM)[:, 0], np.unique(points.cell)
+    return (
+        (flops, params),
+        robust_linear(design_MxP, bpb_RxM, weights_RxM)[:, 0],
+        np.unique(points.cell),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +153,9 @@ class Saving:
 
 @dataclasses.dataclass(frozen=True)
 class Crossing:
-    """Where the frontiers of families a and b meet. `budgets` may be empty; `words` say what was found."""
+    """Where the frontiers of families a and b meet. `budgets` may be empty; `words` say what was
+    found.
+    """
 
     a: str
     b: str
@@ -133,12 +163,17 @@ class Crossing:
     share: float  # of the replicates that cross in the range looked at
     words: str
     savings: tuple[Saving, ...]
-    measured: tuple[float, float] | None = None  # the smallest and largest budget that both have measured
+    measured: tuple[float, float] | None = (
+        None  # the smallest and largest budget that both have measured
+    )
 
 
 def crossing(a, b):
-    """Crossing of two FrontierFits, looked for within REACH of the budgets that both have measured."""
-    # Of budgets, not of FLOPs: of two families that spend one budget, to a step each, both have measured it.
+    """Crossing of two FrontierFits, looked for within REACH of the budgets that both have
+    measured.
+    """
+    # Of budgets, not of FLOPs: of two families that spend one budget, to a step each, both have
+    # measured it.
     low = max(min(p.budget for p in one.points) for one in (a, b))
     high = min(max(p.budget for p in one.points) for one in (a, b))
     if low > high:
@@ -148,10 +183,15 @@ def crossing(a, b):
     gap_X = np.log(b.law.predict(flops=flops_X) / a.law.predict(flops=flops_X))
     at = _crossings(flops_X, gap_X)
     draws = min(len(a.law.replicates_RxP), len(b.law.replicates_RxP))
-    gap_RxX = np.log(b.law.predict_replicates(flops=flops_X)[:draws] / a.law.predict_replicates(flops=flops_X)[:draws])
+    gap_RxX = np.log(
+        b.law.predict_replicates(flops=flops_X)[:draws]
+        / a.law.predict_replicates(flops=flops_X)[:draws]
+    )
     crossings_R = [_crossings(flops_X, gap_X) for gap_X in gap_RxX]
     share = float(np.mean([len(found) > 0 for found in crossings_R])) if draws else 0.0
-    budgets = [bootstrap.estimate(one[0], [_nearest(found, one) for found in crossings_R]) for one in at]
+    budgets = [
+        bootstrap.estimate(one[0], [_nearest(found, one) for found in crossings_R]) for one in at
+    ]
     common = [p for p in b.points if low <= p.budget <= high]
     savings = tuple(_saving(a, b, p.flops, draws) for p in common)
     words = _words(a, b, at, gap_X, low, high)
@@ -167,7 +207,9 @@ def _crossings(x_X, y_X):
 
 
 def _nearest(found, one):
-    """The crossing of a replicate that goes the same way as `one` and is nearest to it; NaN without any."""
+    """The crossing of a replicate that goes the same way as `one` and is nearest to it; NaN without
+    any.
+    """
     same = [at for at, sign in found if sign == one[1]]
     return min(same, key=lambda at: abs(np.log(at / one[0])), default=np.nan)
 
@@ -178,7 +220,11 @@ def _words(a, b, at, gap_X, low, high):
         return f"no crossing within a factor {REACH:g} of the measured budgets: {better.family} is below {other.family}"
     told = []
     for budget, _ in at:
-        where = "within the measured budgets" if low <= budget <= high else "extrapolated, beyond the measured budgets"
+        where = (
+            "within the measured budgets"
+            if low <= budget <= high
+            else "extrapolated, beyond the measured budgets"
+        )
         told.append(f"at {_short(budget)} FLOPs, {where}")
     first, then = (b, a) if gap_X[0] < 0 else (a, b)
     return f"{first.family} is better at small budgets; they cross {'; '.join(told)}" + (
@@ -195,7 +241,9 @@ def _saving(a, b, flops, draws):
     needed = float(_flops_at(a.law, a.law.theta_P[None], np.array([bpb]))[0])
     bpb_R = b.law.predict_replicates(flops=flops)[:draws].ravel()
     needed_R = _flops_at(a.law, a.law.replicates_RxP[:draws], bpb_R)
-    with np.errstate(divide="ignore"):  # a law as good as flat has any BPB for nothing: no factor either
+    with np.errstate(
+        divide="ignore"
+    ):  # a law as good as flat has any BPB for nothing: no factor either
         factor = bootstrap.estimate(np.divide(flops, needed), flops / needed_R)
     measured = [p.flops for p in a.points]
     return Saving(float(flops), bpb, factor, not min(measured) <= needed <= max(measured))

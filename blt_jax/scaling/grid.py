@@ -1,7 +1,8 @@
-"""A study as data: families x sizes x budgets x seeds -> resolved runs with their bytes, steps and costs.
+"""A study as data: families x sizes x budgets x seeds -> resolved runs with their bytes, steps and
+costs.
 
-A pure function of the study and of a few measured facts; needs no device. Before anything is measured,
-`assumed_facts` stands in, so that a plan can be looked at first.
+A pure function of the study and of a few measured facts; needs no device. Before anything is
+measured, `assumed_facts` stands in, so that a plan can be looked at first.
 """
 
 import dataclasses
@@ -13,7 +14,9 @@ from blt_jax.flops import analytic, match
 from blt_jax.study import Study
 
 CONVENTIONS = ("paper", "exact")  # of costs in a plan; "executed" is a property of a program
-ROOM = 1.01  # patch slots of a row over its mean number of patches, before the packer has chosen (`data/pack.py`)
+# patch slots of a row over its mean number of patches, before the packer has chosen
+# (`data/pack.py`)
+ROOM = 1.01
 SPACE_PATCH = 6.0  # bytes per space patch of English prose (SpaceByte; BLT paper, Table 1)
 
 
@@ -29,7 +32,8 @@ class FamilyFacts:
     row_patches: int = 0  # patch slots per row; 0: no patches
     calibration: str = ""  # record of the calibration, within the store; "": nothing was calibrated
     sources: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-    # by source: `share` of the text bytes read, `readings` of it per `pass_bytes` text bytes; {}: not measured
+    # by source: `share` of the text bytes read, `readings` of it per `pass_bytes` text bytes; {}:
+    # not measured
     pass_bytes: float = 0.0  # text bytes of the index, all rows once
 
 
@@ -48,7 +52,9 @@ def _unit(model):
 
 
 def bytes_per_token(vocab):
-    """What to expect of BPE: 3.7 at 32k entries, 4.4 at 128k (Llama 2 and 3), log-linear between and beyond."""
+    """What to expect of BPE: 3.7 at 32k entries, 4.4 at 128k (Llama 2 and 3), log-linear between
+    and beyond.
+    """
     return max(1.5, 3.7 + (4.4 - 3.7) * math.log(vocab / 32_000) / math.log(4))
 
 
@@ -70,7 +76,14 @@ def assumed_facts(study: Study):
         where = f"rows/{name}"
         slots = math.ceil(ROOM * rows / unit) if patching is not None else 0
         found[name] = FamilyFacts(
-            unit, positions, float(rows), f"{where}/train", f"{where}/validation", patching, False, slots
+            unit,
+            positions,
+            float(rows),
+            f"{where}/train",
+            f"{where}/validation",
+            patching,
+            False,
+            slots,
         )
     return found
 
@@ -80,17 +93,24 @@ def plan(study: Study, facts: dict[str, FamilyFacts]):
 
     Raises ConfigError when a budget buys no step, or when names repeat or cannot be folders.
     """
-    for key in [*study.families, *(size for family in study.families.values() for size in family.sizes)]:
+    for key in [
+        *study.families,
+        *(size for family in study.families.values() for size in family.sizes),
+    ]:
         if not re.fullmatch(r"\w[\w.+-]*", key):
-            raise ConfigError(f"families: {key!r} becomes part of folder names: use letters, digits and _ . + -")
-    budgets_of = lambda entry: entry.budgets or study.budgets  # noqa: E731
+            raise ConfigError(
+                f"families: {key!r} becomes part of folder names: use letters, digits and _ . + -"
+            )
+    budgets_of = lambda entry: entry.budgets or study.budgets
     entries = [entry for family in study.families.values() for entry in family.sizes.values()]
     planned = [
         _one(study, name, size, budget, seed, facts[name])
         for seed in study.seeds
         for budget in sorted({budget for entry in entries for budget in budgets_of(entry)})
         for name, family in study.families.items()
-        for size in sorted(family.sizes, key=lambda s: analytic.parameters(family.sizes[s].model)["non_embedding"])
+        for size in sorted(
+            family.sizes, key=lambda s: analytic.parameters(family.sizes[s].model)["non_embedding"]
+        )
         for _ in range(budgets_of(family.sizes[size]).count(budget))
     ]
     names = [one.name for one in planned]
@@ -134,7 +154,9 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
     scoring = {
         convention: scored
         * bought.bytes
-        * analytic.per_byte(entropy_model, patch_size=1.0, context_bytes=context, convention=convention).total
+        * analytic.per_byte(
+            entropy_model, patch_size=1.0, context_bytes=context, convention=convention
+        ).total
         for convention in CONVENTIONS
     }
     cost = {
@@ -154,7 +176,10 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
     }
     if fact.sources:
         cost["sources"] = {
-            source: {"share": one["share"], "epochs": one["readings"] * bought.bytes / fact.pass_bytes}
+            source: {
+                "share": one["share"],
+                "epochs": one["readings"] * bought.bytes / fact.pass_bytes,
+            }
             for source, one in fact.sources.items()
         }
     run = Run(
@@ -174,7 +199,10 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
         ),
         init=study.init if _unit(model) == "patch" else Init(),
         train=dataclasses.replace(
-            study.train, steps=steps, seed=seed, checkpoint_every=-(-steps // study.checkpoints_per_run)
+            study.train,
+            steps=steps,
+            seed=seed,
+            checkpoint_every=-(-steps // study.checkpoints_per_run),
         ),
         mesh=study.mesh,
         data_seed=study.data.seed + seed,

@@ -1,4 +1,6 @@
-"""All laws that a table of runs bears, from its file alone; what cannot be fitted is refused in a sentence."""
+"""All laws that a table of runs bears, from its file alone; what cannot be fitted is refused in a
+sentence.
+"""
 
 import dataclasses
 from itertools import combinations
@@ -8,7 +10,11 @@ from blt_jax.scaling import bootstrap, fit, frontier, isoflop, patch_laws, point
 
 DRAWS, SEED = 400, 0  # of a report's bootstrap
 # Most fields first: a table bears the laws of the first line that it has all fields of.
-WANTED = (("params", "data", "flops", "bpb", "patch"), ("params", "data", "flops", "bpb"), ("flops", "bpb"))
+WANTED = (
+    ("params", "data", "flops", "bpb", "patch"),
+    ("params", "data", "flops", "bpb"),
+    ("flops", "bpb"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +28,9 @@ class Refusal:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Laws:
-    """What was fitted, by family; crossings start with the `best` family, the one of lowest BPB at its last budget."""
+    """What was fitted, by family; crossings start with the `best` family, the one of lowest BPB at
+    its last budget.
+    """
 
     frontiers: dict  # family -> FrontierFit
     isoflops: dict  # family -> IsoflopFit
@@ -36,7 +44,8 @@ class Laws:
 
 
 def read(path, *, rename=None, convention="exact"):
-    """Points with every field of a law that the file has (`loss` and `bpb` are one). Raises ConfigError as points.load.
+    """Points with every field of a law that the file has (`loss` and `bpb` are one). Raises
+    ConfigError as points.load.
 
     A table needs flops and bpb, or what they follow from.
     """
@@ -52,8 +61,14 @@ def read(path, *, rename=None, convention="exact"):
 
 
 def measure(path, rename=None):
-    """What the table's losses are: "bits per byte" where a column is, or is named for, bpb; else "loss"."""
-    return "bits per byte" if "bpb" in {**(rename or {}), **dict.fromkeys(points.columns(path))} else "loss"
+    """What the table's losses are: "bits per byte" where a column is, or is named for, bpb; else
+    "loss".
+    """
+    return (
+        "bits per byte"
+        if "bpb" in {**(rename or {}), **dict.fromkeys(points.columns(path))}
+        else "loss"
+    )
 
 
 def _one_loss(rename):
@@ -63,9 +78,13 @@ def _one_loss(rename):
 
 
 def scored(path, table, *, rename=None, convention="exact"):
-    """The same Points with the FLOPs of scoring the bytes by the entropy model added; None where that adds nothing."""
+    """The same Points with the FLOPs of scoring the bytes by the entropy model added; None where
+    that adds nothing.
+    """
     try:
-        full = points.load(path, WANTED[-1], rename=_one_loss(rename), convention=convention, entropy_model=True)
+        full = points.load(
+            path, WANTED[-1], rename=_one_loss(rename), convention=convention, entropy_model=True
+        )
     except ConfigError:
         return None
     return full if (full["flops"] > table["flops"]).any() else None
@@ -91,15 +110,21 @@ def fit_all(table, *, draws=DRAWS, seed=SEED):
         found = {}
         for i, family in enumerate(table.families()):
             own = table.of(family)
-            found[family] = attempt(law, (family,), needs, lambda own=own, i=i: one(own, draws=draws, seed=[seed, i]))
+            found[family] = attempt(
+                law, (family,), needs, lambda own=own, i=i: one(own, draws=draws, seed=[seed, i])
+            )
         return {family: law for family, law in found.items() if law is not None}
 
     frontiers = by_family("frontier", ("flops", "bpb"), frontier.fit_frontier)
     isoflops = by_family("isoFLOP", ("params", "data"), isoflop.fit)
-    chinchillas = by_family("Chinchilla", ("params", "data"), lambda own, **how: fit.fit(fit.CHINCHILLA, own, **how))
+    chinchillas = by_family(
+        "Chinchilla", ("params", "data"), lambda own, **how: fit.fit(fit.CHINCHILLA, own, **how)
+    )
     best = min(frontiers, key=lambda family: frontiers[family].points[-1].bpb.value, default=None)
     order = [best, *(family for family in frontiers if family != best)]
-    crossings = tuple(frontier.crossing(frontiers[a], frontiers[b]) for a, b in combinations(order, 2))
+    crossings = tuple(
+        frontier.crossing(frontiers[a], frontiers[b]) for a, b in combinations(order, 2)
+    )
     if not crossings:
         word = "it takes the frontier laws of two families"
         refused.append(Refusal("FLOPs saved at equal BPB", tuple(table.families()), word))
@@ -111,7 +136,9 @@ def fit_all(table, *, draws=DRAWS, seed=SEED):
     )
     answer = patch and patch_laws.answer(patch, table.budget.max())
     told = {"draws": draws, "seed": seed, "level": bootstrap.LEVEL, "over": "runs and seeds"}
-    return Laws(frontiers, isoflops, chinchillas, crossings, patch, answer, best, _together(refused), told)
+    return Laws(
+        frontiers, isoflops, chinchillas, crossings, patch, answer, best, _together(refused), told
+    )
 
 
 def _sentence(error, path, families):

@@ -1,4 +1,6 @@
-"""The look of the report's pictures, and those of a study: patches, FLOPs per byte, training (laws: fit_plots.py)."""
+"""The look of the report's pictures, and those of a study: patches, FLOPs per byte, training (laws:
+fit_plots.py).
+"""
 
 import dataclasses
 import io
@@ -12,11 +14,17 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from blt_jax.scaling import curves
 
-# Okabe-Ito: told apart by colour-blind readers. Eight markers beside seven colours: no two of 56 families look alike,
-# and few families do so in grey.
+# Okabe-Ito: told apart by colour-blind readers. Eight markers beside seven colours: no two of 56
+# families look alike, and few families do so in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
-LINES = {"encoder": "#56B4E9", "pooling": "#E69F00", "latent": "#0072B2", "decoder": "#009E73", "head": "#999999"}
+LINES = {
+    "encoder": "#56B4E9",
+    "pooling": "#E69F00",
+    "latent": "#0072B2",
+    "decoder": "#009E73",
+    "head": "#999999",
+}
 WIDTH = 7.0  # inches: the text width of a page
 PAPER = {
     "figure.dpi": 160,
@@ -99,7 +107,9 @@ def plain(value):
 
 
 def log_axis(axis, name, told):
-    """A log axis "x" or "y", told(value) at a few round marks: as many as its data's range has room for."""
+    """A log axis "x" or "y", told(value) at a few round marks: as many as its data's range has room
+    for.
+    """
     axis.set(**{f"{name}scale": "log"})
     line, (low, high) = getattr(axis, f"{name}axis"), getattr(axis.dataLim, f"interval{name}")
     if high < 1.01 * low:
@@ -122,16 +132,24 @@ def patch_lengths(headers, looks):
         mean = header["text_bytes_per_patch"]
         share = counts / max(sum(header["patch_lengths"]), 1)
         look = looks[family]
-        axis.step(np.arange(1, len(share) + 1), share, where="mid", color=look.colour, label=look.label)
+        axis.step(
+            np.arange(1, len(share) + 1), share, where="mid", color=look.colour, label=look.label
+        )
         axis.axvline(mean, color=look.colour, ls=":", lw=1)
-    axis.set(xlabel="bytes in a patch (dotted: mean in training rows)", ylabel="share of patches", xlim=(0, 32.5))
+    axis.set(
+        xlabel="bytes in a patch (dotted: mean in training rows)",
+        ylabel="share of patches",
+        xlim=(0, 32.5),
+    )
     outside(axis)
     return figure
 
 
 @rc_context(PAPER)
 def flops_per_byte(points, looks, convention, entropy_model):
-    """Forward FLOPs per byte by part, a bar per family and size; the entropy model hatched on top."""
+    """Forward FLOPs per byte by part, a bar per family and size; the entropy model hatched on
+    top.
+    """
     first = {}
     for p in sorted(points, key=lambda p: p.parameters):
         first.setdefault((p.family, p.size), p)
@@ -146,7 +164,9 @@ def flops_per_byte(points, looks, convention, entropy_model):
         uses = np.array([bool(p.cost["entropy_model_flops"][convention]) for p in bars])
         extra = uses * entropy_model["forward_flops_per_byte"][convention]
         own = np.flatnonzero(uses)
-        axis.bar(own, extra[own], bottom=bottom[own], fill=False, hatch="///", label="entropy model")
+        axis.bar(
+            own, extra[own], bottom=bottom[own], fill=False, hatch="///", label="entropy model"
+        )
     names = [f"{looks[p.family].label}, {p.size}" for p in bars]
     axis.set_xticks(range(len(bars)), names, rotation=45, ha="right", rotation_mode="anchor")
     axis.set_ylabel(f"forward FLOPs per byte ({convention})")
@@ -167,7 +187,9 @@ def training(points, looks):
             records = [json.loads(line) for line in lines]
             x, y = [r["text_bytes"] for r in records], [r["bpb"] for r in records]
             name = f"{look.label}, {point.size}" if point is best[-1][2][0] else None
-            axis.plot(x, y, color=look.colour, marker=look.marker, markevery=0.2, label=name, lw=1.2)
+            axis.plot(
+                x, y, color=look.colour, marker=look.marker, markevery=0.2, label=name, lw=1.2
+            )
     log_axis(axis, "x", short)
     log_axis(axis, "y", plain)
     axis.set(xlabel="text bytes read", ylabel="training bits per byte")
@@ -180,7 +202,9 @@ PER_LINE = 64  # bytes of sample text per line
 
 @rc_context(PAPER)
 def sample(text, entropies, families, looks):
-    """The sample text cut into patches: per family, lines of boxed patches under bars of entropy."""
+    """The sample text cut into patches: per family, lines of boxed patches under bars of
+    entropy.
+    """
     lines = -(-len(text) // PER_LINE)
     figure = Figure(figsize=(11, 0.35 + len(families) * (0.4 + 0.62 * lines)), layout="constrained")
     axes = figure.subplots(len(families), 1, squeeze=False)[:, 0]
@@ -191,18 +215,34 @@ def sample(text, entropies, families, looks):
         threshold = told["threshold"]
         note = f", threshold {threshold:.2f} nats (dashed)" if threshold is not None else ""
         axis.set_title(
-            f"{told['label']}: {len(told['starts'])} patches of {len(text)} bytes{note}", loc="left", fontsize=10
+            f"{told['label']}: {len(told['starts'])} patches of {len(text)} bytes{note}",
+            loc="left",
+            fontsize=10,
         )
         patch = np.cumsum(np.isin(np.arange(len(text)), told["starts"]))
         for i, byte in enumerate(text):
             x, y = i % PER_LINE, -2.0 * (i // PER_LINE)
             shade = 0.34 if patch[i] % 2 else 0.12
-            axis.add_patch(Rectangle((x, y - 0.9), 1, 0.8, color=looks[family].colour, alpha=shade, lw=0))
-            axis.text(x + 0.5, y - 0.52, _visible(byte), ha="center", va="center", family="monospace", fontsize=8.5)
+            axis.add_patch(
+                Rectangle((x, y - 0.9), 1, 0.8, color=looks[family].colour, alpha=shade, lw=0)
+            )
+            axis.text(
+                x + 0.5,
+                y - 0.52,
+                _visible(byte),
+                ha="center",
+                va="center",
+                family="monospace",
+                fontsize=8.5,
+            )
             if i in told["starts"]:
                 axis.plot([x, x], [y - 0.92, y - 0.06], color=looks[family].colour, lw=1.4)
             if entropies:
-                axis.add_patch(Rectangle((x + 0.15, y), 0.7, 0.8 * entropies[i] / highest, color="#777777", lw=0))
+                axis.add_patch(
+                    Rectangle(
+                        (x + 0.15, y), 0.7, 0.8 * entropies[i] / highest, color="#777777", lw=0
+                    )
+                )
         if threshold is not None and entropies:
             for line in range(lines):
                 y = -2.0 * line + 0.8 * threshold / highest

@@ -1,7 +1,9 @@
-"""A table of runs for fitting: a report's points.csv, or a person's own CSV or JSON. Every complaint names its line.
+"""A table of runs for fitting: a report's points.csv, or a person's own CSV or JSON. Every
+complaint names its line.
 
-Fields of a law are found under their own name, or where our report keeps them (`columns_of_report`), or where
-`rename` says. What can be derived is, and the notes say so: data = flops / (6 params), and its inverse.
+Fields of a law are found under their own name, or where our report keeps them
+(`columns_of_report`), or where `rename` says. What can be derived is, and the notes say so: data =
+flops / (6 params), and its inverse.
 """
 
 import csv
@@ -27,7 +29,9 @@ FIELDS = {
 
 
 def columns_of_report(convention):
-    """{field: column} of our report's points.csv, FLOPs in the named convention (`exact` or `paper`)."""
+    """{field: column} of our report's points.csv, FLOPs in the named convention (`exact` or
+    `paper`).
+    """
     return {
         "params": "non_embedding_parameters",
         "data": "train_text_bytes",
@@ -40,12 +44,16 @@ def columns_of_report(convention):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Points:
-    """Rows of runs. `values` holds the asked fields by name; runs with one `cell` differ by seed only."""
+    """Rows of runs. `values` holds the asked fields by name; runs with one `cell` differ by seed
+    only.
+    """
 
     path: str
     values: dict
     family: np.ndarray
-    budget: np.ndarray  # FLOPs; runs at one budget have the same number here. NaN where there are no FLOPs.
+    budget: (
+        np.ndarray
+    )  # FLOPs; runs at one budget have the same number here. NaN where there are no FLOPs.
     cell: np.ndarray
     notes: tuple[str, ...] = ()
 
@@ -58,7 +66,11 @@ class Points:
     def where(self, keep_M):
         """The rows of a mask or an index."""
         values = {field: value[keep_M] for field, value in self.values.items()}
-        cut = {"family": self.family[keep_M], "budget": self.budget[keep_M], "cell": self.cell[keep_M]}
+        cut = {
+            "family": self.family[keep_M],
+            "budget": self.budget[keep_M],
+            "cell": self.cell[keep_M],
+        }
         return dataclasses.replace(self, values=values, **cut)
 
     def families(self):
@@ -68,27 +80,37 @@ class Points:
         return self.where(self.family == family)
 
     def without_highest(self, count, field):
-        """Without the `count` rows of highest loss, as arXiv 2404.10102 leaves out five of Chinchilla's."""
+        """Without the `count` rows of highest loss, as arXiv 2404.10102 leaves out five of
+        Chinchilla's.
+        """
         if not count:
             return self
         if count >= len(self):
             raise ConfigError(f"{self.path}: cannot leave out {count} of {len(self)} rows")
         kept = self.where(np.sort(np.argsort(self[field], kind="stable")[:-count]))
-        return dataclasses.replace(kept, notes=(*self.notes, f"left out: the {count} rows of highest {field}"))
+        return dataclasses.replace(
+            kept, notes=(*self.notes, f"left out: the {count} rows of highest {field}")
+        )
 
 
 def load(path, fields, *, rename=None, convention="exact", entropy_model=False):
-    """Points with `fields` from a CSV, or a JSON list of records. Raises ConfigError: file, line, field, mend.
+    """Points with `fields` from a CSV, or a JSON list of records. Raises ConfigError: file, line,
+    field, mend.
 
-    `entropy_model` adds the FLOPs of scoring the bytes by the entropy model, where the table has them.
+    `entropy_model` adds the FLOPs of scoring the bytes by the entropy model, where the table has
+    them.
     """
     rename, records = dict(rename or {}), _records(path)
     columns, notes = list(records[0][1]), []
     for field, column in rename.items():
         if field not in (*FIELDS, "family", "budget"):
-            raise ConfigError(f"columns: unknown field {field!r}: fields are {', '.join(FIELDS)}, family, budget")
+            raise ConfigError(
+                f"columns: unknown field {field!r}: fields are {', '.join(FIELDS)}, family, budget"
+            )
         if column not in columns:
-            raise ConfigError(f"{path}: no column {column!r}, asked for as {field}; found: {', '.join(columns)}")
+            raise ConfigError(
+                f"{path}: no column {column!r}, asked for as {field}; found: {', '.join(columns)}"
+            )
     own = columns_of_report(convention)
 
     def column_of(field):
@@ -98,14 +120,23 @@ def load(path, fields, *, rename=None, convention="exact", entropy_model=False):
         return None
 
     def numbers(field, column):
-        return np.array([_number(path, line, field, column, record.get(column)) for line, record in records])
+        return np.array(
+            [_number(path, line, field, column, record.get(column)) for line, record in records]
+        )
 
-    values = {field: numbers(field, column_of(field)) for field in FIELDS if column_of(field) and _asked(field, fields)}
+    values = {
+        field: numbers(field, column_of(field))
+        for field in FIELDS
+        if column_of(field) and _asked(field, fields)
+    }
     score = f"entropy_model_flops_{convention}"
     if entropy_model and "flops" in values:
         if score not in columns:
             raise ConfigError(f"{path}: no column {score!r}, asked for by entropy_model")
-        extra = [_number(path, line, score, score, record.get(score), least=0) for line, record in records]
+        extra = [
+            _number(path, line, score, score, record.get(score), least=0)
+            for line, record in records
+        ]
         values["flops"] = values["flops"] + np.array(extra)
         notes.append(f"flops include {score}")
     _derive(values, fields, notes)
@@ -113,15 +144,29 @@ def load(path, fields, *, rename=None, convention="exact", entropy_model=False):
     if missing:
         told = ", ".join(f"{field} ({FIELDS[field]})" for field in missing)
         raise ConfigError(
-            f"{path}: no column for {told}; found: {', '.join(columns)}; name yours by --columns={missing[0]}=COLUMN"
+            f"{path}: no column for {told}; found: {', '.join(columns)}; name yours by "
+            f"--columns={missing[0]}=COLUMN"
         )
     family_column = column_of("family")
-    family = np.array([str(record[family_column]) if family_column else "all" for _, record in records])
+    family = np.array(
+        [str(record[family_column]) if family_column else "all" for _, record in records]
+    )
     if "budget" in columns or "budget" in rename:
         budget = numbers("budget", rename.get("budget", "budget"))
     else:
-        budget = grouped(values["flops"], SAME_BUDGET) if "flops" in values else np.full(len(records), np.nan)
-    return Points(str(path), values, family, budget, _cells(records, columns, family, budget, values), tuple(notes))
+        budget = (
+            grouped(values["flops"], SAME_BUDGET)
+            if "flops" in values
+            else np.full(len(records), np.nan)
+        )
+    return Points(
+        str(path),
+        values,
+        family,
+        budget,
+        _cells(records, columns, family, budget, values),
+        tuple(notes),
+    )
 
 
 def columns(path):
@@ -139,7 +184,9 @@ def _derive(values, fields, notes):
     if "data" not in have and {"flops", "params"} <= have and "data" in fields:
         patch = values.get("patch", 1.0)
         values["data"] = values["flops"] * patch / (6 * values["params"])
-        notes.append("data = flops / (6 params)" + (" x patch, in bytes" if "patch" in have else ""))
+        notes.append(
+            "data = flops / (6 params)" + (" x patch, in bytes" if "patch" in have else "")
+        )
     if "flops" not in have and {"data", "params"} <= have:
         values["flops"] = 6 * values["params"] * values["data"] / values.get("patch", 1.0)
         notes.append("flops = 6 params x data" + (" / patch" if "patch" in have else ""))
@@ -165,12 +212,18 @@ def _records(path):
         reader = csv.DictReader(text.splitlines())
         records = [(reader.line_num, row) for row in reader]
     if not records:
-        raise ConfigError(f"{path}: no rows; the first line names the columns, each line below is a run")
+        raise ConfigError(
+            f"{path}: no rows; the first line names the columns, each line below is a run"
+        )
     return records
 
 
 def _number(path, line, field, column, value, least=None):
-    told = f"{path}: line {line}, {column}" + (f" (as {field})" if column != field else "") + f" = {value!r}"
+    told = (
+        f"{path}: line {line}, {column}"
+        + (f" (as {field})" if column != field else "")
+        + f" = {value!r}"
+    )
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -182,13 +235,17 @@ def _number(path, line, field, column, value, least=None):
 
 
 def grouped(values_M, factor):
-    """Each value replaced by its group's geometric mean: a group ends where a value is `factor` above its smallest."""
+    """Each value replaced by its group's geometric mean: a group ends where a value is `factor`
+    above its smallest.
+    """
     group_M = np.empty(len(values_M))
     order, first = np.argsort(values_M), 0
     for i in range(1, len(order) + 1):
         if i == len(order) or values_M[order[i]] > factor * values_M[order[first]]:
             own_G = values_M[order[first:i]]
-            group_M[order[first:i]] = own_G[0] if own_G[0] == own_G[-1] else np.exp(np.log(own_G).mean())
+            group_M[order[first:i]] = (
+                own_G[0] if own_G[0] == own_G[-1] else np.exp(np.log(own_G).mean())
+            )
             first = i
     return group_M
 
@@ -196,9 +253,14 @@ def grouped(values_M, factor):
 def _cells(records, columns, family_M, budget_M, values):
     """A number for each run; seeds of one run share it."""
     if {"size", "seed"} <= set(columns):
-        keys = [(family, record["size"], b) for family, (_, record), b in zip(family_M, records, budget_M, strict=True)]
+        keys = [
+            (family, record["size"], b)
+            for family, (_, record), b in zip(family_M, records, budget_M, strict=True)
+        ]
     else:
-        inputs = [values[field] for field in ("params", "data", "flops", "patch") if field in values]
+        inputs = [
+            values[field] for field in ("params", "data", "flops", "patch") if field in values
+        ]
         keys = list(zip(family_M.tolist(), *(value.tolist() for value in inputs), strict=True))
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys])

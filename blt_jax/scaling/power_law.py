@@ -1,4 +1,6 @@
-"""Laws that are straight in logs, y = y0 x^a z^b, and robust linear fits, many replicates at once."""
+"""Laws that are straight in logs, y = y0 x^a z^b, and robust linear fits, many replicates at
+once.
+"""
 
 import dataclasses
 
@@ -41,9 +43,11 @@ class PowerLaw:
 
 
 def power_law(target, features, y_M, y_RxM, rng):
-    """PowerLaw of y on {feature: values_M}; y_RxM are y's replicates (empty: no freedom). NaN rows are left out.
+    """PowerLaw of y on {feature: values_M}; y_RxM are y's replicates (empty: no freedom). NaN rows
+    are left out.
 
-    Replicates also weigh the rows at random, so that what the law misses between its points shows in the interval.
+    Replicates also weigh the rows at random, so that what the law misses between its points shows
+    in the interval.
     """
     x_MxF = np.log(np.stack(list(features.values()), 1))
     given_M = np.isfinite(y_M)
@@ -55,13 +59,14 @@ def power_law(target, features, y_M, y_RxM, rng):
         replicates_RxP = robust_linear(design_MxP, np.log(y_RxM), weights_RxM)
     else:
         replicates_RxP = np.empty((0, design_MxP.shape[1]))
-    constant = lambda theta: np.exp(theta[..., 0] - theta[..., 1:] @ centre)  # noqa: E731
+    constant = lambda theta: np.exp(theta[..., 0] - theta[..., 1:] @ centre)
     residual_M = (design_MxP @ theta_P - np.log(y_M))[given_M]
     return PowerLaw(
         target=target,
         constant=bootstrap.estimate(constant(theta_P), constant(replicates_RxP)),
         exponents={
-            name: bootstrap.estimate(theta_P[i + 1], replicates_RxP[:, i + 1]) for i, name in enumerate(features)
+            name: bootstrap.estimate(theta_P[i + 1], replicates_RxP[:, i + 1])
+            for i, name in enumerate(features)
         },
         rms=float(np.sqrt(np.mean(residual_M**2))),
         points=int(given_M.sum()),
@@ -72,13 +77,16 @@ def power_law(target, features, y_M, y_RxM, rng):
 
 
 def robust_linear(design_MxP, y_RxM, weights_RxM=None, rounds=40):
-    """theta_RxP of y = design theta by Huber's loss, all replicates together; rows that are NaN in y are left out.
+    """theta_RxP of y = design theta by Huber's loss, all replicates together; rows that are NaN in
+    y are left out.
 
-    The turn from squares to sizes is at 1.345 times the scale of each replicate's residuals: their median size in a
-    fit of least absolute values, of which as many as there are constants are zero and do not count. A replicate with
-    fewer rows than constants is NaN.
+    The turn from squares to sizes is at 1.345 times the scale of each replicate's residuals: their
+    median size in a fit of least absolute values, of which as many as there are constants are zero
+    and do not count. A replicate with fewer rows than constants is NaN.
     """
-    weights_RxM = np.ones_like(y_RxM) if weights_RxM is None else np.broadcast_to(weights_RxM, y_RxM.shape)
+    weights_RxM = (
+        np.ones_like(y_RxM) if weights_RxM is None else np.broadcast_to(weights_RxM, y_RxM.shape)
+    )
     given_RxM = np.isfinite(y_RxM)
     weights_RxM, y_RxM = np.where(given_RxM, weights_RxM, 0.0), np.where(given_RxM, y_RxM, 0.0)
     constants = design_MxP.shape[1]
@@ -88,12 +96,18 @@ def robust_linear(design_MxP, y_RxM, weights_RxM=None, rounds=40):
         for _ in range(rounds):
             size_RxM = np.abs(y_RxM - absolute @ design_MxP.T)
             floor_R = 1e-6 * np.max(size_RxM, axis=1, keepdims=True) + 1e-300
-            absolute = _weighted_least_squares(design_MxP, y_RxM, weights_RxM / np.maximum(size_RxM, floor_R))
+            absolute = _weighted_least_squares(
+                design_MxP, y_RxM, weights_RxM / np.maximum(size_RxM, floor_R)
+            )
         size_RxM = np.where(given_RxM, np.abs(y_RxM - absolute @ design_MxP.T), np.nan)
         counting_RxM = np.sort(size_RxM, axis=1)[:, constants:]
         empty_R = ~np.isfinite(counting_RxM).any(1)
-        counting_RxM[empty_R] = np.inf  # as many rows as constants: the fit is exact, nothing is an outlier
-        turn_Rx1 = 1.345 * np.nanquantile(counting_RxM, 0.5, axis=1, method="lower")[:, None] / 0.6745
+        counting_RxM[empty_R] = (
+            np.inf
+        )  # as many rows as constants: the fit is exact, nothing is an outlier
+        turn_Rx1 = (
+            1.345 * np.nanquantile(counting_RxM, 0.5, axis=1, method="lower")[:, None] / 0.6745
+        )
         for _ in range(rounds):
             size_RxM = np.maximum(np.abs(y_RxM - theta_RxP @ design_MxP.T), 1e-300)
             trust_RxM = np.minimum(1.0, np.maximum(turn_Rx1, 1e-12) / size_RxM)

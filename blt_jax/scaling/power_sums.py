@@ -1,10 +1,12 @@
-"""Laws that are sums of products of powers, such as E + A / N^alpha + B / D^beta, and their robust fit.
+"""Laws that are sums of products of powers, such as E + A / N^alpha + B / D^beta, and their robust
+fit.
 
-In logs such a law is log y = logsumexp_k(design_kxp theta_p), linear inside: one objective with an analytic gradient
-serves every law of this kind. Fitted as in Chinchilla (arXiv 2203.15556, appendix D.3): Huber loss of log residuals,
-from a grid of starts. Two repairs to that recipe, after arXiv 2404.10102 (appendix): the objective is scaled so that
-L-BFGS does not stop early, and features are centred, so that one grid of starts fits budgets of any size. The starts
-are first followed in step by damped Gauss-Newton, several times faster than one L-BFGS run after another.
+In logs such a law is log y = logsumexp_k(design_kxp theta_p), linear inside: one objective with an
+analytic gradient serves every law of this kind. Fitted as in Chinchilla (arXiv 2203.15556, appendix
+D.3): Huber loss of log residuals, from a grid of starts. Two repairs to that recipe, after arXiv
+2404.10102 (appendix): the objective is scaled so that L-BFGS does not stop early, and features are
+centred, so that one grid of starts fits budgets of any size. The starts are first followed in step
+by damped Gauss-Newton, several times faster than one L-BFGS run after another.
 """
 
 import dataclasses
@@ -17,7 +19,9 @@ STARTS = 40  # of the grid, those of lowest objective, that are followed
 
 @dataclasses.dataclass(frozen=True)
 class Power:
-    """feature ^ (sign x exponent). A `fixed` exponent is not fitted; else `exponent` names the fitted constant."""
+    """feature ^ (sign x exponent). A `fixed` exponent is not fitted; else `exponent` names the
+    fitted constant.
+    """
 
     feature: str
     exponent: str
@@ -36,7 +40,8 @@ class Term:
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-    """target = sum of terms. `delta` is where the Huber loss of log residuals turns from squares to sizes.
+    """target = sum of terms. `delta` is where the Huber loss of log residuals turns from squares to
+    sizes.
 
     The grid of starts shares the mean level among the terms in all ratios of `levels`.
     """
@@ -49,8 +54,12 @@ class Law:
 
     @property
     def constants(self):
-        """Names of what is fitted, in the order of theta: the constants (as logs), then the exponents."""
-        exponents = (power.exponent for term in self.terms for power in term.powers if power.fixed is None)
+        """Names of what is fitted, in the order of theta: the constants (as logs), then the
+        exponents.
+        """
+        exponents = (
+            power.exponent for term in self.terms for power in term.powers if power.fixed is None
+        )
         return (*(term.constant for term in self.terms), *exponents)
 
     @property
@@ -77,8 +86,12 @@ class Law:
         return design_KxMxP, offset_KxM
 
     def starts(self, level):
-        """starts_SxP: shares of the mean level among the terms, times each exponent's own starts."""
-        shares = [np.array(share) for share in itertools.product(self.levels, repeat=len(self.terms))]
+        """starts_SxP: shares of the mean level among the terms, times each exponent's own
+        starts.
+        """
+        shares = [
+            np.array(share) for share in itertools.product(self.levels, repeat=len(self.terms))
+        ]
         shares = {tuple(share / share.sum()) for share in shares}
         exponents = [p.starts for term in self.terms for p in term.powers if p.fixed is None]
         return np.array(
@@ -92,9 +105,15 @@ class Law:
         for k, term in enumerate(self.terms):
             log_R = theta_RxP[:, k].copy()
             for power in term.powers:
-                exponent = theta_RxP[:, names.index(power.exponent)] if power.fixed is None else power.fixed
+                exponent = (
+                    theta_RxP[:, names.index(power.exponent)]
+                    if power.fixed is None
+                    else power.fixed
+                )
                 log_R -= power.sign * exponent * centre[power.feature]
-            with np.errstate(over="ignore"):  # an absurd replicate may have an infinite constant: it stays a replicate
+            with np.errstate(
+                over="ignore"
+            ):  # an absurd replicate may have an infinite constant: it stays a replicate
                 found[term.constant] = np.exp(log_R)
         found |= {name: theta_RxP[:, i] for i, name in enumerate(names) if i >= len(self.terms)}
         return found
@@ -110,7 +129,9 @@ def _word(term):
 
 def log_values(theta_RxP, design_KxMxP, offset_KxM):
     """log y_RxM of the law at the rows of the design."""
-    terms_RxKxM = np.einsum("kmp,rp->rkm", design_KxMxP, np.atleast_2d(theta_RxP), optimize=True) + offset_KxM
+    terms_RxKxM = (
+        np.einsum("kmp,rp->rkm", design_KxMxP, np.atleast_2d(theta_RxP), optimize=True) + offset_KxM
+    )
     top_RxM = terms_RxKxM.max(1)
     return np.log(np.exp(terms_RxKxM - top_RxM[:, None]).sum(1)) + top_RxM
 
@@ -129,7 +150,9 @@ def objective(theta_P, design_KxMxP, offset_KxM, log_y_M, weights_M, delta):
 
 
 def minimise(law, design, log_y_M, start_P, weights_M, passes=5):
-    """(theta_P, Huber sum) of L-BFGS from one start, restarted from where it stopped until that gains nothing."""
+    """(theta_P, Huber sum) of L-BFGS from one start, restarted from where it stopped until that
+    gains nothing.
+    """
     from scipy import optimize  # takes longer to import than what a command needs until it fits
 
     scale = 1 / law.delta**2
@@ -141,16 +164,24 @@ def minimise(law, design, log_y_M, start_P, weights_M, passes=5):
 
     for _ in range(passes):
         found = optimize.minimize(
-            scaled, theta_P, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "maxfun": 2000, "ftol": 1e-11}
+            scaled,
+            theta_P,
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 1000, "maxfun": 2000, "ftol": 1e-11},
         )
         gain, best, theta_P = best - found.fun, min(best, found.fun), found.x
-        if gain < 1e-7 * max(best, 1e-3):  # in units of delta^2: a perfect fit need not be improved for ever
+        if gain < 1e-7 * max(
+            best, 1e-3
+        ):  # in units of delta^2: a perfect fit need not be improved for ever
             break
     return theta_P, best / scale
 
 
 def fit(law, design, log_y_M):
-    """(theta_P, Huber sum): the best end below the STARTS best starts of the grid, polished by L-BFGS."""
+    """(theta_P, Huber sum): the best end below the STARTS best starts of the grid, polished by
+    L-BFGS.
+    """
     weights_M = np.ones(len(log_y_M))
     starts_SxP = law.starts(np.exp(np.mean(log_y_M)))
     at_S = [objective(start_P, *design, log_y_M, weights_M, law.delta)[0] for start_P in starts_SxP]
@@ -164,7 +195,8 @@ def fit(law, design, log_y_M):
 def refit(law, design, log_y_RxM, theta_P, weights_RxM):
     """theta_RxP of replicates, each from the optimum of the full data.
 
-    A term that has faded there starts at a hundredth of the mean level: a replicate may have use for it.
+    A term that has faded there starts at a hundredth of the mean level: a replicate may have use
+    for it.
     """
     start_P, terms = np.array(theta_P), len(law.terms)
     start_P[:terms] = np.maximum(start_P[:terms], np.mean(log_y_RxM) + np.log(0.01))
@@ -174,8 +206,8 @@ def refit(law, design, log_y_RxM, theta_P, weights_RxM):
 def descend(law, design, log_y_RxM, theta_RxP, weights_RxM, rounds=1000):
     """theta_RxP at the minima below many starts or replicates, all followed in step.
 
-    Gauss-Newton on squares reweighted to Huber's loss, damped until the loss falls (Levenberg-Marquardt): the minima of
-    `minimise` at a small part of its time.
+    Gauss-Newton on squares reweighted to Huber's loss, damped until the loss falls
+    (Levenberg-Marquardt): the minima of `minimise` at a small part of its time.
     """
     (design_KxMxP, _), constants = design, theta_RxP.shape[1]
     theta_RxP, damping_R = np.array(theta_RxP), np.full(len(theta_RxP), 1e-3)
@@ -184,16 +216,22 @@ def descend(law, design, log_y_RxM, theta_RxP, weights_RxM, rounds=1000):
         if not len(going):
             break
         log_y_GxM, weights_GxM, theta_GxP = log_y_RxM[going], weights_RxM[going], theta_RxP[going]
-        value_G, residual_GxM, share_GxKxM = _huber(theta_GxP, design, log_y_GxM, weights_GxM, law.delta)
+        value_G, residual_GxM, share_GxKxM = _huber(
+            theta_GxP, design, log_y_GxM, weights_GxM, law.delta
+        )
         trust_GxM = weights_GxM / np.maximum(1, np.abs(residual_GxM) / law.delta)
         slope_GxMxP = np.einsum("gkm,kmp->gmp", share_GxKxM, design_KxMxP)
         pulled_GxPxM = (slope_GxMxP * trust_GxM[:, :, None]).transpose(0, 2, 1)
         curve_GxPxP = pulled_GxPxM @ slope_GxMxP
         gradient_GxP = (pulled_GxPxM @ residual_GxM[:, :, None])[:, :, 0]
         diagonal_GxP = np.einsum("gpp->gp", curve_GxPxP)
-        floor_Gx1 = 1e-9 * diagonal_GxP.max(1, keepdims=True) + 1e-300  # a constant that has faded from the law
+        floor_Gx1 = (
+            1e-9 * diagonal_GxP.max(1, keepdims=True) + 1e-300
+        )  # a constant that has faded from the law
         damped_GxP = damping_R[going][:, None] * (diagonal_GxP + floor_Gx1) + floor_Gx1
-        step_GxP = np.linalg.solve(curve_GxPxP + damped_GxP[:, :, None] * np.eye(constants), gradient_GxP[:, :, None])
+        step_GxP = np.linalg.solve(
+            curve_GxPxP + damped_GxP[:, :, None] * np.eye(constants), gradient_GxP[:, :, None]
+        )
         moved_GxP = theta_GxP - np.clip(step_GxP[:, :, 0], -1, 1)
         gain_G = value_G - _huber(moved_GxP, design, log_y_GxM, weights_GxM, law.delta)[0]
         better_G = gain_G > 0

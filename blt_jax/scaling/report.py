@@ -1,7 +1,8 @@
-"""One self-contained page from a study's folder, or from a table of runs alone: index.html, SVG, PNG, report.json.
+"""One self-contained page from a study's folder, or from a table of runs alone: index.html, SVG,
+PNG, report.json.
 
-The laws come from points.csv and nothing else, so that a person's own table gives the same page without the parts
-that only run folders can tell.
+The laws come from points.csv and nothing else, so that a person's own table gives the same page
+without the parts that only run folders can tell.
 """
 
 import base64
@@ -23,7 +24,8 @@ from blt_jax.storage import write_bytes
 
 COLUMNS = (
     "name family size seed budget parameters non_embedding_parameters bytes_per_unit "
-    "forward_flops_per_byte_exact forward_flops_per_byte_paper steps train_text_bytes train_flops_exact "
+    "forward_flops_per_byte_exact forward_flops_per_byte_paper steps train_text_bytes "
+    "train_flops_exact "
     "train_flops_paper entropy_model_flops_exact entropy_model_flops_paper train_bpb bpb"
 ).split()
 SHOWN_BUDGETS = 6  # of a table's columns; report.json has all
@@ -31,7 +33,9 @@ SHOWN_PAIRS = 3  # of families in the lead; with more, only those with the best 
 
 
 def write(study):
-    """Draws STUDY/report from the run folders alone; returns the path of index.html. Raises ConfigError."""
+    """Draws STUDY/report from the run folders alone; returns the path of index.html. Raises
+    ConfigError.
+    """
     study = storage.at(study)
     plan, points, missing = curves.load(study)
     told = curves.read_json(study / "study.json")["study"]
@@ -42,7 +46,8 @@ def write(study):
     )  # colours stay if one is late
     looks = {family: look for family, look in looks.items() if family in present}
     headers = {
-        family: curves.read_json(study / "store" / plan["facts"][family]["index"] / "header.json") for family in looks
+        family: curves.read_json(study / "store" / plan["facts"][family]["index"] / "header.json")
+        for family in looks
     }
     figures = {
         "flops_per_byte": plots.flops_per_byte(points, looks, convention, plan["entropy_model"]),
@@ -59,7 +64,9 @@ def write(study):
     if evaluated["noise"]:
         figures["robustness"] = evaluation_plots.noises(evaluated["noise"], looks)
     if evaluated["dials"]:
-        figures["thresholds"] = evaluation_plots.dials(evaluated["dials"], looks, evaluated["beside"])
+        figures["thresholds"] = evaluation_plots.dials(
+            evaluated["dials"], looks, evaluated["beside"]
+        )
     if evaluated["tasks"]:
         figures["tasks"] = evaluation_plots.tasks(evaluated["tasks"], looks)
     comparisons = _comparisons(points, looks)
@@ -76,13 +83,22 @@ def write(study):
         "warnings": {p.name: p.result["warning"] for p in points if "warning" in p.result},
         "evaluations": {name: fit.as_json(evaluated[name]) for name in ("asked", "noise", "dials")},
     }
-    shown = {"told": told, "plan": plan, "points": points, "headers": headers, "sources": _sources(headers)}
+    shown = {
+        "told": told,
+        "plan": plan,
+        "points": points,
+        "headers": headers,
+        "sources": _sources(headers),
+    }
     shown["evaluated"] = evaluated
-    return _page(out, told["name"], out / "points.csv", looks, figures, summary, shown, convention=convention)
+    return _page(
+        out, told["name"], out / "points.csv", looks, figures, summary, shown, convention=convention
+    )
 
 
 def write_table(path, output, *, rename=None, convention="exact"):
-    """Draws the page's law part into a folder from a table of runs; returns the path of index.html. Raises ConfigError.
+    """Draws the page's law part into a folder from a table of runs; returns the path of index.html.
+    Raises ConfigError.
 
     `rename` says {field: column} where the table has names of its own (see points.load).
     """
@@ -94,7 +110,9 @@ def write_table(path, output, *, rename=None, convention="exact"):
     except OSError as error:
         raise ConfigError(f"--output={output}: cannot be a folder: {error.strerror}") from None
     summary = {"points": str(path), "rows": len(table), "notes": list(table.notes)}
-    return _page(out, Path(path).stem, path, looks, {}, summary, {}, rename=rename, convention=convention)
+    return _page(
+        out, Path(path).stem, path, looks, {}, summary, {}, rename=rename, convention=convention
+    )
 
 
 def _page(out, title, path, looks, figures, summary, shown, **how):
@@ -113,7 +131,9 @@ def _page(out, title, path, looks, figures, summary, shown, **how):
     summary |= {"convention": how["convention"], "envelope": envelope, "laws": fit.as_json(found)}
     write_bytes(out / "report.json", json.dumps(summary, indent=1, allow_nan=False).encode())
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
         "short": plots.short,
@@ -130,12 +150,21 @@ def _page(out, title, path, looks, figures, summary, shown, **how):
         summary=summary,
         labels={family: look.label for family, look in looks.items()},
         laws=found,
-        envelope={family: {one["budget"]: one for one in rows} for family, rows in envelope.items()},
-        minima={family: {one.budget: one for one in law.minima} for family, law in found.isoflops.items()},
+        envelope={
+            family: {one["budget"]: one for one in rows} for family, rows in envelope.items()
+        },
+        minima={
+            family: {one.budget: one for one in law.minima}
+            for family, law in found.isoflops.items()
+        },
         saved={crossing.b: crossing for crossing in found.crossings if crossing.a == found.best},
         lead=_lead(found, summary.get("comparisons", ()), envelope),
-        unsure=[family for family, law in found.frontiers.items() if not len(law.law.replicates_RxP)],
-        rough=[family for family, law in found.frontiers.items() if law.law.lack_of_fit.freedom < 5],
+        unsure=[
+            family for family, law in found.frontiers.items() if not len(law.law.replicates_RxP)
+        ],
+        rough=[
+            family for family, law in found.frontiers.items() if law.law.lack_of_fit.freedom < 5
+        ],
         constants=_constants(found),
         quality=_quality(found),
         scored=scored is not None,
@@ -152,7 +181,11 @@ def _page(out, title, path, looks, figures, summary, shown, **how):
 
 def _law_figures(table, scored, found, looks, convention, measure):
     few = found.crossings if len(found.crossings) <= SHOWN_PAIRS else ()
-    figures = {"scaling": fit_plots.frontiers(table, found.frontiers, few, looks, scored, convention, measure)}
+    figures = {
+        "scaling": fit_plots.frontiers(
+            table, found.frontiers, few, looks, scored, convention, measure
+        )
+    }
     if "params" in table.values:
         figures["isoflop"] = fit_plots.parabolas(table, found.isoflops, looks, measure)
     if any(one.params.value for law in found.isoflops.values() for one in law.minima):
@@ -169,7 +202,9 @@ def _number(value):
 
 
 def _interval(estimate, told=_number):
-    """'low to high' of an Estimate as told(value), with the share of draws that gave a value where some did not."""
+    """'low to high' of an Estimate as told(value), with the share of draws that gave a value where
+    some did not.
+    """
     if estimate.low is None:
         return "no interval"
     share = "" if estimate.share > 0.999 else f", in {estimate.share:.0%} of draws"
@@ -177,10 +212,12 @@ def _interval(estimate, told=_number):
 
 
 def _saved(factor):
-    """The part of the FLOPs that a factor (an Estimate; see frontier.Saving) saves, in per cent; negative: it costs."""
+    """The part of the FLOPs that a factor (an Estimate; see frontier.Saving) saves, in per cent;
+    negative: it costs.
+    """
     if factor.value is None:
         return "never gets there"
-    part = lambda value: f"{1 - 1 / value:.0%}".replace("-", "−")  # noqa: E731
+    part = lambda value: f"{1 - 1 / value:.0%}".replace("-", "−")
     if factor.low is None:
         return f"{part(factor.value)} (no interval)"
     share = "" if factor.share > 0.999 else f", in {factor.share:.0%} of draws"
@@ -193,7 +230,13 @@ def _envelope(own):
     for budget, mask_M in best_sizes(own):
         best = own.where(mask_M)
         params = float(best["params"].mean()) if "params" in best.values else None
-        rows.append({"budget": budget, "flops": float(best["flops"].mean()), "bpb": float(best["bpb"].mean())})
+        rows.append(
+            {
+                "budget": budget,
+                "flops": float(best["flops"].mean()),
+                "bpb": float(best["bpb"].mean()),
+            }
+        )
         rows[-1]["params"] = params
     return rows
 
@@ -202,7 +245,10 @@ def _comparisons(points, families):
     """Every pair of families at the largest budget that both have reached, best sizes."""
     found = []
     for one, other in combinations(families, 2):
-        a, b = ({budget: group for budget, _, group in curves.envelope(points, family)} for family in (one, other))
+        a, b = (
+            {budget: group for budget, _, group in curves.envelope(points, family)}
+            for family in (one, other)
+        )
         common = sorted(a.keys() & b.keys())
         if common:
             found.append(curves.compare(a[common[-1]], b[common[-1]], common[-1]))
@@ -210,26 +256,35 @@ def _comparisons(points, families):
 
 
 def _lead(found, comparisons, envelope):
-    """[(a, b, comparison or None, Crossing or None)] for the page's first words, a the lower at its last budget."""
+    """[(a, b, comparison or None, Crossing or None)] for the page's first words, a the lower at its
+    last budget.
+    """
     compared = {frozenset((one["a"], one["b"])): one for one in comparisons}
     crossed = {frozenset((one.a, one.b)): one for one in found.crossings}
     order = sorted(envelope, key=lambda family: envelope[family][-1]["bpb"])
     pairs = list(combinations(order, 2))
     if len(pairs) > SHOWN_PAIRS:
         pairs = [pair for pair in pairs if order[0] in pair]
-    return [(a, b, compared.get(frozenset((a, b))), crossed.get(frozenset((a, b)))) for a, b in pairs]
+    return [
+        (a, b, compared.get(frozenset((a, b))), crossed.get(frozenset((a, b)))) for a, b in pairs
+    ]
 
 
 def _constants(found):
     """[(law, family, constant, Estimate)]."""
     rows = []
     for family, one in found.frontiers.items():
-        rows += [(str(one.law.law), family, name, value) for name, value in one.law.constants.items()]
+        rows += [
+            (str(one.law.law), family, name, value) for name, value in one.law.constants.items()
+        ]
     for family, one in found.isoflops.items():
         for law, letter in ((one.params, "N"), (one.data, "D")):
             if law:
                 words, exponent = f"{letter}_opt = {letter}0 C^a", law.exponents["flops"]
-                rows += [(words, family, f"{letter}0", law.constant), (words, family, "a", exponent)]
+                rows += [
+                    (words, family, f"{letter}0", law.constant),
+                    (words, family, "a", exponent),
+                ]
     for family, one in found.chinchillas.items():
         rows += [(str(one.law), family, name, value) for name, value in one.constants.items()]
         rows.append((str(one.law), family, "a of N_opt ~ C^a", fit.allocation(one, [1.0]).a))
@@ -244,7 +299,9 @@ def _quality(found):
 
 
 def _evaluated(study, families):
-    """What STUDY/evaluations says of these families, for the page; empty parts where nothing was evaluated."""
+    """What STUDY/evaluations says of these families, for the page; empty parts where nothing was
+    evaluated.
+    """
     found = evaluations.of_study(study, families)
     told = {"asked": {family: one["asked"] for family, one in found.items()}}
     told |= {"noise": evaluations.under_noise(found), "dials": evaluations.along_thresholds(found)}
@@ -276,8 +333,21 @@ def _csv(points):
     for p in points:
         forward, spent = p.cost["forward_flops_per_byte"], p.result["train_flops"]
         share = p.result["text_bytes"] / p.cost["bytes"]
-        row = [p.name, p.family, p.size, p.seed, p.budget, p.cost["parameters"]["total"], p.parameters]
-        row += [p.cost["bytes_per_unit"], forward["exact"]["total"], forward["paper"]["total"], p.result["steps"]]
+        row = [
+            p.name,
+            p.family,
+            p.size,
+            p.seed,
+            p.budget,
+            p.cost["parameters"]["total"],
+            p.parameters,
+        ]
+        row += [
+            p.cost["bytes_per_unit"],
+            forward["exact"]["total"],
+            forward["paper"]["total"],
+            p.result["steps"],
+        ]
         row += [p.result["text_bytes"], spent["exact"], spent["paper"]]
         row += [p.cost["entropy_model_flops"][c] * share for c in ("exact", "paper")]
         writer.writerow(row + [p.result["train_bpb"], p.bpb])

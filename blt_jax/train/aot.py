@@ -1,7 +1,9 @@
-"""The real training step, compiled ahead of time for devices that need not be there, and what the program says.
+"""The real training step, compiled ahead of time for devices that need not be there, and what the
+program says.
 
-Everything is abstract: no array is made, so the largest model fits the smallest machine. The devices come from a
-TPU topology (`jax.experimental.topologies`, with libtpu's own compiler) or are forced host devices.
+Everything is abstract: no array is made, so the largest model fits the smallest machine. The
+devices come from a TPU topology (`jax.experimental.topologies`, with libtpu's own compiler) or are
+forced host devices.
 """
 
 import dataclasses
@@ -17,7 +19,14 @@ from blt_jax.parallel import rules
 from blt_jax.train import optimizer
 from blt_jax.train.step import abstract_state, make_step
 
-COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
+COLLECTIVES = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+)
 _BITS = {"pred": 8, "bf16": 16}  # other types end with their bits: f32, s8, u64
 
 
@@ -29,7 +38,8 @@ class Program:
     seconds: float  # lowering and compiling
     arguments: int  # bytes of state and batch; the new state takes the place of the old
     temporaries: int  # bytes that the step needs besides
-    peak: int  # bytes, the compiler's own figure; it may lie below arguments + temporaries. 0: it tells none
+    # bytes, the compiler's own figure; it may lie below arguments + temporaries. 0: it tells none
+    peak: int
     kernels: int  # calls of hand-written kernels (splash attention) in the program's text
     collectives: dict  # kind -> ops, times, bytes, largest (`collectives`)
 
@@ -45,18 +55,24 @@ def arguments(run: Run, mesh, positions, slots=0):
     `positions`: of a row, bytes or tokens; `slots`: patch slots of a row, for a BLT.
     """
     state = abstract_state(run, mesh)
-    row = lambda n, dtype=jnp.int32: jax.ShapeDtypeStruct(  # noqa: E731
+    row = lambda n, dtype=jnp.int32: jax.ShapeDtypeStruct(
         (run.train.rows, n), dtype, sharding=rules.batch_sharding(mesh)
     )
     batch = {key: row(positions) for key in ("ids_BxL", "targets_BxL", "segment_BxL", "bytes_BxL")}
     batch["loss_mask_BxL"] = row(positions, jnp.float32)
     if isinstance(run.model, Blt):
-        batch |= {"patch_BxL": row(positions), "read_BxL": row(positions), "patch_segment_BxP": row(slots)}
+        batch |= {
+            "patch_BxL": row(positions),
+            "read_BxL": row(positions),
+            "patch_segment_BxP": row(slots),
+        }
     return state, batch, optimizer.schedule(run.optimizer, run.train.steps)
 
 
 def compile_step(run: Run, mesh, positions, slots=0) -> Program:
-    """Compiles `run`'s step for `mesh`. Raises ConfigError where the compiler finds that it does not fit."""
+    """Compiles `run`'s step for `mesh`. Raises ConfigError where the compiler finds that it does
+    not fit.
+    """
     began = time.monotonic()
     given, step = arguments(run, mesh, positions, slots), make_step(run, mesh)
     with rules.context(mesh):
@@ -66,7 +82,9 @@ def compile_step(run: Run, mesh, positions, slots=0) -> Program:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            raise ConfigError(f"{run.name} does not fit {mesh.size} devices: {_exhausted(str(error))}") from None
+            raise ConfigError(
+                f"{run.name} does not fit {mesh.size} devices: {_exhausted(str(error))}"
+            ) from None
     memory, text = compiled.memory_analysis(), compiled.as_text()
     return Program(
         devices=mesh.size,
@@ -100,19 +118,27 @@ _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 
 @dataclasses.dataclass
 class _Computation:
-    collectives: list = dataclasses.field(default_factory=list)  # (kind, bytes, of its largest array, channel or None)
-    calls: list = dataclasses.field(default_factory=list)  # (computation, how often; for a loop's body its condition)
-    constants: list = dataclasses.field(default_factory=list)  # whole numbers, which a loop's condition counts up to
+    collectives: list = dataclasses.field(
+        default_factory=list
+    )  # (kind, bytes, of its largest array, channel or None)
+    calls: list = dataclasses.field(
+        default_factory=list
+    )  # (computation, how often; for a loop's body its condition)
+    constants: list = dataclasses.field(
+        default_factory=list
+    )  # whole numbers, which a loop's condition counts up to
 
 
 def collectives(text):
-    """{kind: told} of an HLO module; those in loops as often as the loop runs. told: "ops", in the text; "times" run
-    per step; "bytes" of their results, all times together; "largest", bytes of the largest single array among them.
+    """{kind: told} of an HLO module; those in loops as often as the loop runs. told: "ops", in the
+    text; "times" run per step; "bytes" of their results, all times together; "largest", bytes of
+    the largest single array among them.
 
-    A collective that the compiler overlaps with other work is named in several pieces with one channel and one source:
-    it counts once (those of `jax.shard_map` share a channel, but not their source). A loop runs as often as the
-    compiler notes, else up to the one constant in its condition. A compiler may make its own of a collective, loops of
-    permutes or an all-reduce for an all-gather: what is told is what the text names.
+    A collective that the compiler overlaps with other work is named in several pieces with one
+    channel and one source: it counts once (those of `jax.shard_map` share a channel, but not their
+    source). A loop runs as often as the compiler notes, else up to the one constant in its
+    condition. A compiler may make its own of a collective, loops of permutes or an all-reduce for
+    an all-gather: what is told is what the text names.
     """
     inside, entry = _computations(text)
     runs = {}  # (kind, channel or place): (bytes, times)
@@ -162,7 +188,9 @@ def _computations(text):
             sizes = _array_bytes(operation[1])
             # A started collective also carries its operands: the largest array is the result.
             size = max(sizes) if operation[2].endswith("-start") else sum(sizes)
-            one.collectives.append((kind, size, max(sizes), channel and (channel[1], source and source[1])))
+            one.collectives.append(
+                (kind, size, max(sizes), channel and (channel[1], source and source[1]))
+            )
         called = dict(_CALLED.findall(line))
         trips = _TRIPS.search(line)
         for how, name in called.items():

@@ -11,7 +11,8 @@ IN_A_ROW = 50  # so many skipped steps after each other end a run: nothing is le
 
 
 def judge(recent, loss, gradient_norm, spike):
-    """(good, recent): bool and float32 scalars. `recent`: mean loss of the good steps lately, 0 before the first.
+    """(good, recent): bool and float32 scalars. `recent`: mean loss of the good steps lately, 0
+    before the first.
 
     `spike`: a loss above so many times `recent` is bad; 0: only what is no number is.
     """

@@ -2,8 +2,8 @@
 
 `lease.json` in the folder says who holds it and is rewritten every few seconds. A lock of the file
 system would be simpler, but NFS and object stores have none that can be trusted. A holder on this
-machine is judged by its process, so a killed one is replaced at once; a holder elsewhere only by its
-heartbeat. No jax: launchers and status tables read leases too.
+machine is judged by its process, so a killed one is replaced at once; a holder elsewhere only by
+its heartbeat. No jax: launchers and status tables read leases too.
 """
 
 import dataclasses
@@ -26,7 +26,9 @@ _SETTLE = 0.2  # seconds between taking a stale lease over on a disk and looking
 
 
 class LeaseHeld(RuntimeError):
-    """Another live process holds the folder. The message is one line: who, since when, what to do."""
+    """Another live process holds the folder. The message is one line: who, since when, what to
+    do.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +36,13 @@ class Holder:
     """The content of `lease.json`; times are seconds since the epoch."""
 
     host: str
-    machine: str  # tells apart machines, boots and containers that share a host name; "" where unknown
+    machine: (
+        str  # tells apart machines, boots and containers that share a host name; "" where unknown
+    )
     pid: int
-    started: int  # start of the process in clock ticks since boot, against reused pids; 0 where unknown
+    started: (
+        int  # start of the process in clock ticks since boot, against reused pids; 0 where unknown
+    )
     since: float
     heartbeat: float
     command: str
@@ -111,7 +117,9 @@ class Lease:
         self.release()
 
     def release(self):
-        """Gives the folder back, once; for whoever leaves the process without leaving the context."""
+        """Gives the folder back, once; for whoever leaves the process without leaving the
+        context.
+        """
         self._ended.set()
         self._thread.join()
         version = storage.version(self._path)
@@ -128,12 +136,17 @@ class Lease:
         mend = f"end it (kill {other.pid})" if other.local else "end it there"
         if not other.local:
             mend += f", or wait {STALE:.0f} s after its death"
-        return LeaseHeld(f"the {self.what} {self.folder} is in use by {other}: wait for it, or {mend}")
+        return LeaseHeld(
+            f"the {self.what} {self.folder} is in use by {other}: wait for it, or {mend}"
+        )
 
     def _take_over(self, stale):
-        """Replaces a dead holder; of several processes that try at once one stays: a disk's last, a bucket's first."""
+        """Replaces a dead holder; of several processes that try at once one stays: a disk's last, a
+        bucket's first.
+        """
         if not stale.local:
-            # Clocks of machines may disagree by more than STALE; a living holder shows within two beats.
+            # Clocks of machines may disagree by more than STALE; a living holder shows within two
+            # beats.
             time.sleep(2 * self._heartbeat)
         version = storage.version(self._path)
         if _read(self._path) != stale or not self._write(version):
@@ -154,7 +167,9 @@ class Lease:
     def _beat(self):
         while not self._ended.wait(self._heartbeat):
             try:
-                version = storage.version(self._path)  # before the holder: a beat that stalls here must not win
+                version = storage.version(
+                    self._path
+                )  # before the holder: a beat that stalls here must not win
                 current = _read(self._path)
                 if current is not None and current.token != self._own.token:
                     self._usurper = current
@@ -182,7 +197,9 @@ def _read(path):
 
 
 def _start_ticks(pid):
-    """When a process started, in clock ticks since boot; 0 where /proc does not say, -1 if it is dead."""
+    """When a process started, in clock ticks since boot; 0 where /proc does not say, -1 if it is
+    dead.
+    """
     try:
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -23,8 +23,16 @@ from blt_jax.train.profiler import Profiler
 from blt_jax.train.progress import RunProgress
 from blt_jax.train.step import abstract_state, compute, make_step, new_state
 
-# What may change between two parts of a run: it moves no number beyond the rounding of another order of additions.
-FREE = ("mesh", "profile", "train.log_every", "train.checkpoint_every", "train.keep", "train.keep_every")
+# What may change between two parts of a run: it moves no number beyond the rounding of another
+# order of additions.
+FREE = (
+    "mesh",
+    "profile",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.keep_every",
+)
 FREE += ("train.device_rows", "train.remat", "train.eval_rows", "train.bad_step", "train.spike")
 
 
@@ -33,12 +41,13 @@ class Diverged(RuntimeError):
 
 
 def train(run: Run, folder, stop=None, check=lambda: None):
-    """Trains `run` in `folder` and returns its result, or None if `stop.requested` made it save and leave.
+    """Trains `run` in `folder` and returns its result, or None if `stop.requested` made it save and
+    leave.
 
-    A folder with a checkpoint is continued, to the same numbers that an undisturbed run gives. Every process of a
-    run calls it; the first one writes. `check`: raises if the folder is no longer ours; called before each save.
-    Raises Diverged with the step's number at a bad step (`guard.py`), unless those are skipped, and ConfigError
-    where the folder holds another run.
+    A folder with a checkpoint is continued, to the same numbers that an undisturbed run gives.
+    Every process of a run calls it; the first one writes. `check`: raises if the folder is no
+    longer ours; called before each save. Raises Diverged with the step's number at a bad step
+    (`guard.py`), unless those are skipped, and ConfigError where the folder holds another run.
     """
     folder, stop = storage.at(folder), stop or Undisturbed()
     with stop.nothing_to_save():
@@ -57,12 +66,17 @@ def _claim(run, folder):
     storage.make_folder(folder)
     path = folder / "config.json"
     if path.exists() and (folder / "checkpoints").exists():
-        before = to_dict(build(Run, json.loads(path.read_text())))  # with what was not recorded yet at its default
+        before = to_dict(
+            build(Run, json.loads(path.read_text()))
+        )  # with what was not recorded yet at its default
         changed = differences(before, to_dict(run))
         changed = [line for line in changed if not line.startswith(FREE)]
         if changed:
             more = f" and {len(changed) - 2} more" if len(changed) > 2 else ""
-            raise ConfigError(f"{folder} holds another run ({'; '.join(changed[:2])}{more}); choose another --workdir")
+            raise ConfigError(
+                f"{folder} holds another run ({'; '.join(changed[:2])}{more}); choose another "
+                "--workdir"
+            )
     write_json(path, to_dict(run))
 
 
@@ -77,11 +91,15 @@ class _Training:
         self.schedule = optimizer.schedule(run.optimizer, run.train.steps)
         self.header = pack.load_header(folder / run.index)
         self.store = store = Store(folder / run.store, "train")
-        self.drift = None  # judges the realised bytes per patch by the calibration, if the run names one
+        self.drift = (
+            None  # judges the realised bytes per patch by the calibration, if the run names one
+        )
         if run.calibration:
             self.drift = pipeline.patch_drift(folder / run.index, store, folder / run.calibration)
         part, parts = processes.share(self.mesh, run.train.rows)
-        self.rows = pipeline.train_batches(folder / run.index, store, run.train.rows, run.data_seed, part, parts)
+        self.rows = pipeline.train_batches(
+            folder / run.index, store, run.train.rows, run.data_seed, part, parts
+        )
 
         # ------------------------------------------------------------ restore
         self.checkpoints = Checkpoints(folder, run.train.keep, run.train.keep_every)
@@ -148,14 +166,25 @@ class _Training:
         return True
 
     def _read(self, step, values, wait):
-        """The host's part of step number `step` (from 1). Returns whether some process was told to stop."""
+        """The host's part of step number `step` (from 1). Returns whether some process was told to
+        stop.
+        """
         run, values = self.run, jax.device_get(values)
         told = f"loss {values['loss']:.4g}, gradient {values['grad_norm']:.4g} at step {step}"
         self.meter.add(values, wait)
-        if not values["good"] and run.train.bad_step == "stop" or self.meter.in_a_row >= guard.IN_A_ROW:
-            skipped = f", after {self.meter.in_a_row - 1} skipped steps" if self.meter.in_a_row > 1 else ""
+        if (
+            not values["good"]
+            and run.train.bad_step == "stop"
+            or self.meter.in_a_row >= guard.IN_A_ROW
+        ):
+            skipped = (
+                f", after {self.meter.in_a_row - 1} skipped steps"
+                if self.meter.in_a_row > 1
+                else ""
+            )
             raise Diverged(
-                f"{run.name}: {told}{skipped}; lower optimizer.learning_rate (now {run.optimizer.learning_rate:g}), "
+                f"{run.name}: {told}{skipped}; lower optimizer.learning_rate (now "
+                f"{run.optimizer.learning_rate:g}), "
                 "raise optimizer.warmup_steps, or set train.bad_step to 'skip'"
             )
         if not values["good"]:
@@ -168,7 +197,9 @@ class _Training:
             if self.leads:
                 self.metrics.write(record)
                 left = (run.train.steps - step) * self.meter.seconds / step
-                self.progress.update(step, record["bpb"], self.meter.text_bytes / self.meter.seconds, left)
+                self.progress.update(
+                    step, record["bpb"], self.meter.text_bytes / self.meter.seconds, left
+                )
         return bool(values.get("stop", False))
 
     def _picture(self, batch):
@@ -185,7 +216,9 @@ class _Training:
         run, folder, meter = self.run, self.folder, self.meter
         validation = Store(folder / run.store, "validation")
         began = time.monotonic()
-        documents = bpb.evaluate(self.state["params"], run, folder / run.validation_index, validation, self.mesh)
+        documents = bpb.evaluate(
+            self.state["params"], run, folder / run.validation_index, validation, self.mesh
+        )
         if not self.leads:
             processes.wait("result")
             return {}
@@ -216,7 +249,9 @@ class _Training:
         if cost.exists():  # a run of a study: what it really spent
             planned = json.loads(cost.read_text())
             scale = meter.text_bytes / planned["bytes"]
-            result["train_flops"] = {name: flops * scale for name, flops in planned["train_flops"].items()}
+            result["train_flops"] = {
+                name: flops * scale for name, flops in planned["train_flops"].items()
+            }
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         warning = silence.warning(lines, run.train.steps, run.optimizer.learning_rate)
         if warning:

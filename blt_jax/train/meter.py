@@ -1,7 +1,8 @@
-"""What a window of training steps says: loss, norms, patches, waste, speed, FLOP/s by convention, memory.
+"""What a window of training steps says: loss, norms, patches, waste, speed, FLOP/s by convention,
+memory.
 
-Sums over a window live on the host and go into checkpoints, so that a window which a kill cuts in two reads like any
-other; only what a clock measured differs.
+Sums over a window live on the host and go into checkpoints, so that a window which a kill cuts in
+two reads like any other; only what a clock measured differs.
 """
 
 import math
@@ -15,18 +16,34 @@ from blt_jax.config import Blt, Lm, Run
 from blt_jax.flops import analytic, hardware
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-_SUMS = ("nats", "good_bytes", "text_bytes", "positions", "patches", "steps", "seconds", "wait_seconds")
+_SUMS = (
+    "nats",
+    "good_bytes",
+    "text_bytes",
+    "positions",
+    "patches",
+    "steps",
+    "seconds",
+    "wait_seconds",
+)
 
 
 class Meter:
-    """Host side of a run's steps. `header`: of its row index; `devices`: jax devices that work together.
+    """Host side of a run's steps. `header`: of its row index; `devices`: jax devices that work
+    together.
 
     `saved`: the `state()` that a checkpoint kept, to go on from.
     """
 
     def __init__(self, run: Run, header, compute, devices, saved=None):
         self.run, self.header, self.compute, self.devices = run, header, compute, devices
-        saved = saved or {"text_bytes": 0, "seconds": 0.0, "skipped": 0, "in_a_row": 0, "window": {}}
+        saved = saved or {
+            "text_bytes": 0,
+            "seconds": 0.0,
+            "skipped": 0,
+            "in_a_row": 0,
+            "window": {},
+        }
         self.text_bytes, self.seconds = saved["text_bytes"], saved["seconds"]  # of the whole run
         self.skipped, self.in_a_row = saved["skipped"], saved["in_a_row"]
         self.window = {name: saved["window"].get(name, 0) for name in _SUMS}
@@ -38,7 +55,9 @@ class Meter:
         return {key: getattr(self, key) for key in keys} | {"window": dict(self.window)}
 
     def add(self, values, wait):
-        """One step's metrics (NumPy scalars), and the seconds that the loop waited for its batch."""
+        """One step's metrics (NumPy scalars), and the seconds that the loop waited for its
+        batch.
+        """
         now = time.monotonic()
         window, elapsed = self.window, now - self._clock
         self._clock = now
@@ -58,11 +77,13 @@ class Meter:
             self.skipped += 1
 
     def record(self, step, values):
-        """The line of metrics.jsonl for the window that ends with `step`, whose metrics are `values`; a new one begins.
+        """The line of metrics.jsonl for the window that ends with `step`, whose metrics are
+        `values`; a new one begins.
 
-        `bpb` is over the window's good steps; `grad_norm`, `norms` and `learning_rate` are the last step's. `speed`
-        is what a clock measured. FLOP/s count text bytes really read, training as 3 x forward ("executed": whole rows
-        with what is recomputed); `mfu_exact` is there for chips in `flops/hardware.py`.
+        `bpb` is over the window's good steps; `grad_norm`, `norms` and `learning_rate` are the last
+        step's. `speed` is what a clock measured. FLOP/s count text bytes really read, training as 3
+        x forward ("executed": whole rows with what is recomputed); `mfu_exact` is there for chips
+        in `flops/hardware.py`.
         """
         window, self.window = self.window, dict.fromkeys(_SUMS, 0)
         rows, row = self.run.train.rows * window["steps"], self.header
@@ -79,7 +100,10 @@ class Meter:
         if row["row_patches"]:
             line["bytes_per_patch"] = window["text_bytes"] / max(window["patches"], 1)
             line["patch_waste"] = 1 - window["patches"] / (rows * row["row_patches"])
-        line["norms"] = {of: {part: float(x) for part, x in parts.items()} for of, parts in values["norms"].items()}
+        line["norms"] = {
+            of: {part: float(x) for part, x in parts.items()}
+            for of, parts in values["norms"].items()
+        }
         line["speed"] = self._speed(window)
         return line
 
@@ -94,9 +118,13 @@ class Meter:
         if self.header["row_patches"]:
             speed["patches_per_second"] = window["patches"] / seconds
         flops = self._flops(window)
-        speed["flops_per_second"] = {convention: count / seconds for convention, count in flops.items()}
+        speed["flops_per_second"] = {
+            convention: count / seconds for convention, count in flops.items()
+        }
         one = self.devices[0]
-        bfloat16 = self.compute.dtype.itemsize == 2 or one.platform == "tpu"  # where float32 is made of bfloat16
+        bfloat16 = (
+            self.compute.dtype.itemsize == 2 or one.platform == "tpu"
+        )  # where float32 is made of bfloat16
         arithmetic = "bfloat16" if bfloat16 else "tf32"
         mfu = hardware.mfu(flops["exact"] / seconds, one.device_kind, arithmetic, len(self.devices))
         return speed if mfu is None else speed | {"mfu_exact": mfu}
@@ -110,7 +138,9 @@ class Meter:
         context = row["row_positions"] * (bytes_per_unit if token else 1)
         flops = {}
         for convention in ("paper", "exact"):
-            forward = analytic.per_byte(model, patch_size=bytes_per_unit, context_bytes=context, convention=convention)
+            forward = analytic.per_byte(
+                model, patch_size=bytes_per_unit, context_bytes=context, convention=convention
+            )
             flops[convention] = analytic.training(forward.total) * window["text_bytes"]
         if self.compute.attention in analytic.ATTENTIONS:  # the work of a kernel is not counted
             how = dict(remat=self.compute.remat, training=True, attention=self.compute.attention)

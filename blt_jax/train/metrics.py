@@ -20,12 +20,16 @@ def _without(module):
             del sys.modules[module]
 
 
-with _without("torch"):  # where there is one, tensorboardX would spend seconds on loading it, for nothing
+with _without(
+    "torch"
+):  # where there is one, tensorboardX would spend seconds on loading it, for nothing
     from tensorboardX import SummaryWriter
 
 
 class Metrics:
-    """Appends one JSON line per logged step. Lines at or beyond `start` (a resumed step) are dropped first."""
+    """Appends one JSON line per logged step. Lines at or beyond `start` (a resumed step) are
+    dropped first.
+    """
 
     def __init__(self, folder, start):
         self._growing = Growing(folder, ["metrics.jsonl"])
@@ -42,7 +46,9 @@ class Metrics:
         with replacing(self.path) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept))
         self.file = self.path.open("a", buffering=1)
-        self.board = SummaryWriter(logdir=str(self._growing.here / "tensorboard"), purge_step=start + 1)
+        self.board = SummaryWriter(
+            logdir=str(self._growing.here / "tensorboard"), purge_step=start + 1
+        )
         self.last = json.loads(kept[-1]) if kept else {}
 
     def write(self, record):

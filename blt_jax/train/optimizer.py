@@ -1,7 +1,7 @@
 """AdamW with global-norm clipping; linear warm-up and cosine as a function of traced numbers.
 
-The learning rate enters the step as data, so that runs which differ only in budget or peak share one
-compiled program.
+The learning rate enters the step as data, so that runs which differ only in budget or peak share
+one compiled program.
 """
 
 import jax
@@ -12,32 +12,43 @@ from blt_jax.config import Optimizer
 
 
 def transform(config: Optimizer):
-    """Everything of AdamW but the learning rate (paper, section 4.8): clip, moments, decay of all weights.
+    """Everything of AdamW but the learning rate (paper, section 4.8): clip, moments, decay of all
+    weights.
 
-    `config.tables` names the moments of the hash tables; the norm that is clipped, decay and rate are everyone's.
+    `config.tables` names the moments of the hash tables; the norm that is clipped, decay and rate
+    are everyone's.
 
     - "adam": two float32 moments, 8 bytes per parameter, as for the rest.
-    - "adafactor" (arXiv 1804.04235): the second moment as the outer product of its means over rows and over columns,
+    - "adafactor" (arXiv 1804.04235): the second moment as the outer product of its means over rows
+      and over columns,
       no first: 4 (1 / rows + 1 / columns) bytes. Updates are at most 1 in root mean square.
-    - "lion" (arXiv 2302.06675): the sign of one moment, bfloat16: 2 bytes. An entry moves by the whole rate or not at
-      all, so only those that the batch reads move: a moment that fades would push a rare n-gram's row for thousands
-      of steps. Steps are some five times as long as Adam's; its authors lower the rate 3 to 10 times.
+    - "lion" (arXiv 2302.06675): the sign of one moment, bfloat16: 2 bytes. An entry moves by the
+      whole rate or not at
+      all, so only those that the batch reads move: a moment that fades would push a rare n-gram's
+      row for thousands of steps. Steps are some five times as long as Adam's; its authors lower the
+      rate 3 to 10 times.
     """
     moments = optax.scale_by_adam(config.beta1, config.beta2, config.eps)
     if config.tables != "adam":
         rules = {"rest": moments, "tables": _TABLES[config.tables]()}
         moments = optax.partition(rules, _labels)
-    return optax.chain(optax.clip_by_global_norm(config.clip), moments, optax.add_decayed_weights(config.weight_decay))
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        moments,
+        optax.add_decayed_weights(config.weight_decay),
+    )
 
 
 def _labels(params):
     """ "tables" for the hash tables, "rest" for all else."""
-    label = lambda path, _: "tables" if getattr(path[-1], "key", None) == "tables" else "rest"  # noqa: E731
+    label = lambda path, _: "tables" if getattr(path[-1], "key", None) == "tables" else "rest"
     return jax.tree_util.tree_map_with_path(label, params)
 
 
 def _adafactor():
-    return optax.chain(optax.scale_by_factored_rms(min_dim_size_to_factor=1), optax.clip_by_block_rms(1.0))
+    return optax.chain(
+        optax.scale_by_factored_rms(min_dim_size_to_factor=1), optax.clip_by_block_rms(1.0)
+    )
 
 
 def _lion():
@@ -55,12 +66,19 @@ _TABLES = {"adafactor": _adafactor, "lion": _lion}
 
 def schedule(config: Optimizer, steps):
     """The numbers of the schedule, float32 scalars: an argument of the training step."""
-    values = dict(peak=config.learning_rate, warmup=config.warmup_steps, steps=steps, final_ratio=config.final_ratio)
+    values = dict(
+        peak=config.learning_rate,
+        warmup=config.warmup_steps,
+        steps=steps,
+        final_ratio=config.final_ratio,
+    )
     return {name: jnp.float32(value) for name, value in values.items()}
 
 
 def learning_rate(step, schedule):
-    """Learning rate of step `step` (from 0): linear to the peak, then a cosine to final_ratio x peak."""
+    """Learning rate of step `step` (from 0): linear to the peak, then a cosine to final_ratio x
+    peak.
+    """
     warm = (step + 1) / jnp.maximum(schedule["warmup"], 1)
     progress = (step - schedule["warmup"]) / jnp.maximum(schedule["steps"] - schedule["warmup"], 1)
     cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1)))

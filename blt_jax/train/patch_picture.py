@@ -19,15 +19,27 @@ def draw(ids_L, patch_L, segment_L):
     axis.set(xlim=(-0.5, PER_LINE + 0.5), ylim=(-lines, 0.1))
     axis.axis("off")
     whole = int((np.diff(patch_L[:shown], prepend=-1) != 0).sum())
-    axis.set_title(f"{shown} positions of a training row in {whole} patches", loc="left", fontsize=10)
+    axis.set_title(
+        f"{shown} positions of a training row in {whole} patches", loc="left", fontsize=10
+    )
     for i in range(shown):
         x, y = i % PER_LINE, -(i // PER_LINE)
         text = ids_L[i] >= BYTE_OFFSET
         shade = 0.34 if patch_L[i] % 2 else 0.12
-        axis.add_patch(Rectangle((x, y - 0.9), 1, 0.8, color=COLOUR if text else SPECIAL, alpha=shade, lw=0))
+        axis.add_patch(
+            Rectangle((x, y - 0.9), 1, 0.8, color=COLOUR if text else SPECIAL, alpha=shade, lw=0)
+        )
         if text:
             character = _visible(int(ids_L[i]) - BYTE_OFFSET)
-            axis.text(x + 0.5, y - 0.52, character, ha="center", va="center", family="monospace", fontsize=7.5)
+            axis.text(
+                x + 0.5,
+                y - 0.52,
+                character,
+                ha="center",
+                va="center",
+                family="monospace",
+                fontsize=7.5,
+            )
         if not i or patch_L[i] != patch_L[i - 1]:
             axis.plot([x, x], [y - 0.92, y - 0.08], color=COLOUR, lw=1.2)
     return figure

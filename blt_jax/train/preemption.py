@@ -1,5 +1,6 @@
-"""Being told to stop: a signal becomes a flag that a loop reads between two steps, or ends the process where nothing
-would be lost."""
+"""Being told to stop: a signal becomes a flag that a loop reads between two steps, or ends the
+process where nothing would be lost.
+"""
 
 import contextlib
 import os
@@ -8,21 +9,26 @@ import socket
 import threading
 
 SAVED_EXIT_CODE = 42  # "saved, run me again", on every engine; 0 means finished and nothing else
-LOST_EXIT_CODE = 75  # "another process of this run is gone, run me again", where the last save is not this moment's
+# "another process of this run is gone, run me again", where the last save is not this moment's
+LOST_EXIT_CODE = 75
 
-# Slurm and Kubernetes send SIGTERM, a person SIGINT, `sbatch --signal` is commonly asked for SIGUSR2.
+# Slurm and Kubernetes send SIGTERM, a person SIGINT, `sbatch --signal` is commonly asked for
+# SIGUSR2.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 def leave_when_told():
-    """Until a `StopSignal` takes over, `SIGNALS` end the process with SAVED_EXIT_CODE: for the seconds of imports."""
+    """Until a `StopSignal` takes over, `SIGNALS` end the process with SAVED_EXIT_CODE: for the
+    seconds of imports.
+    """
     for number in SIGNALS:
         signal.signal(number, lambda number, frame: os._exit(SAVED_EXIT_CODE))
 
 
 def leave_undisturbed():
-    """From here on `SIGNALS` are ignored: the exit code is settled, and Python, as it takes itself down, would put
-    back the default, by which a signal kills."""
+    """From here on `SIGNALS` are ignored: the exit code is settled, and Python, as it takes itself
+    down, would put back the default, by which a signal kills.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -30,11 +36,11 @@ def leave_undisturbed():
 class StopSignal:
     """Context manager; inside it the `SIGNALS` set `requested`. For the main thread.
 
-    Inside `nothing_to_save` a signal ends the process at once with SAVED_EXIT_CODE: Python runs no handler while
-    its main thread is in a long call (a compiler may take ten minutes, the grace before SIGKILL is often 30 s), so a
-    thread listens. `leave`: called before such an end, with no argument (releases what others wait for).
-    A second SIGINT raises KeyboardInterrupt, for whoever does not want to wait for the save. The
-    handlers from before are back after the context.
+    Inside `nothing_to_save` a signal ends the process at once with SAVED_EXIT_CODE: Python runs no
+    handler while its main thread is in a long call (a compiler may take ten minutes, the grace
+    before SIGKILL is often 30 s), so a thread listens. `leave`: called before such an end, with no
+    argument (releases what others wait for). A second SIGINT raises KeyboardInterrupt, for whoever
+    does not want to wait for the save. The handlers from before are back after the context.
     """
 
     def __init__(self, leave=lambda: None):
@@ -42,7 +48,9 @@ class StopSignal:
         self.leave = leave
         self._interrupts = 0
         self._idle = False
-        self._ends = threading.Lock()  # one end only, and none while `nothing_to_save` is being left
+        self._ends = (
+            threading.Lock()
+        )  # one end only, and none while `nothing_to_save` is being left
 
     def __enter__(self):
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
@@ -63,7 +71,9 @@ class StopSignal:
 
     @contextlib.contextmanager
     def nothing_to_save(self):
-        """Inside, being told to stop ends the process: for phases whose work is saved, or not worth saving."""
+        """Inside, being told to stop ends the process: for phases whose work is saved, or not worth
+        saving.
+        """
         with self._ends:
             self._idle = True
             if self.requested:

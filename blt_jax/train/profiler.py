@@ -1,4 +1,6 @@
-"""A trace of some steps, for TensorBoard's profile page or Perfetto: `--config.profile.steps=10:15`."""
+"""A trace of some steps, for TensorBoard's profile page or Perfetto:
+`--config.profile.steps=10:15`.
+"""
 
 import jax
 

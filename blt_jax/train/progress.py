@@ -1,4 +1,6 @@
-"""Progress of one run: a bar with BPB, bytes/s and ETA on a terminal, a line every few seconds elsewhere."""
+"""Progress of one run: a bar with BPB, bytes/s and ETA on a terminal, a line every few seconds
+elsewhere.
+"""
 
 import sys
 import time
@@ -30,7 +32,10 @@ class RunProgress:
             self.bar.update(self.task, completed=step, word=word)
         elif time.monotonic() - self.printed > QUIET_SECONDS:
             self.printed = time.monotonic()
-            print(f"{self.name}: step {step}/{self.steps}, {word}, {seconds_left:.0f} s left", flush=True)
+            print(
+                f"{self.name}: step {step}/{self.steps}, {word}, {seconds_left:.0f} s left",
+                flush=True,
+            )
 
     def close(self):
         if self.bar:

@@ -17,14 +17,17 @@ log = logging.getLogger(__name__)
 
 @functools.cache  # so that it is logged once
 def compute(train: Train, platform):
-    """The Compute of a run on a jax platform. dtype "auto": bfloat16 where matrix units want it (design, 9);
-    attention "auto": the platform's own backend. What was chosen is logged."""
+    """The Compute of a run on a jax platform. dtype "auto": bfloat16 where matrix units want it
+    (design, 9); attention "auto": the platform's own backend. What was chosen is logged.
+    """
     dtype, attention = train.dtype, train.attention
     if dtype == "auto":
         dtype = "float32" if platform == "cpu" else "bfloat16"
     if attention == "auto":
         attention = models.backend_of(platform)
-    log.info("%s: compute in %s, attention by %s, remat %s", platform, dtype, attention, train.remat)
+    log.info(
+        "%s: compute in %s, attention by %s, remat %s", platform, dtype, attention, train.remat
+    )
     return models.Compute(jnp.dtype(dtype), train.remat, attention, sharded_embedding.lookup)
 
 
@@ -34,21 +37,29 @@ def nats(params, batch, config, compute):
 
 
 def new_state(run: Run, mesh):
-    """{"params", "moments", "step", "recent_loss"}: float32 parameters, optimiser state, int32 step, float32 mean
-    loss lately (`guard.judge`); sharded over `mesh`.
+    """{"params", "moments", "step", "recent_loss"}: float32 parameters, optimiser state, int32
+    step, float32 mean loss lately (`guard.judge`); sharded over `mesh`.
 
-    The latent layers come from `run.init.from_llama` where that is set. Raises ConfigError where it does not fit.
+    The latent layers come from `run.init.from_llama` where that is set. Raises ConfigError where it
+    does not fit.
     """
     shardings = state_shardings(run, mesh)
     tx = optimizer.transform(run.optimizer)
 
     def make(key):
         params = models.init(key, run.model)
-        return {"params": params, "moments": tx.init(params), "step": jnp.int32(0), "recent_loss": jnp.float32(0)}
+        return {
+            "params": params,
+            "moments": tx.init(params),
+            "step": jnp.int32(0),
+            "recent_loss": jnp.float32(0),
+        }
 
     state = jax.jit(make, out_shardings=shardings)(jax.random.key(run.train.seed))
     if run.init.from_llama:
-        from blt_jax.interop.from_llama import latent_from_llama  # only such a run reads safetensors
+        from blt_jax.interop.from_llama import (
+            latent_from_llama,
+        )  # only such a run reads safetensors
 
         latent = latent_from_llama(run.init.from_llama, run.model)
         state["params"]["latent"] = jax.device_put(latent, shardings["params"]["latent"])
@@ -59,19 +70,26 @@ def abstract_state(run: Run, mesh):
     """`new_state` as jax.ShapeDtypeStructs with shardings; nothing is computed."""
     params = models.shapes(run.model)
     moments = jax.eval_shape(optimizer.transform(run.optimizer).init, params)
-    one = lambda dtype: jax.ShapeDtypeStruct((), dtype)  # noqa: E731
-    shapes = {"params": params, "moments": moments, "step": one(jnp.int32), "recent_loss": one(jnp.float32)}
-    lay = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+    one = lambda dtype: jax.ShapeDtypeStruct((), dtype)
+    shapes = {
+        "params": params,
+        "moments": moments,
+        "step": one(jnp.int32),
+        "recent_loss": one(jnp.float32),
+    }
+    lay = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
     return jax.tree.map(lay, shapes, state_shardings(run, mesh))
 
 
 def state_shardings(run: Run, mesh):
-    """Shardings of `new_state`: moments lie like their parameters (`rules.moment_sharding`), scalars everywhere."""
+    """Shardings of `new_state`: moments lie like their parameters (`rules.moment_sharding`),
+    scalars everywhere.
+    """
     shapes, logical = models.shapes(run.model), models.logical_axes(run.model)
     params = rules.parameter_shardings(mesh, shapes, logical)
     whole = rules.everywhere(mesh)
     tx = optimizer.transform(run.optimizer)
-    masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+    masked = lambda x: isinstance(x, optax.MaskedNode)
     moments = optax.tree.map_params(
         tx,
         lambda moment, *of: moment if masked(moment) else rules.moment_sharding(mesh, moment, *of),
@@ -88,13 +106,15 @@ def state_shardings(run: Run, mesh):
 def make_step(run: Run, mesh):
     """jitted (state, batch, schedule) -> (state, metrics); state is donated.
 
-    The loss is the mean over the targets of the global batch; with `train.device_rows`, gradients are summed over
-    parts of it, and only the order of additions differs. A bad step (`guard.py`) changes nothing but the step's
-    number where `train.bad_step` is "skip". Metrics are scalars: nats, text_bytes, positions and patches (sums over
-    the batch), loss, good, learning_rate, grad_norm (before clipping), and norms of gradient and weights by part.
+    The loss is the mean over the targets of the global batch; with `train.device_rows`, gradients
+    are summed over parts of it, and only the order of additions differs. A bad step (`guard.py`)
+    changes nothing but the step's number where `train.bad_step` is "skip". Metrics are scalars:
+    nats, text_bytes, positions and patches (sums over the batch), loss, good, learning_rate,
+    grad_norm (before clipping), and norms of gradient and weights by part.
     """
     tx = optimizer.transform(run.optimizer)
-    # A byte-ified model's latent layers are trained already: they move at a rate of their own (blt.md, section 11.6).
+    # A byte-ified model's latent layers are trained already: they move at a rate of their own
+    # (blt.md, section 11.6).
     slower = {"latent": run.init.latent_rate_factor} if run.init.from_llama else {}
     how = compute(run.train, mesh.devices.flat[0].platform)
     layout = state_shardings(run, mesh)
@@ -117,8 +137,13 @@ def make_step(run: Run, mesh):
                 new = gradient_of(state["params"], rows)
                 return lay(jax.tree.map(jnp.add, sums, new)), None
 
-            lay = lambda sums: (sums[0], jax.lax.with_sharding_constraint(sums[1], layout["params"]))  # noqa: E731
-            zeros = lay(((jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, state["params"])))
+            lay = lambda sums: (
+                sums[0],
+                jax.lax.with_sharding_constraint(sums[1], layout["params"]),
+            )
+            zeros = lay(
+                ((jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, state["params"]))
+            )
             ((mean, total), gradient), _ = jax.lax.scan(add, zeros, _cut(batch, parts, mesh))
         updates, moments = tx.update(gradient, state["moments"], state["params"])
         rate = optimizer.learning_rate(state["step"].astype(jnp.float32), schedule)
@@ -136,17 +161,27 @@ def make_step(run: Run, mesh):
             "nats": total,
             "text_bytes": batch["bytes_BxL"].sum(),
             "positions": (batch["segment_BxL"] > 0).sum(),
-            "patches": (batch["patch_segment_BxP"] > 0).sum() if "patch_segment_BxP" in batch else 0,
+            "patches": (batch["patch_segment_BxP"] > 0).sum()
+            if "patch_segment_BxP" in batch
+            else 0,
             "loss": mean,
             "good": good,
             "grad_norm": norm,
             "learning_rate": rate,
             "norms": {"gradient": _norms(gradient), "weights": _norms(params)},
         }
-        return {"params": params, "moments": moments, "step": state["step"] + 1, "recent_loss": recent}, metrics
+        return {
+            "params": params,
+            "moments": moments,
+            "step": state["step"] + 1,
+            "recent_loss": recent,
+        }, metrics
 
     return jax.jit(
-        step, donate_argnums=0, in_shardings=(layout, rules.batch_sharding(mesh), None), out_shardings=(layout, None)
+        step,
+        donate_argnums=0,
+        in_shardings=(layout, rules.batch_sharding(mesh), None),
+        out_shardings=(layout, None),
     )
 
 
@@ -160,23 +195,32 @@ def _norms(tree):
 
 
 def _parts(train: Train, mesh):
-    """How many times each device reads `device_rows` rows in one step. Raises ConfigError where it is not whole."""
+    """How many times each device reads `device_rows` rows in one step. Raises ConfigError where it
+    is not whole.
+    """
     devices = rules.row_devices(mesh)
     at_a_time = devices * train.device_rows or train.rows
     if train.rows % at_a_time:
         raise ConfigError(
-            f"train.rows = {train.rows}: must be a multiple of {at_a_time}, train.device_rows on {devices} devices"
+            f"train.rows = {train.rows}: must be a multiple of {at_a_time}, train.device_rows on "
+            f"{devices} devices"
         )
     return train.rows // at_a_time
 
 
 def _cut(batch, parts, mesh):
-    """[rows, ...] -> [parts, rows / parts, ...]; every device cuts the rows that it holds, none moves."""
+    """[rows, ...] -> [parts, rows / parts, ...]; every device cuts the rows that it holds, none
+    moves.
+    """
     devices = rules.row_devices(mesh)
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, *rules.batch_sharding(mesh).spec))
+    sharding = jax.sharding.NamedSharding(
+        mesh, jax.sharding.PartitionSpec(None, *rules.batch_sharding(mesh).spec)
+    )
 
     def cut(x):
         held = x.reshape(devices, parts, -1, *x.shape[1:])
-        return jax.lax.with_sharding_constraint(held.swapaxes(0, 1).reshape(parts, -1, *x.shape[1:]), sharding)
+        return jax.lax.with_sharding_constraint(
+            held.swapaxes(0, 1).reshape(parts, -1, *x.shape[1:]), sharding
+        )
 
     return jax.tree.map(cut, batch)

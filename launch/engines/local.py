@@ -1,9 +1,9 @@
 """Engine `local`: the jobs of a study as processes of this machine, a few at a time.
 
-A job is a command that a person could paste, and a folder; it is done if and only if the folder holds
-`result.json`. The engine keeps no state of its own: killed at any moment and started again, it runs
-what is missing. Each job is told apart from the launcher (own session, so that a Ctrl-C reaches the
-launcher alone) but dies with it. No jax here.
+A job is a command that a person could paste, and a folder; it is done if and only if the folder
+holds `result.json`. The engine keeps no state of its own: killed at any moment and started again,
+it runs what is missing. Each job is told apart from the launcher (own session, so that a Ctrl-C
+reaches the launcher alone) but dies with it. No jax here.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ POLL = 0.1  # seconds between looks at the processes
 HELD = 1.0  # seconds between looks at a run that another process holds
 TRIES = 2  # attempts per job that may fail
 
-# Runs in the child before the job's own program: what it sets (the death of the launcher kills the job,
-# the job's cores) survives exec. In a program of its own because code between fork and exec is not
-# safe in a process with threads.
+# Runs in the child before the job's own program: what it sets (the death of the launcher kills the
+# job, the job's cores) survives exec. In a program of its own because code between fork and exec is
+# not safe in a process with threads.
 _PRELUDE = """
 import os, sys
 launcher, cores, argv = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
@@ -76,7 +76,9 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """`outcomes` in the order of the jobs. `interrupted`: we were told to stop; the caller exits with 130."""
+    """`outcomes` in the order of the jobs. `interrupted`: we were told to stop; the caller exits
+    with 130.
+    """
 
     outcomes: list[Outcome]
     interrupted: bool
@@ -85,9 +87,10 @@ class Result:
 def run(jobs, workers, devices=(), watch=None, grace=GRACE):
     """Runs the jobs that are not done, `workers` at a time, in the given order.
 
-    A job that exits with 42 is started again; one that ends otherwise without a result is started once
-    more, then given up, and the rest goes on. A job whose run another process holds is left to it and
-    looked at again. On SIGTERM, SIGINT or SIGUSR2 every process gets SIGTERM and `grace` seconds to save.
+    A job that exits with 42 is started again; one that ends otherwise without a result is started
+    once more, then given up, and the rest goes on. A job whose run another process holds is left to
+    it and looked at again. On SIGTERM, SIGINT or SIGUSR2 every process gets SIGTERM and `grace`
+    seconds to save.
 
     Args:
       jobs: list of `Job`.
@@ -102,7 +105,9 @@ def run(jobs, workers, devices=(), watch=None, grace=GRACE):
     if workers < 1:
         raise ConfigError(f"workers = {workers}: must be at least 1")
     if devices and len(devices) < workers:
-        raise ConfigError(f"workers = {workers}: there are only {len(devices)} devices ({', '.join(devices)})")
+        raise ConfigError(
+            f"workers = {workers}: there are only {len(devices)} devices ({', '.join(devices)})"
+        )
     free = [_environment(slot, workers, devices) for slot in range(workers)]
     outcomes = {job.name: Outcome(job, "done", 0) for job in jobs if job.done}
     queue = [_Attempts(job) for job in jobs if not job.done]
@@ -140,7 +145,9 @@ def run(jobs, workers, devices=(), watch=None, grace=GRACE):
             _stop(running, grace)
     for attempts in queue + running:
         outcomes[attempts.job.name] = attempts.outcome("done" if attempts.job.done else "stopped")
-    return Result([outcomes[job.name] for job in jobs], any(o.state == "stopped" for o in outcomes.values()))
+    return Result(
+        [outcomes[job.name] for job in jobs], any(o.state == "stopped" for o in outcomes.values())
+    )
 
 
 class _Attempts:
@@ -154,7 +161,9 @@ class _Attempts:
         self._growing = None  # where log.txt is written
 
     def held(self):
-        """Whether another process has the run; looked up once per `HELD`, as the folder may be far away."""
+        """Whether another process has the run; looked up once per `HELD`, as the folder may be far
+        away.
+        """
         if time.monotonic() < self._look:
             return True
         held = lease.holder(self.job.folder) is not None
@@ -162,14 +171,26 @@ class _Attempts:
         return held
 
     def enqueue(self):
-        """An earlier launcher gave this job up; the folder should not say so while it waits for us."""
+        """An earlier launcher gave this job up; the folder should not say so while it waits for
+        us.
+        """
         if status.last_words(self.job.folder / "log.txt")[0] == "failed":
             status.append(self.job.folder, "queued", "again")
 
     def start(self, slot):
-        """Starts a process in `slot` (environment, cores); False, with a message, if that cannot be."""
+        """Starts a process in `slot` (environment, cores); False, with a message, if that cannot
+        be.
+        """
         self.slot, (environment, cores) = slot, slot
-        prelude = [sys.executable, "-I", "-S", "-c", _PRELUDE, str(os.getpid()), ",".join(map(str, cores))]
+        prelude = [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            _PRELUDE,
+            str(os.getpid()),
+            ",".join(map(str, cores)),
+        ]
         try:
             storage.make_folder(self.job.folder)
             with open(self._log(), "ab") as log:
@@ -221,7 +242,9 @@ class _Attempts:
         return Outcome(self.job, state, self.started, self.message if state == "failed" else "")
 
     def log(self, word, detail):
-        with contextlib.suppress(OSError):  # a full disk has already been reported by the job or by `start`
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk has already been reported by the job or by `start`
             with open(self._log(), "a") as log:
                 log.write(status.mark(word, detail))
 
@@ -232,12 +255,17 @@ class _Attempts:
 
 
 def _stop(running, grace):
-    """Lets the processes save and ends them; a KeyboardInterrupt (second Ctrl-C) ends the waiting."""
+    """Lets the processes save and ends them; a KeyboardInterrupt (second Ctrl-C) ends the
+    waiting.
+    """
     for attempts in running:
         attempts.process.terminate()  # the process alone: its helpers serve it until it has saved
     deadline = time.monotonic() + grace
     with contextlib.suppress(KeyboardInterrupt):
-        while any(attempts.process.poll() is None for attempts in running) and time.monotonic() < deadline:
+        while (
+            any(attempts.process.poll() is None for attempts in running)
+            and time.monotonic() < deadline
+        ):
             time.sleep(POLL)
     for attempts in running:
         with contextlib.suppress(ProcessLookupError, PermissionError):

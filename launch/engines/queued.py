@@ -16,7 +16,9 @@ class Queued:
 
 
 def told(state, jobs):
-    """A run's `status.State`, read from its folder, with what the queue says of it: `jobs`, its `Queued`."""
+    """A run's `status.State`, read from its folder, with what the queue says of it: `jobs`, its
+    `Queued`.
+    """
     if state.state == "done":
         return state
     live = [one for one in jobs if not one.ended]

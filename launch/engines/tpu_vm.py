@@ -1,11 +1,13 @@
-"""Engine `tpu_vm`: a study on one TPU VM without any cluster, as scripts of `gcloud compute tpus tpu-vm ssh`.
+"""Engine `tpu_vm`: a study on one TPU VM without any cluster, as scripts of `gcloud compute tpus
+tpu-vm ssh`.
 
     STUDY/tpu_vm/NAME.sh     one run, or `prepare`, or `report`, on the hosts of the TPU VM
     STUDY/tpu_vm/all.sh      all of them in turn; what is done already takes seconds
 
-Nothing is run here: whoever has gcloud and the TPU runs them, from any machine. A script ends with the exit code of
-gcloud; run again, after a preemption for one, all.sh goes on where the runs last saved. The study lies in a bucket, or
-on storage that every host mounts at the same path (a Filestore); the checkout at the same path on every host.
+Nothing is run here: whoever has gcloud and the TPU runs them, from any machine. A script ends with
+the exit code of gcloud; run again, after a preemption for one, all.sh goes on where the runs last
+saved. The study lies in a bucket, or on storage that every host mounts at the same path (a
+Filestore); the checkout at the same path on every host.
 """
 
 import dataclasses
@@ -30,7 +32,9 @@ class Resources:
         """Raises ConfigError where something is missing that nothing has a default for."""
         missing = [name for name in ("name", "zone") if not getattr(self, name)]
         if missing:
-            raise ConfigError(f"--engine=tpu_vm needs {' '.join(f'--tpu_vm.{name}=' for name in missing)}")
+            raise ConfigError(
+                f"--engine=tpu_vm needs {' '.join(f'--tpu_vm.{name}=' for name in missing)}"
+            )
 
     def ssh(self, command, worker="all"):
         """argv that runs a shell command on that host (0: the first), or on all of them at once."""
@@ -40,7 +44,9 @@ class Resources:
 
 
 def write(study, resources, prepare, report, jobs):
-    """Writes STUDY/tpu_vm. `prepare`, `report`: argv for one host; `jobs`: `Job`s, each for all hosts."""
+    """Writes STUDY/tpu_vm. `prepare`, `report`: argv for one host; `jobs`: `Job`s, each for all
+    hosts.
+    """
     folder = study / "tpu_vm"
     storage.make_folder(folder)
 

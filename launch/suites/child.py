@@ -1,4 +1,6 @@
-"""A measurement in a process of its own: a suite's module, started with arguments, prints JSON as its last line."""
+"""A measurement in a process of its own: a suite's module, started with arguments, prints JSON as
+its last line.
+"""
 
 import json
 import subprocess
@@ -9,7 +11,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def told(module, *arguments, limit):
-    """What `python -m module arguments...` prints, or {"failed": why}: an error, memory, over `limit` seconds."""
+    """What `python -m module arguments...` prints, or {"failed": why}: an error, memory, over
+    `limit` seconds.
+    """
     command = [sys.executable, "-m", module, *map(str, arguments)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, cwd=ROOT)

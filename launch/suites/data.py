@@ -1,8 +1,9 @@
-"""Does the loader keep up? Rows per second that it makes against rows per second that a training step eats.
+"""Does the loader keep up? Rows per second that it makes against rows per second that a training
+step eats.
 
-One row is 8,192 bytes with patches of 4.5 bytes. The step is the bench's 8M-parameter BLT, forward and backward, on
-this machine; `loader_over_step` above 1 means that the device never waits. `one thread` is the work of making a
-batch; `loader` is the prefetching iterator of `launch.train`.
+One row is 8,192 bytes with patches of 4.5 bytes. The step is the bench's 8M-parameter BLT, forward
+and backward, on this machine; `loader_over_step` above 1 means that the device never waits. `one
+thread` is the work of making a batch; `loader` is the prefetching iterator of `launch.train`.
 """
 
 import tempfile
@@ -45,5 +46,8 @@ def measure(quick=False):
     step = jax.jit(jax.value_and_grad(lambda p, b: nats(p, b, config, PLAIN).mean()))
     eaten = ROWS / shapes.fastest(lambda: step(params, batch), 1 if quick else 3)
     row = {"one_thread_rows_per_s": alone, "loader_rows_per_s": loader, "step_rows_per_s": eaten}
-    row |= {"loader_MB_per_s": loader * patching.ROW_BYTES / 1e6, "loader_over_step": loader / eaten}
+    row |= {
+        "loader_MB_per_s": loader * patching.ROW_BYTES / 1e6,
+        "loader_over_step": loader / eaten,
+    }
     return {"tables": {f"rows of {patching.ROW_BYTES} bytes": [row]}}

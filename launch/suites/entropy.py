@@ -1,14 +1,16 @@
-"""Does scoring a corpus keep the devices busy? Text bytes/s from store to entropies on disk, over the bare forward's.
+"""Does scoring a corpus keep the devices busy? Text bytes/s from store to entropies on disk, over
+the bare forward's.
 
-The corpus is Python's own standard library in a store; the entropy model has random weights, which the speed does not
-depend on. `pipeline` is stage `entropies` of `launch.preprocess`, all of it: rows made of documents, one transfer
-there and one back, files written. `forward` is the same compiled program on one ready batch of the same shape; its
-bytes are all ids of the batch. Both are timed in turn, ROUNDS times; `least` and `most` are the rounds' ratios.
-`by_cpu_time`, on CPU, is the ratio of CPU seconds instead: neighbours on the machine disturb it less.
+The corpus is Python's own standard library in a store; the entropy model has random weights, which
+the speed does not depend on. `pipeline` is stage `entropies` of `launch.preprocess`, all of it:
+rows made of documents, one transfer there and one back, files written. `forward` is the same
+compiled program on one ready batch of the same shape; its bytes are all ids of the batch. Both are
+timed in turn, ROUNDS times; `least` and `most` are the rounds' ratios. `by_cpu_time`, on CPU, is
+the ratio of CPU seconds instead: neighbours on the machine disturb it less.
 
-What the pipeline loses is told: `ids_per_byte` counts padding, repeated context, BOS and EOS, `waited` is the share of
-its time in which no batch was ready. FLOPs are those of the forward by the `exact` convention; `share_of_matmul` is
-over a large square matrix product in the same run.
+What the pipeline loses is told: `ids_per_byte` counts padding, repeated context, BOS and EOS,
+`waited` is the share of its time in which no batch was ready. FLOPs are those of the forward by the
+`exact` convention; `share_of_matmul` is over a large square matrix product in the same run.
 """
 
 import shutil
@@ -38,10 +40,14 @@ ROUNDS, REPEATS = 3, 6  # turns; forward passes in each
 def untrained(folder, config):
     """Makes `folder` the run folder of an entropy model with its initial weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", to_dict(Run("entropy", "entropy", "only", config, "", "", "")))
+    write_json(
+        folder / "config.json", to_dict(Run("entropy", "entropy", "only", config, "", "", ""))
+    )
     write_json(folder / "result.json", {"validation": {"bpb": 8.0}})
     checkpoints = Checkpoints(folder)
-    checkpoints.save(1, {"params": jax.jit(lambda key: models.init(key, config))(jax.random.key(0))}, {})
+    checkpoints.save(
+        1, {"params": jax.jit(lambda key: models.init(key, config))(jax.random.key(0))}, {}
+    )
     checkpoints.close()
 
 
@@ -62,7 +68,9 @@ def measure(quick=False):
         forward = _forward(config, load_params(folder / "model")[1])
         meter, forwards, pipelines = entropy.Meter(), [_timed(forward)], []
         for _ in range(ROUNDS):
-            pipelines.append(_timed(lambda: prepare.score(folder / "model", {"train": train}, meter=meter)))
+            pipelines.append(
+                _timed(lambda: prepare.score(folder / "model", {"train": train}, meter=meter))
+            )
             forwards.append(_timed(forward))
             for parts in train.folder.glob("entropies-*.parts"):
                 shutil.rmtree(parts)  # for the next round, as if nothing were there
@@ -72,7 +80,9 @@ def measure(quick=False):
     rounds_R = pipeline_Rx2[:, 0] / ((forward_Rx2[1:, 0] + forward_Rx2[:-1, 0]) / 2)
     bare, by_cpu_time = (REPEATS * rows * length / np.mean(forwards, axis=0)).tolist()
     whole, whole_by_cpu_time = (train.text_bytes / np.mean(pipelines, axis=0)).tolist()
-    per_byte = analytic.per_byte(config, patch_size=1, context_bytes=length, convention="exact").total
+    per_byte = analytic.per_byte(
+        config, patch_size=1, context_bytes=length, convention="exact"
+    ).total
     row = {
         "parameters": analytic.parameters(config)["total"],
         "rows": rows,
@@ -89,7 +99,12 @@ def measure(quick=False):
         "share_of_matmul": per_byte * bare / shapes.matmul_rate(np.float32),
     }
     store = {"read_sort_merge_MB_per_s_and_core": made / 1e6}
-    return {"tables": {f"entropies of {train.text_bytes:,} bytes, float32": [row], "documents to store": [store]}}
+    return {
+        "tables": {
+            f"entropies of {train.text_bytes:,} bytes, float32": [row],
+            "documents to store": [store],
+        }
+    }
 
 
 def _timed(call):
@@ -100,17 +115,25 @@ def _timed(call):
 
 
 def _forward(config, params):
-    """A call that makes REPEATS forward passes over one ready batch, one queued behind the other."""
+    """A call that makes REPEATS forward passes over one ready batch, one queued behind the
+    other.
+    """
     mesh = make_mesh(Mesh(), jax.local_devices())
     rows, length = entropy.shape(config, jax.local_devices())
-    compute = models.Compute(np.dtype("float32"), attention=models.backend_of(jax.default_backend()))
+    compute = models.Compute(
+        np.dtype("float32"), attention=models.backend_of(jax.default_backend())
+    )
     ids = np.random.default_rng(0).integers(4, 260, (rows, length)).astype(np.int32)
-    batch = jax.device_put({"ids_BxL": ids, "segment_BxL": np.ones_like(ids)}, rules.batch_sharding(mesh))
+    batch = jax.device_put(
+        {"ids_BxL": ids, "segment_BxL": np.ones_like(ids)}, rules.batch_sharding(mesh)
+    )
     params = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
     def passes():
         with rules.context(mesh):
-            jax.block_until_ready([entropy.entropies(params, batch, config, compute) for _ in range(REPEATS)])
+            jax.block_until_ready(
+                [entropy.entropies(params, batch, config, compute) for _ in range(REPEATS)]
+            )
 
     passes()  # compiles
     return passes

@@ -1,7 +1,7 @@
 """From entropies to the row index: text bytes per second of one core, for each step of the way.
 
-The corpus is Python's own standard library, entropies are drawn at random (the speed does not depend on them);
-rows of 8,192 bytes, patches of 4.5 bytes in the mean.
+The corpus is Python's own standard library, entropies are drawn at random (the speed does not
+depend on them); rows of 8,192 bytes, patches of 4.5 bytes in the mean.
 """
 
 import tempfile
@@ -31,7 +31,7 @@ PATCHING = Patching(rule="entropy", threshold=float(np.log(4.5)))  # P(Exp(1) > 
 
 
 def index(store, out):
-    starts_of = lambda i: rules.starts(store.ids(i), store.entropies(i), PATCHING)  # noqa: E731
+    starts_of = lambda i: rules.starts(store.ids(i), store.entropies(i), PATCHING)
     return pack.build_index(store, out, positions=ROW_BYTES, starts_of=starts_of)
 
 
@@ -44,12 +44,26 @@ def measure(quick=False):
         def timed(what, call):
             begin = time.process_time()
             found = call()
-            rows.append({"step": what, "MB_per_s_and_core": store.text_bytes / 1e6 / (time.process_time() - begin)})
+            rows.append(
+                {
+                    "step": what,
+                    "MB_per_s_and_core": store.text_bytes / 1e6 / (time.process_time() - begin),
+                }
+            )
             return found
 
-        timed("read ids and entropies", lambda: [(store.ids(i), store.entropies(i)) for i in range(len(store))])
-        starts = timed("rule: entropies to starts", lambda: [rules.starts(ids, e, PATCHING) for ids, e in read])
+        timed(
+            "read ids and entropies",
+            lambda: [(store.ids(i), store.entropies(i)) for i in range(len(store))],
+        )
+        starts = timed(
+            "rule: entropies to starts", lambda: [rules.starts(ids, e, PATCHING) for ids, e in read]
+        )
         timed("starts to patch lengths", lambda: [layout.starts_to_lengths(s) for s in starts])
-        header = timed("entropies to row index, all of it", lambda: index(store, Path(folder) / "rows"))
-    facts = {key: header[key] for key in ("rows", "byte_waste", "patch_waste", "positions_per_patch")}
+        header = timed(
+            "entropies to row index, all of it", lambda: index(store, Path(folder) / "rows")
+        )
+    facts = {
+        key: header[key] for key in ("rows", "byte_waste", "patch_waste", "positions_per_patch")
+    }
     return {"tables": {"MB = 1e6 text bytes, process time": rows, "the index": [facts]}}

@@ -13,13 +13,15 @@ MEAN_PATCH = 4.5  # bytes
 
 def blt(latent_width=512):
     """8.3M parameters without embeddings; `latent_width` 16 leaves little but the local models."""
-    local = lambda layers: Stack(layers, 256, 4, window=512)  # noqa: E731
+    local = lambda layers: Stack(layers, 256, 4, window=512)
     latent = Stack(1, latent_width, max(1, latent_width // 64))
     return Blt(local(1), latent, local(3), slots=2, hash_rows=8192)
 
 
 def bytes_batch(rows, length, seed=0, mean=MEAN_PATCH):
-    """Random bytes, each position a patch start with chance 1 / mean; targets are the next bytes."""
+    """Random bytes, each position a patch start with chance 1 / mean; targets are the next
+    bytes.
+    """
     rng = np.random.default_rng(seed)
     ids = rng.integers(4, 260, (rows, length + 1)).astype(np.int32)
     slots = int(length / mean * 1.05) + 2
@@ -31,7 +33,11 @@ def bytes_batch(rows, length, seed=0, mean=MEAN_PATCH):
         starts[rng.permutation(spare)[: max(0, starts.sum() - slots)]] = False
         layouts.append(row_layout(starts, segment_L, slots))
     patch, read, patch_segment = (np.stack(arrays) for arrays in zip(*layouts, strict=True))
-    return unit_batch(ids) | {"patch_BxL": patch, "read_BxL": read, "patch_segment_BxP": patch_segment}
+    return unit_batch(ids) | {
+        "patch_BxL": patch,
+        "read_BxL": read,
+        "patch_segment_BxP": patch_segment,
+    }
 
 
 def unit_batch(ids):
@@ -45,7 +51,9 @@ def unit_batch(ids):
 
 
 def layers_for(flops, at):
-    """As many layers as bring `at(layers)`, FLOPs that grow by as much with each, nearest to `flops`."""
+    """As many layers as bring `at(layers)`, FLOPs that grow by as much with each, nearest to
+    `flops`.
+    """
     one, two = at(1), at(2)
     return max(1, 1 + round((flops - one) / (two - one)))
 

@@ -1,10 +1,12 @@
-"""Forward and backward of one batch: ours against transformers' `blt`, on the same weights and patches.
+"""Forward and backward of one batch: ours against transformers' `blt`, on the same weights and
+patches.
 
-Both in float32 on the same cores, 2 rows, random bytes, patches of 4.5 bytes in the mean. Each figure is made by a
-process of its own, ours and the peer's in turn: seconds of the fastest of a few steps after one that warms up, and
-the largest resident memory of the whole process. "local" is our model with a latent model of width 16, which shows
-how encoder, decoder and cross-attention grow with the length. Exponents are slopes of log seconds over log length.
-A peer that is killed for memory, or takes longer than the limit, is named so.
+Both in float32 on the same cores, 2 rows, random bytes, patches of 4.5 bytes in the mean. Each
+figure is made by a process of its own, ours and the peer's in turn: seconds of the fastest of a few
+steps after one that warms up, and the largest resident memory of the whole process. "local" is our
+model with a latent model of width 16, which shows how encoder, decoder and cross-attention grow
+with the length. Exponents are slopes of log seconds over log length. A peer that is killed for
+memory, or takes longer than the limit, is named so.
 """
 
 import argparse
@@ -30,7 +32,9 @@ def measure(quick=False):
     try:
         import transformers
     except ImportError:
-        raise ConfigError("suite train_step: the peer is missing; pip install -e '.[peer]'") from None
+        raise ConfigError(
+            "suite train_step: the peer is missing; pip install -e '.[peer]'"
+        ) from None
     import jax
 
     from blt_jax import models
@@ -82,7 +86,11 @@ def measure(quick=False):
 
 
 def _slope(by_length, lengths):
-    known = [(math.log(n), math.log(by_length[n]["seconds"])) for n in lengths if "seconds" in by_length[n]]
+    known = [
+        (math.log(n), math.log(by_length[n]["seconds"]))
+        for n in lengths
+        if "seconds" in by_length[n]
+    ]
     return float(np.polyfit(*zip(*known, strict=True), 1)[0]) if len(known) > 1 else None
 
 
@@ -99,7 +107,7 @@ def _ours(folder, side, batch, repeats):
     else:
         config = shapes.blt(latent_width=16)
         params = models.init(jax.random.key(0), config)
-    mean = lambda p, b: nats(p, b, config, models.PLAIN).mean()  # noqa: E731
+    mean = lambda p, b: nats(p, b, config, models.PLAIN).mean()
     step = jax.jit(jax.value_and_grad(mean))
     params, batch = jax.device_put(params), jax.device_put(batch)
     return shapes.fastest(lambda: step(params, batch), repeats), float(step(params, batch)[0])
@@ -110,8 +118,11 @@ def _peer(folder, batch, repeats):
     from transformers import BltForCausalLM
 
     model = BltForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
-    # The peer counts the byte after the row too; in our layout it begins a patch, so that the last byte reads its own.
-    patch_BxL = np.append(batch["patch_BxL"], batch["patch_BxL"].max(axis=1, keepdims=True) + 1, axis=1)
+    # The peer counts the byte after the row too; in our layout it begins a patch, so that the last
+    # byte reads its own.
+    patch_BxL = np.append(
+        batch["patch_BxL"], batch["patch_BxL"].max(axis=1, keepdims=True) + 1, axis=1
+    )
     slots = batch["patch_segment_BxP"].shape[1] + 1
     lengths = np.stack([np.bincount(row, minlength=slots) for row in patch_BxL])
     ids, targets, lengths = (
@@ -121,7 +132,9 @@ def _peer(folder, batch, repeats):
     def step():
         model.zero_grad()
         logits = model(input_ids=ids, patch_lengths=lengths, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+        loss = torch.nn.functional.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
+        )
         loss.backward()
         return loss.item()
 
@@ -144,9 +157,13 @@ def _main():
     batch = shapes.bytes_batch(ROWS, asked.length)
     repeats = 5 if asked.length <= 1024 else 3 if asked.length <= 4096 else 1
     side = (
-        _peer(asked.folder, batch, repeats) if asked.side == "peer" else _ours(asked.folder, asked.side, batch, repeats)
+        _peer(asked.folder, batch, repeats)
+        if asked.side == "peer"
+        else _ours(asked.folder, asked.side, batch, repeats)
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
     print(json.dumps({"seconds": side[0], "loss": side[1], "mebibytes": round(peak)}))
 
 

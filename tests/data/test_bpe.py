@@ -77,7 +77,9 @@ RULES = {  # how the published tokenizers split, where they differ around newlin
 
 @pytest.mark.parametrize("rule", RULES)
 def test_cutting_long_text_changes_nothing(tmp_path, monkeypatch, rule):
-    text = ("Words, 123 of them.  \nnext\n\nlast\n    indented\r\n\tand }\n// so\r\non\n" * 40).encode()
+    text = (
+        "Words, 123 of them.  \nnext\n\nlast\n    indented\r\n\tand }\n// so\r\non\n" * 40
+    ).encode()
     monkeypatch.setattr(bpe, "SPLIT", RULES[rule])
     bpe.train([text], 300, tmp_path / "t.json")  # its merges join what the rule leaves together
     tokenizer = bpe.Bpe(tmp_path / "t.json")
@@ -90,12 +92,20 @@ def test_cutting_long_text_changes_nothing(tmp_path, monkeypatch, rule):
 
 def test_same_as_the_library_on_plain_text(path, tokenizer):
     text = "The quick brown fox, naïve café 日本語 12345.\n\nIt's a dog's life"
-    assert tokenizer.encode(text.encode())[1:-1].tolist() == Tokenizer.from_file(str(path)).encode(text).ids
+    assert (
+        tokenizer.encode(text.encode())[1:-1].tolist()
+        == Tokenizer.from_file(str(path)).encode(text).ids
+    )
 
 
 def test_foreign_settings_that_change_text_are_put_aside(path, tokenizer, tmp_path):
     lower = json.loads(normalizers.Lowercase().__getstate__())
-    prefix = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    prefix = {
+        "type": "ByteLevel",
+        "add_prefix_space": True,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
     found = bpe.Bpe(changed(path, tmp_path / "a.json", normalizer=lower, pre_tokenizer=prefix))
     for text in AWKWARD[:10]:
         assert found.decode(found.encode(text)) == text
@@ -106,7 +116,9 @@ def test_names_of_specials(path, tmp_path):
     one = [added[0] | {"content": "<|endoftext|>", "id": 500}]
     found = bpe.Bpe(changed(path, tmp_path / "a.json", added_tokens=one))
     assert (found.bos, found.eos, found.vocab) == (500, 500, 501) and found.token_bytes[500] == 0
-    with pytest.raises(ConfigError, match=r"has no BOS token; known names are <\|begin_of_text\|>, <s>"):
+    with pytest.raises(
+        ConfigError, match=r"has no BOS token; known names are <\|begin_of_text\|>, <s>"
+    ):
         bpe.Bpe(changed(path, tmp_path / "b.json", added_tokens=[]))
     with pytest.raises(ConfigError, match="has no EOS token"):
         bpe.Bpe(changed(path, tmp_path / "c.json", added_tokens=added[:1]))
@@ -135,7 +147,9 @@ def test_other_kinds_of_tokenizer_are_refused(path, tmp_path):
         with pytest.raises(ConfigError, match=f"t.json: not a byte-level BPE .*{why}") as error:
             bpe.Bpe(tmp_path / "t.json")
         assert "\n" not in str(error.value)
-    removing = pre_tokenizers.Sequence([pre_tokenizers.Split(" ", "removed"), pre_tokenizers.ByteLevel(False)])
+    removing = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.ByteLevel(False)]
+    )
     holder = Tokenizer(models.BPE())
     holder.pre_tokenizer = removing
     stage = json.loads(holder.to_str())["pre_tokenizer"]

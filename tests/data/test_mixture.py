@@ -80,7 +80,9 @@ def test_weights_in_a_config():
     data = Data(weights=" a=2 , b.c=0.5,d=x=1e-1,")
     assert data.source_weights == {"a": 2.0, "b.c": 0.5, "d=x": 0.1}
     assert data.weights == "a=2,b.c=0.5,d=x=1e-1" and Data().source_weights == {}
-    assert fingerprint(Data()) != fingerprint(data) and build(Data, dataclasses.asdict(data)) == data
+    assert (
+        fingerprint(Data()) != fingerprint(data) and build(Data, dataclasses.asdict(data)) == data
+    )
     for text, message in {
         "a": "write each",
         "=1": "write each",
@@ -111,22 +113,38 @@ def positions_read(store, spans):
 def test_index_reads_each_document_as_often_as_its_weight_says(store, index):
     header, (_, spans) = pack.load_header(index), pipeline.span_table(index)
     count, passes = readings(store, WEIGHTS)
-    assert np.array_equal(positions_read(store, spans), count * (store.sizes + 2)) and header["passes"] == passes
+    assert (
+        np.array_equal(positions_read(store, spans), count * (store.sizes + 2))
+        and header["passes"] == passes
+    )
     whole = {source: int(store.sizes[of(store, source)].sum()) for source in store.source_names}
-    text = {"word2": 4 * whole["word2"], "word5": whole["word5"], "word12": 2 * whole["word12"], "odd": 0}
+    text = {
+        "word2": 4 * whole["word2"],
+        "word5": whole["word5"],
+        "word12": 2 * whole["word12"],
+        "odd": 0,
+    }
     for source, told in header["sources"].items():
         assert told["text_bytes"] == text[source]
         assert told["share"] == pytest.approx(text[source] / sum(text.values()))
-        assert told["readings"] == pytest.approx({"word2": 4, "word5": 1, "word12": 2, "odd": 0}[source])
+        assert told["readings"] == pytest.approx(
+            {"word2": 4, "word5": 1, "word12": 2, "odd": 0}[source]
+        )
     assert header["text_bytes"] == sum(text.values())
     assert header["text_bytes_per_patch"] == header["text_bytes"] / header["patches"]
-    assert header["byte_waste"] < 0.05 and header["patch_waste"] < 0.05  # dense and sparse still share rows
+    assert (
+        header["byte_waste"] < 0.05 and header["patch_waste"] < 0.05
+    )  # dense and sparse still share rows
 
 
 def test_other_weights_make_another_index(store, tmp_path):
-    build_with = lambda weights: pack.build_index(store, tmp_path / "rows", positions=256, weights=weights)  # noqa: E731
+    build_with = lambda weights: pack.build_index(
+        store, tmp_path / "rows", positions=256, weights=weights
+    )
     plain = build_with(None)
-    assert build_with({}) == plain and build_with({"word2": 3.0})["text_bytes"] > plain["text_bytes"]
+    assert (
+        build_with({}) == plain and build_with({"word2": 3.0})["text_bytes"] > plain["text_bytes"]
+    )
 
 
 @pytest.mark.parametrize("steps", [3, 40, 100])
@@ -134,7 +152,11 @@ def test_sources_read_counts_what_batches_hold(store, index, steps, monkeypatch)
     batches = pipeline.train_batches(index, store, 4, seed=3)
     source_of_row = []
     offsets, spans = pipeline.span_table(index)
-    order = [n for s in range(steps) for n in pipeline._row_order(len(offsets) - 1, 3).batch(4)[s].tolist()]
+    order = [
+        n
+        for s in range(steps)
+        for n in pipeline._row_order(len(offsets) - 1, 3).batch(4)[s].tolist()
+    ]
     for number in order:
         source_of_row += spans[offsets[number] : offsets[number + 1]].tolist()
     read = positions_read(store, np.array(source_of_row))
@@ -143,7 +165,9 @@ def test_sources_read_counts_what_batches_hold(store, index, steps, monkeypatch)
     for source, one in told.items():
         own = of(store, source)
         assert one["epochs"] == pytest.approx(read[own].sum() / (store.sizes[own] + 2).sum())
-    assert sum(one["share"] for one in told.values()) == pytest.approx(1) and told["odd"]["share"] == 0
+    assert (
+        sum(one["share"] for one in told.values()) == pytest.approx(1) and told["odd"]["share"] == 0
+    )
     monkeypatch.setattr(pipeline, "WALKED", 0)  # by the index's shares instead
     for source, one in pipeline.sources_read(index, store, 4, 3, steps).items():
         assert one["epochs"] == pytest.approx(told[source]["epochs"], abs=0.5, rel=0.5)
@@ -161,8 +185,12 @@ def test_steps_and_processes_hold_the_same_rows_with_weights(store, index):
 
 
 def test_training_on_the_index_does_not_drift_from_its_calibration(store, index, tmp_path):
-    documents = [(store.ids(i), None, store.source_names[store.source_of[i]]) for i in range(len(store))]
-    found = calibrate.calibrate(documents, Patching(rule="space"), weights=WEIGHTS, corpus=store.fingerprint)
+    documents = [
+        (store.ids(i), None, store.source_names[store.source_of[i]]) for i in range(len(store))
+    ]
+    found = calibrate.calibrate(
+        documents, Patching(rule="space"), weights=WEIGHTS, corpus=store.fingerprint
+    )
     write_json(tmp_path / "blt.json", calibrate.record(found))
     watch = pipeline.patch_drift(index, store, tmp_path / "blt.json")
     assert watch.mean == pytest.approx(pack.load_header(index)["text_bytes_per_patch"])
@@ -179,5 +207,7 @@ def test_training_on_the_index_does_not_drift_from_its_calibration(store, index,
 
 
 def test_validation_is_not_weighted(store, tmp_path):
-    headers = prepare.indexes({"train": store, "validation": store}, tmp_path, "bytes", 256, WEIGHTS, fingerprint="")
+    headers = prepare.indexes(
+        {"train": store, "validation": store}, tmp_path, "bytes", 256, WEIGHTS, fingerprint=""
+    )
     assert headers["validation"]["text_bytes"] == store.text_bytes != headers["train"]["text_bytes"]

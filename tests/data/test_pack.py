@@ -41,7 +41,9 @@ def check(store, index, starts_of=None):
             patches += spent
     assert np.array_equal(reached, store.sizes + 2)
     assert (header["positions"], header["patches"]) == (positions, patches)
-    assert header["byte_waste"] == pytest.approx(1 - positions / header["rows"] / header["row_positions"])
+    assert header["byte_waste"] == pytest.approx(
+        1 - positions / header["rows"] / header["row_positions"]
+    )
     return header
 
 
@@ -50,19 +52,27 @@ def test_bytes_are_one_stream(tmp_path, positions):
     store = made(tmp_path)
     pack.build_index(store, tmp_path / "rows", positions=positions)
     header = check(store, tmp_path / "rows")
-    full = [sum(end - begin for _, begin, end in row) == positions for row in rows_of(tmp_path / "rows")]
+    full = [
+        sum(end - begin for _, begin, end in row) == positions for row in rows_of(tmp_path / "rows")
+    ]
     assert all(full[:-1]) and header["row_patches"] == 0
     assert header["row_text_bytes"] == store.text_bytes / header["rows"]
 
 
-@pytest.mark.parametrize("positions, patches", [(64, 0), (64, 3), (64, 20), (64, 64), (16, 2), (500, 0), (5000, 0)])
+@pytest.mark.parametrize(
+    "positions, patches", [(64, 0), (64, 3), (64, 20), (64, 64), (16, 2), (500, 0), (5000, 0)]
+)
 def test_patched_rows(tmp_path, positions, patches):
     store = made(tmp_path)
     flags = space_starts(store)
-    pack.build_index(store, tmp_path / "rows", positions=positions, patches=patches, starts_of=flags)
+    pack.build_index(
+        store, tmp_path / "rows", positions=positions, patches=patches, starts_of=flags
+    )
     header = check(store, tmp_path / "rows", flags)
     assert header["row_patches"] == patches or not patches
-    assert header["patch_waste"] == pytest.approx(1 - header["patches"] / header["rows"] / header["row_patches"])
+    assert header["patch_waste"] == pytest.approx(
+        1 - header["patches"] / header["rows"] / header["row_patches"]
+    )
 
 
 def test_header_tables(tmp_path):
@@ -71,7 +81,9 @@ def test_header_tables(tmp_path):
     header = pack.build_index(store, tmp_path / "rows", positions=200, starts_of=flags)
     lengths = np.concatenate([starts_to_lengths(flags(i)) for i in range(len(store))])
     assert header["patch_lengths"][:65] == np.bincount(lengths, minlength=65)[:65].tolist()
-    assert header["patch_lengths"][65] == (lengths > 64).sum() > 0 and header["document_patches"] == len(lengths)
+    assert header["patch_lengths"][65] == (lengths > 64).sum() > 0 and header[
+        "document_patches"
+    ] == len(lengths)
     for key in ("text_bytes", "positions", "patches"):
         assert sum(row[key] for row in header["sources"].values()) == header[key]
     odd = [i for i in range(len(store)) if store.source_names[store.source_of[i]] == "odd"]
@@ -81,13 +93,17 @@ def test_header_tables(tmp_path):
 
 def test_noise_is_that_of_the_rows_that_are_read(tmp_path):
     store = made(tmp_path)
-    header = pack.build_index(store, tmp_path / "rows", positions=200, starts_of=space_starts(store))
+    header = pack.build_index(
+        store, tmp_path / "rows", positions=200, starts_of=space_starts(store)
+    )
     rows = RowSource(tmp_path / "rows", store)
     text = np.array([rows[r]["bytes_L"].sum() for r in range(len(rows))])
     patches = np.array([(rows[r]["patch_segment_P"] > 0).sum() for r in range(len(rows))])
     assert (text.sum(), patches.sum()) == (header["text_bytes"], header["patches"])
     mean = text.sum() / patches.sum()
-    assert header["patch_noise"] == pytest.approx(((text - mean * patches) ** 2).sum() / patches.sum())
+    assert header["patch_noise"] == pytest.approx(
+        ((text - mean * patches) ** 2).sum() / patches.sum()
+    )
 
 
 def test_start_flags_are_kept(tmp_path):
@@ -97,7 +113,9 @@ def test_start_flags_are_kept(tmp_path):
     kept = pack.StartFlags(store, tmp_path / "rows")
     for i in range(len(store)):
         a, b = sorted(rng.integers(0, store.sizes[i] + 3, 2).tolist())
-        assert np.array_equal(kept.read(i), flags(i)) and np.array_equal(kept.read(i, a, b), flags(i)[a:b])
+        assert np.array_equal(kept.read(i), flags(i)) and np.array_equal(
+            kept.read(i, a, b), flags(i)[a:b]
+        )
 
 
 def test_rebuilt_only_if_something_differs(tmp_path):
@@ -109,12 +127,16 @@ def test_rebuilt_only_if_something_differs(tmp_path):
 
     def build(**how):
         calls.clear()
-        header = pack.build_index(store, out, **({"positions": 64, "starts_of": flags, "fingerprint": "a"} | how))
+        header = pack.build_index(
+            store, out, **({"positions": 64, "starts_of": flags, "fingerprint": "a"} | how)
+        )
         return header, bool(calls)
 
     first, made_it = build()
     assert made_it and build() == (first, False)
-    assert build(fingerprint="b")[1] and build(positions=65)[1] and build(patches=20)[1] and build()[1]
+    assert (
+        build(fingerprint="b")[1] and build(positions=65)[1] and build(patches=20)[1] and build()[1]
+    )
     (out / "header.json").unlink()
     assert build()[1]
     store = made(tmp_path, seed=1)
@@ -126,13 +148,20 @@ def test_an_index_that_is_not_there_or_too_small(tmp_path):
         pack.load_header(tmp_path)
     store = made(tmp_path)
     with pytest.raises(ConfigError, match="too small"):
-        pack.build_index(store, tmp_path / "rows", positions=64, patches=1, starts_of=space_starts(store))
+        pack.build_index(
+            store, tmp_path / "rows", positions=64, patches=1, starts_of=space_starts(store)
+        )
 
 
 def test_several_megabytes_in_one_document(tmp_path):
     store = made(tmp_path, extra=[b"word " * 600_000])
-    header = pack.build_index(store, tmp_path / "rows", positions=4096, starts_of=space_starts(store))
-    assert header["byte_waste"] + header["patch_waste"] < 0.02 and header["positions"] == (store.sizes + 2).sum()
+    header = pack.build_index(
+        store, tmp_path / "rows", positions=4096, starts_of=space_starts(store)
+    )
+    assert (
+        header["byte_waste"] + header["patch_waste"] < 0.02
+        and header["positions"] == (store.sizes + 2).sum()
+    )
 
 
 # ---------------------------------------------------------------- waste on real text
@@ -151,7 +180,9 @@ def real_text(tmp_path_factory):
 
 
 def bigram_starts(store, mean):
-    """Entropy-like starts: the entropy of a bigram table's next byte, cut at the threshold for a mean patch size."""
+    """Entropy-like starts: the entropy of a bigram table's next byte, cut at the threshold for a
+    mean patch size.
+    """
     pairs = np.full((260, 260), 0.01)
     for i in range(0, len(store), 4):
         ids = store.ids(i)
@@ -161,7 +192,9 @@ def bigram_starts(store, mean):
 
     def entropies(i):
         ids = store.ids(i)
-        seen = np.concatenate([[0], surprise[ids[:-1], ids[1:]]])  # so that equal bytes do not all agree
+        seen = np.concatenate(
+            [[0], surprise[ids[:-1], ids[1:]]]
+        )  # so that equal bytes do not all agree
         return (entropy[ids] + 0.3 * seen).astype(np.float16)
 
     values = np.concatenate([entropies(i)[1:-1] for i in range(0, len(store), 5)])

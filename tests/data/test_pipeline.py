@@ -24,7 +24,9 @@ def tokenizer(store, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["bytes", "patches", "tokens"])
 def index(request, store, tokenizer, tmp_path_factory):
-    how = {"patches": {"starts_of": space_starts(store)}, "tokens": {"tokenizer": tokenizer}}.get(request.param, {})
+    how = {"patches": {"starts_of": space_starts(store)}, "tokens": {"tokenizer": tokenizer}}.get(
+        request.param, {}
+    )
     out = tmp_path_factory.mktemp("rows") / request.param
     pack.build_index(store, out, positions=LENGTH, **how)
     return out
@@ -48,7 +50,9 @@ def test_every_id_but_bos_is_a_target_once(index, store, tokenizer):
         text_bytes += int(batch["bytes_BxL"].sum())
         assert not batch["bytes_BxL"][batch["loss_mask_BxL"] == 0].any()
         for b, number in enumerate(numbers):
-            for segment, (document, begin, end) in enumerate(spans[offsets[number] : offsets[number + 1]], start=1):
+            for segment, (document, begin, end) in enumerate(
+                spans[offsets[number] : offsets[number + 1]], start=1
+            ):
                 inside = batch["segment_BxL"][b] == segment
                 assert inside.sum() == end - begin
                 counts = batch["loss_mask_BxL"][b][inside] > 0
@@ -89,7 +93,9 @@ def test_patches_against_a_slow_reference(store, tmp_path):
     slots = source.header["row_patches"]
     for number in range(len(source)):
         owner, owner_segment, read = [], [], []
-        for segment, (document, begin, end) in enumerate(spans[offsets[number] : offsets[number + 1]], start=1):
+        for segment, (document, begin, end) in enumerate(
+            spans[offsets[number] : offsets[number + 1]], start=1
+        ):
             own = flags(document)
             for position in range(begin, end):
                 if position < begin + 2 or own[position]:
@@ -102,7 +108,11 @@ def test_patches_against_a_slow_reference(store, tmp_path):
         assert row["patch_L"].tolist() == owner + [slots] * padding
         assert row["read_L"][: len(read)].tolist() == read
         assert row["patch_segment_P"].tolist() == owner_segment + [0] * (slots - len(owner_segment))
-        assert all(row["patch_segment_P"][r] == s for r, s in zip(row["read_L"], row["segment_L"], strict=True) if s)
+        assert all(
+            row["patch_segment_P"][r] == s
+            for r, s in zip(row["read_L"], row["segment_L"], strict=True)
+            if s
+        )
 
 
 # ---------------------------------------------------------------- order
@@ -122,10 +132,15 @@ def rows_seen(index, store, rows, seed, steps):
     """The row numbers that the first steps hold, by their content."""
     source = pipeline.RowSource(index, store)
     name = {
-        (r["ids_L"].tobytes(), r["targets_L"].tobytes()): i for i, r in enumerate(source[n] for n in range(len(source)))
+        (r["ids_L"].tobytes(), r["targets_L"].tobytes()): i
+        for i, r in enumerate(source[n] for n in range(len(source)))
     }
     batches = pipeline.train_batches(index, store, rows, seed)
-    pairs = [p for s in range(steps) for p in zip(batches[s]["ids_BxL"], batches[s]["targets_BxL"], strict=True)]
+    pairs = [
+        p
+        for s in range(steps)
+        for p in zip(batches[s]["ids_BxL"], batches[s]["targets_BxL"], strict=True)
+    ]
     return [name[ids.tobytes(), targets.tobytes()] for ids, targets in pairs]
 
 
@@ -157,7 +172,10 @@ def test_validation_is_all_rows_in_order_and_padded(index, store):
     assert not last["loss_mask_BxL"][real:].any() and not last["segment_BxL"][real:].any()
     assert np.array_equal(last["ids_BxL"][real - 1], source[count - 1]["ids_L"])
     if index.name == "patches":
-        assert np.all(last["patch_BxL"][real:] == source.header["row_patches"]) and last["read_BxL"].min() >= 0
+        assert (
+            np.all(last["patch_BxL"][real:] == source.header["row_patches"])
+            and last["read_BxL"].min() >= 0
+        )
     halves = [list(pipeline.validation_batches(index, store, 2 * rows, p, 2)) for p in (0, 1)]
     assert sorted(n for half in halves for own, _ in half for n in own) == list(range(count))
 
@@ -168,7 +186,10 @@ def test_an_index_of_another_store_is_refused(index, tmp_path):
 
 
 def test_a_source_has_a_stable_name(index, store):
-    assert repr(pipeline.RowSource(index, store)) == f"RowSource({index.parent.name}/{index.name}, {store.fingerprint})"
+    assert (
+        repr(pipeline.RowSource(index, store))
+        == f"RowSource({index.parent.name}/{index.name}, {store.fingerprint})"
+    )
 
 
 def test_batches_of_one_row_have_a_length():

@@ -1,4 +1,6 @@
-"""Documents into hash order, once each, in two splits: the same store from any files, pieces and accidents."""
+"""Documents into hash order, once each, in two splits: the same store from any files, pieces and
+accidents.
+"""
 
 import json
 import random
@@ -16,7 +18,9 @@ from tests.data.test_sources import lines, write
 
 
 def made(folder, data, pieces=1, seed=0):
-    """(train, validation, lines on skips) of a store made in pieces, each stage in a random order."""
+    """(train, validation, lines on skips) of a store made in pieces, each stage in a random
+    order.
+    """
     for stage in (shuffle.read, shuffle.sort):
         for piece in random.Random(seed).sample(range(pieces), pieces):
             stage(data, folder, Piece(piece, pieces))
@@ -29,7 +33,11 @@ def texts(store):
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -65,7 +73,9 @@ def test_split_does_not_depend_on_files(tmp_path):
 def test_documents_are_in_the_order_of_their_hash(tmp_path, small):
     data = corpus(tmp_path / "in")
     digests = [
-        shuffle.Document(t, "", "").digest for store in made(tmp_path / "out", data)[1::-1] for t in texts(store)
+        shuffle.Document(t, "", "").digest
+        for store in made(tmp_path / "out", data)[1::-1]
+        for t in texts(store)
     ]
     assert digests == sorted(digests) and len(digests) == 300
 
@@ -101,7 +111,9 @@ def test_max_bytes_takes_whole_documents_in_hash_order(tmp_path, small, pieces):
     rows = [json.dumps({"text": "x" * (1 + 37 * i % 101) + str(i)}) for i in range(200)]
     path = write(tmp_path / "a.jsonl", rows)
     everything = texts(made(tmp_path / "all", Data(input=path))[0])
-    train, validation, _ = made(tmp_path / "some", Data(input=path, max_bytes=4000, validation_max_bytes=90), pieces)
+    train, validation, _ = made(
+        tmp_path / "some", Data(input=path, max_bytes=4000, validation_max_bytes=90), pieces
+    )
     room, want = 4000, []
     for text in everything:
         if len(text) <= room:
@@ -113,14 +125,18 @@ def test_max_bytes_takes_whole_documents_in_hash_order(tmp_path, small, pieces):
 def test_small_corpora_still_get_both_splits(tmp_path, small):
     path = write(tmp_path / "a.jsonl", lines(3))
     for fraction, sizes in ((1e-9, (2, 1)), (1 - 1e-9, (1, 2))):
-        train, validation, _ = made(tmp_path / str(fraction), Data(input=path, validation_fraction=fraction), 2)
+        train, validation, _ = made(
+            tmp_path / str(fraction), Data(input=path, validation_fraction=fraction), 2
+        )
         assert (len(train), len(validation)) == sizes
 
 
 def test_odd_names_and_texts_survive(tmp_path, small):
     path = write(tmp_path / "a.jsonl", [*lines(9), r'{"text": "\ud800", "source": "\udcff"}'])
     stores = made(tmp_path / "out", Data(input=path))[:2]
-    assert (b"\xed\xa0\x80", "\udcff") in [store.document(i) for store in stores for i in range(len(store))]
+    assert (b"\xed\xa0\x80", "\udcff") in [
+        store.document(i) for store in stores for i in range(len(store))
+    ]
 
 
 # ---------------------------------------------------------------- pieces
@@ -170,7 +186,9 @@ def test_killed_anywhere_and_started_again(tmp_path, small, monkeypatch):
             deaths += 1
     assert deaths > 5 and contents(tmp_path / "out") == contents(tmp_path / "want")
     again = len(saved) - len(set(saved))
-    assert again <= deaths and len(set(saved)) > 20, "more than the part that each kill broke off was made again"
+    assert again <= deaths and len(set(saved)) > 20, (
+        "more than the part that each kill broke off was made again"
+    )
 
 
 def test_two_processes_may_make_the_same_piece(tmp_path, small):
@@ -178,7 +196,9 @@ def test_two_processes_may_make_the_same_piece(tmp_path, small):
     made(tmp_path / "want", data)
     for stage in (shuffle.read, shuffle.sort):
         with ThreadPoolExecutor(4) as pool:
-            for done in [pool.submit(stage, data, tmp_path / "out", Piece(i % 2, 2)) for i in range(4)]:
+            for done in [
+                pool.submit(stage, data, tmp_path / "out", Piece(i % 2, 2)) for i in range(4)
+            ]:
                 done.result()
     shuffle.merge(data, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "want")
@@ -197,12 +217,16 @@ def test_missing_pieces_are_named(tmp_path, small):
     data, out = corpus(tmp_path / "in"), tmp_path / "out"
     for piece in (0, 1, 3):
         shuffle.read(data, out, Piece(piece, 4))
-    with pytest.raises(ConfigError, match=r"out: \d of \d+ parts of stage 'read' are missing: .* piece 2 of 4$"):
+    with pytest.raises(
+        ConfigError, match=r"out: \d of \d+ parts of stage 'read' are missing: .* piece 2 of 4$"
+    ):
         shuffle.sort(data, out, Piece(0, 4))
     shuffle.read(data, out, Piece(2, 4))
     for piece in (0, 3):
         shuffle.sort(data, out, Piece(piece, 4))
-    with pytest.raises(ConfigError, match=r"of stage 'sort' are missing: run that stage for piece 1, 2 of 4$"):
+    with pytest.raises(
+        ConfigError, match=r"of stage 'sort' are missing: run that stage for piece 1, 2 of 4$"
+    ):
         shuffle.merge(data, out, Piece(0, 4))
     with pytest.raises(ConfigError, match="no store here"):
         Store(out, "train")
@@ -229,15 +253,21 @@ def test_a_broken_file_in_the_middle_costs_its_block_only(tmp_path, small, monke
     (tmp_path / "in" / "15.jsonl.gz").unlink()
     middle.write_text(good)
     documents = shuffle.sources.documents
-    monkeypatch.setattr(shuffle.sources, "documents", lambda file, *a: read.append(file.path) or documents(file, *a))
+    monkeypatch.setattr(
+        shuffle.sources, "documents", lambda file, *a: read.append(file.path) or documents(file, *a)
+    )
     train, validation, _ = made(tmp_path / "out", data)
     assert len(train) + len(validation) == 300
-    assert "/15.jsonl" in str(read) and "/00.jsonl" not in str(read), "what was read is not read again"
+    assert "/15.jsonl" in str(read) and "/00.jsonl" not in str(read), (
+        "what was read is not read again"
+    )
 
 
 def test_more_than_one_percent_stops(tmp_path):
     path = write(tmp_path / "a.jsonl", [*lines(150), "{broken", "{worse"])
-    with pytest.raises(ConfigError, match=r"2 of 152 documents cannot be used \(1.3%.*a.jsonl:151, .*a.jsonl:152"):
+    with pytest.raises(
+        ConfigError, match=r"2 of 152 documents cannot be used \(1.3%.*a.jsonl:151, .*a.jsonl:152"
+    ):
         made(tmp_path / "out", Data(input=path))
 
 
@@ -246,14 +276,19 @@ def test_a_broken_validation_input_does_not_hide_behind_training(tmp_path):
     broken = write(tmp_path / "validation.jsonl", [*lines(8, first=2000), "{broken"])
     with pytest.raises(ConfigError, match=r"1 of 9 documents cannot be used .*validation.jsonl:9"):
         made(tmp_path / "broken", Data(input=train, validation_input=broken))
-    both = Data(input=train, validation_input=write(tmp_path / "good.jsonl", [*lines(8, first=2000), '{"text": ""}']))
+    both = Data(
+        input=train,
+        validation_input=write(tmp_path / "good.jsonl", [*lines(8, first=2000), '{"text": ""}']),
+    )
     assert made(tmp_path / "good", both)[2] == [f"1 x empty text: {tmp_path / 'good.jsonl'}:9"]
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_corpus_without_documents(tmp_path, count):
     path = write(tmp_path / "a.jsonl", lines(count))
-    with pytest.raises(ConfigError, match=f"no documents for train among {count} read; check data.input"):
+    with pytest.raises(
+        ConfigError, match=f"no documents for train among {count} read; check data.input"
+    ):
         made(tmp_path / "out", Data(input=path))
     with pytest.raises(ConfigError, match="no store here"):
         Store(tmp_path / "out", "train")
@@ -263,7 +298,8 @@ def test_a_folder_that_holds_another_corpus(tmp_path):
     one, other = (Data(input=write(tmp_path / f"{n}.jsonl", lines(40, first=n))) for n in (1, 2))
     shuffle.read(one, tmp_path / "out")
     with pytest.raises(
-        ConfigError, match=r"out holds another corpus \(input: .*1.jsonl -> .*2.jsonl\); choose another"
+        ConfigError,
+        match=r"out holds another corpus \(input: .*1.jsonl -> .*2.jsonl\); choose another",
     ):
         shuffle.read(other, tmp_path / "out")
     before = texts(made(tmp_path / "out", one)[0])
@@ -280,5 +316,7 @@ def test_damaged_runs_are_named(tmp_path, small, accident):
     shuffle.read(data, tmp_path / "out")
     run = next(path for path in (tmp_path / "out" / "reading").iterdir() if not path.suffix)
     run.write_bytes(run.read_bytes()[:-1]) if accident == "cut" else run.unlink()
-    with pytest.raises(ConfigError, match=f"{run.name}: missing or damaged; delete .*reading and begin again"):
+    with pytest.raises(
+        ConfigError, match=f"{run.name}: missing or damaged; delete .*reading and begin again"
+    ):
         shuffle.sort(data, tmp_path / "out")

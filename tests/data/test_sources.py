@@ -15,7 +15,10 @@ from blt_jax.data import sources
 
 
 def lines(n, first=0):
-    return [json.dumps({"text": f"text number {i}", "source": f"s{i % 3}"}) for i in range(first, first + n)]
+    return [
+        json.dumps({"text": f"text number {i}", "source": f"s{i % 3}"})
+        for i in range(first, first + n)
+    ]
 
 
 def write(path, rows):
@@ -25,7 +28,11 @@ def write(path, rows):
 
 def read(pattern, **data):
     data, skips = Data(input=str(pattern), **data), sources.Skips(early=True)
-    return [document for file in sources.files(data) for document in sources.documents(file, data, skips)], skips
+    return [
+        document
+        for file in sources.files(data)
+        for document in sources.documents(file, data, skips)
+    ], skips
 
 
 # ---------------------------------------------------------------- formats
@@ -36,7 +43,9 @@ def test_formats_agree(tmp_path):
     plain = write(tmp_path / "a.jsonl", rows)
     raw = open(plain, "rb").read()
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(raw))
-    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(raw[:300]) + zstandard.compress(raw[300:]))
+    (tmp_path / "a.jsonl.zst").write_bytes(
+        zstandard.compress(raw[:300]) + zstandard.compress(raw[300:])
+    )
     table = pyarrow.Table.from_pylist([json.loads(r) for r in rows])
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=6)
     want = [(d.text, d.source) for d in read(plain)[0]]
@@ -52,7 +61,10 @@ def test_text_files_are_bytes_and_fields_can_be_named(tmp_path):
     (tmp_path / "odd.v1.txt").write_bytes(odd)
     (found,), _ = read(tmp_path / "*.txt")
     assert (found.text, found.source) == (odd, "odd")
-    write(tmp_path / "b.train.jsonl", [json.dumps({"body": "x", "lang": "en", "source": "no"}), '{"body": "y"}'])
+    write(
+        tmp_path / "b.train.jsonl",
+        [json.dumps({"body": "x", "lang": "en", "source": "no"}), '{"body": "y"}'],
+    )
     found, _ = read(tmp_path / "b.train.jsonl", field="body", source_field="lang")
     assert [(d.text, d.source) for d in found] == [(b"x", "en"), (b"y", "b")]
 
@@ -103,7 +115,9 @@ def test_only_the_first_few_are_named():
 
 def test_a_wrong_field_stops_early(tmp_path):
     path = write(tmp_path / "a.jsonl", lines(500))
-    with pytest.raises(ConfigError, match="100 of 100 .*no text in field 'txt'.*set data.field") as error:
+    with pytest.raises(
+        ConfigError, match="100 of 100 .*no text in field 'txt'.*set data.field"
+    ) as error:
         read(path, field="txt")
     assert "\n" not in str(error.value)
     table = pyarrow.Table.from_pylist([{"text": "a"}])
@@ -145,7 +159,11 @@ def test_inputs_that_are_not_there(tmp_path):
 def test_urls_read_as_local_files_do(tmp_path):
     raw = "\n".join(lines(20)).encode()
     want = None
-    for ending, data in (("jsonl", raw), ("jsonl.gz", gzip.compress(raw)), ("jsonl.zst", zstandard.compress(raw))):
+    for ending, data in (
+        ("jsonl", raw),
+        ("jsonl.gz", gzip.compress(raw)),
+        ("jsonl.zst", zstandard.compress(raw)),
+    ):
         (tmp_path / f"a.{ending}").write_bytes(data)
         with fsspec.open(f"memory://texts/a.{ending}", "wb") as file:
             file.write(data)
@@ -156,7 +174,11 @@ def test_urls_read_as_local_files_do(tmp_path):
     for ending in ("jsonl", "jsonl.gz", "jsonl.zst", "parquet"):
         near, _ = read(tmp_path / f"a.{ending}")
         want = want or [(d.text, d.source) for d in near]
-        for url in (f"memory://texts/a.{ending}", f"memory://te*/?.{ending}", f"file://{tmp_path}/a.{ending}"):
+        for url in (
+            f"memory://texts/a.{ending}",
+            f"memory://te*/?.{ending}",
+            f"file://{tmp_path}/a.{ending}",
+        ):
             found, _ = read(url)
             assert [(d.text, d.source) for d in found] == want and len(want) == 20, url
     assert read("memory://texts/a.jsonl")[0][4].name == "memory:///texts/a.jsonl:5"
@@ -177,22 +199,30 @@ def test_far_files_that_cannot_be_read(monkeypatch):
         raise Lost(f"no more {path}")
 
     monkeypatch.setattr(MemoryFileSystem, "_open", lost)
-    with pytest.raises(ConfigError, match="cannot read memory:///broken/a.jsonl.gz: no more /broken/a.jsonl.gz"):
+    with pytest.raises(
+        ConfigError, match="cannot read memory:///broken/a.jsonl.gz: no more /broken/a.jsonl.gz"
+    ):
         read("memory://broken/*")
     with pytest.raises(ConfigError, match="data.input = 'memory://none/.*no such file"):
         read("memory://none/*.jsonl")
 
 
-@pytest.mark.parametrize("protocol, package", [("gs", "gcsfs"), ("s3", "s3fs"), ("http", r"'fsspec\[http\]'")])
+@pytest.mark.parametrize(
+    "protocol, package", [("gs", "gcsfs"), ("s3", "s3fs"), ("http", r"'fsspec\[http\]'")]
+)
 def test_a_missing_driver_is_named_with_its_package(monkeypatch, protocol, package):
     def absent(_):
         raise ImportError("not here")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", absent)  # whether this machine has it or not
-    with pytest.raises(ConfigError, match=f"no driver for {protocol}:// here; pip install {package}$"):
+    with pytest.raises(
+        ConfigError, match=f"no driver for {protocol}:// here; pip install {package}$"
+    ):
         read(f"{protocol}://bucket/*.jsonl")
 
 
 def test_an_unknown_protocol_is_one_line():
-    with pytest.raises(ConfigError, match="data.input = 'gopher://a/b.txt': cannot be listed: .*gopher"):
+    with pytest.raises(
+        ConfigError, match="data.input = 'gopher://a/b.txt': cannot be listed: .*gopher"
+    ):
         read("gopher://a/b.txt")

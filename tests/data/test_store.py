@@ -32,8 +32,12 @@ def new_store(folder, texts=TEXTS, **how):
 
 def test_documents_come_back(tmp_path):
     store = new_store(tmp_path)
-    assert [store.document(i) for i in range(len(store))] == [(t, f"s{i % 2}") for i, t in enumerate(TEXTS)]
-    assert store.sizes.tolist() == [len(t) for t in TEXTS] and store.text_bytes == sum(map(len, TEXTS))
+    assert [store.document(i) for i in range(len(store))] == [
+        (t, f"s{i % 2}") for i, t in enumerate(TEXTS)
+    ]
+    assert store.sizes.tolist() == [len(t) for t in TEXTS] and store.text_bytes == sum(
+        map(len, TEXTS)
+    )
     assert store.source_names == ["s0", "s1"] and store.source_of.tolist() == [0, 1] * 3
     assert store.notes == {"why": "test"}
 
@@ -43,15 +47,29 @@ def test_ids_at_random(tmp_path):
     for i, text in enumerate(TEXTS):
         whole = vocab.encode(text)
         assert np.array_equal(store.ids(i), whole) and store.ids(i).dtype == np.int32
-        edges = [0, 1, 2, len(whole) - 2, len(whole) - 1, len(whole), RECORD, RECORD + 1, RECORD + 2]
-        for begin, end in [(a, b) for a in edges for b in edges] + rng.integers(0, len(whole) + 1, (20, 2)).tolist():
+        edges = [
+            0,
+            1,
+            2,
+            len(whole) - 2,
+            len(whole) - 1,
+            len(whole),
+            RECORD,
+            RECORD + 1,
+            RECORD + 2,
+        ]
+        for begin, end in [(a, b) for a in edges for b in edges] + rng.integers(
+            0, len(whole) + 1, (20, 2)
+        ).tolist():
             if begin <= end and begin <= len(whole):
                 assert np.array_equal(store.ids(i, begin, end), whole[begin:end]), (i, begin, end)
 
 
 def test_a_span_reads_only_its_pieces(tmp_path, monkeypatch):
     store, read = new_store(tmp_path), []
-    monkeypatch.setattr(store._text, "_record", lambda n, real=store._text._record: read.append(n) or real(n))
+    monkeypatch.setattr(
+        store._text, "_record", lambda n, real=store._text._record: read.append(n) or real(n)
+    )
     store.ids(1, 2 * RECORD + 10, 2 * RECORD + 20)
     assert len(read) == 1
 
@@ -80,7 +98,9 @@ def test_parts(tmp_path):
     store = new_store(tmp_path, part=2)
     assert len(list(store.folder.glob("text-*"))) == 3
     assert [store.text(i) for i in range(6)] == TEXTS
-    assert len(list(new_store(tmp_path, [b"only"]).folder.glob("text-*"))) == 1  # no file of the old one stays
+    assert (
+        len(list(new_store(tmp_path, [b"only"]).folder.glob("text-*"))) == 1
+    )  # no file of the old one stays
 
 
 def test_fingerprint_follows_texts_order_and_sources(tmp_path):
@@ -127,7 +147,9 @@ def test_damage_is_named(tmp_path):
     records, sizes = folder / "text-00000.array_record", folder / "sizes.npy"
     whole = records.read_bytes()
     records.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ConfigError, match="text-00000.array_record: damaged .*prepare it again") as error:
+    with pytest.raises(
+        ConfigError, match="text-00000.array_record: damaged .*prepare it again"
+    ) as error:
         Store(tmp_path, "train").text(5)
     assert "\n" not in str(error.value)
     kept = sizes.read_bytes()
@@ -136,7 +158,9 @@ def test_damage_is_named(tmp_path):
         Store(tmp_path, "train")
     sizes.write_bytes(kept)
     records.unlink()
-    with pytest.raises(ConfigError, match="text-00000.array_record: missing, though the manifest names it"):
+    with pytest.raises(
+        ConfigError, match="text-00000.array_record: missing, though the manifest names it"
+    ):
         Store(tmp_path, "train")
     manifest = json.loads((folder / "index.json").read_text())
     (folder / "index.json").write_text(json.dumps(manifest | {"format": 99}))
@@ -144,10 +168,16 @@ def test_damage_is_named(tmp_path):
         Store(tmp_path, "train")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full to stand for a full disk")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="this system has no /dev/full to stand for a full disk"
+)
 def test_full_disk_is_one_clear_line(tmp_path, monkeypatch):
     full = contextlib.nullcontext("/dev/full")
-    monkeypatch.setattr(module, "replacing", lambda path: full if path.suffix == ".array_record" else replacing(path))
+    monkeypatch.setattr(
+        module,
+        "replacing",
+        lambda path: full if path.suffix == ".array_record" else replacing(path),
+    )
     with pytest.raises(ConfigError, match="train: the disk is full; free some space"):
         new_store(tmp_path)
     with pytest.raises(ConfigError, match="no store here"):

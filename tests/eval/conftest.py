@@ -1,4 +1,6 @@
-"""One study folder of tiny random models for all tests of evaluations: entropy patches, tokens, bytes."""
+"""One study folder of tiny random models for all tests of evaluations: entropy patches, tokens,
+bytes.
+"""
 
 import pytest
 

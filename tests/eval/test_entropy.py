@@ -40,7 +40,7 @@ def logits(params, batch):
 
 
 def score(params, documents, config=CONFIG, **how):
-    ids = lambda i, begin, end: documents[i][begin:end]  # noqa: E731
+    ids = lambda i, begin, end: documents[i][begin:end]
     return list(entropy.score(params, config, [len(d) for d in documents], ids, **how))
 
 
@@ -50,7 +50,9 @@ def documents(*sizes):
 
 
 def test_pieces_equal_the_whole_document(params):
-    """Among them one of many rows: each is read with the 10 ids before it that the 2 layers of window 6 see back."""
+    """Among them one of many rows: each is read with the 10 ids before it that the 2 layers of
+    window 6 see back.
+    """
     some = documents(3, 900, 1, 64, 257, 5)
     found = score(params, some, rows=2, length=128)
     assert [len(f) for f in found] == [len(d) for d in some]
@@ -71,17 +73,23 @@ def test_the_context_of_a_piece_is_as_long_as_it_must_be_and_no_longer(params, m
 
 
 def test_what_shares_a_row_does_not_matter(params):
-    """Whatever the neighbours are, and wherever in a row it lies, a document gets the same entropies."""
+    """Whatever the neighbours are, and wherever in a row it lies, a document gets the same
+    entropies.
+    """
     some = documents(50, 20, 30, 11)
     alone = [score(params, [ids], length=128)[0] for ids in some]
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]):
         together = score(params, [some[i] for i in order], rows=1, length=128)
         for i, found in zip(order, together, strict=True):
-            np.testing.assert_allclose(found.astype(np.float32), alone[i].astype(np.float32), atol=TOLERANCE)
+            np.testing.assert_allclose(
+                found.astype(np.float32), alone[i].astype(np.float32), atol=TOLERANCE
+            )
 
 
 def test_ranges_are_scored_by_themselves(params):
-    """In the same batches, and so to the bit, whether other ranges are scored before or not at all."""
+    """In the same batches, and so to the bit, whether other ranges are scored before or not at
+    all.
+    """
     some, ranges = documents(40, 300, 7, 128, 60, 5), [(0, 2), (2, 3), (3, 6)]
     meter, alone = entropy.Meter(), entropy.Meter()
     every = score(params, some, rows=2, length=64, ranges=ranges, meter=meter)
@@ -95,10 +103,17 @@ def test_ranges_are_scored_by_themselves(params):
 def test_rows_are_filled_well(params):
     sizes = np.random.default_rng(1).lognormal(4, 1, 2000).astype(int) + 2
     meter = entropy.Meter()
-    ids = lambda i, begin, end: np.full(end - begin, 50, np.int32)  # noqa: E731
+    ids = lambda i, begin, end: np.full(end - begin, 50, np.int32)
     reached = []
     for _ in entropy.score(
-        params, CONFIG, sizes, ids, rows=4, length=1024, meter=meter, tell=lambda *told: reached.append(told)
+        params,
+        CONFIG,
+        sizes,
+        ids,
+        rows=4,
+        length=1024,
+        meter=meter,
+        tell=lambda *told: reached.append(told),
     ):
         pass
     assert reached[-1] == (sizes.sum(), sizes.sum()) and reached == sorted(reached)
@@ -107,7 +122,7 @@ def test_rows_are_filled_well(params):
 
 def test_one_document_is_not_read_whole_for_each_of_its_pieces(params):
     read = []
-    ids = lambda i, begin, end: read.append(end - begin) or np.full(end - begin, 50, np.int32)  # noqa: E731
+    ids = lambda i, begin, end: read.append(end - begin) or np.full(end - begin, 50, np.int32)
     list(entropy.score(params, CONFIG, [5000], ids, length=128))
     assert max(read) <= 128 and sum(read) < 5000 * 128 / (128 - 10) + 128
 
@@ -117,7 +132,9 @@ def test_newline_reset_restarts_the_context(params):
     ours, after = score(params, [ids, ids[4:]], length=64, newline_reset=True)
     lines = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2])
     np.testing.assert_allclose(ours.astype(np.float32), whole(params, ids, lines), atol=TOLERANCE)
-    np.testing.assert_allclose(after.astype(np.float32), whole(params, ids[4:], lines[4:]), atol=TOLERANCE)
+    np.testing.assert_allclose(
+        after.astype(np.float32), whole(params, ids[4:], lines[4:]), atol=TOLERANCE
+    )
     assert np.abs(ours.astype(np.float32) - whole(params, ids))[4:].max() > 10 * TOLERANCE
 
 
@@ -163,10 +180,16 @@ print(max(np.abs(a.astype(np.float32) - b.astype(np.float32)).max() for a, b in 
 
 
 def test_eight_devices_equal_one():
-    """Rows over 8 forced host devices: one row on each, nothing said between them, equal up to a rounding."""
+    """Rows over 8 forced host devices: one row on each, nothing said between them, equal up to a
+    rounding.
+    """
     more = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=8 {QUICK}"}
     done = subprocess.run(
-        [sys.executable, "-c", EIGHT], capture_output=True, text=True, env=os.environ | more, cwd=ROOT
+        [sys.executable, "-c", EIGHT],
+        capture_output=True,
+        text=True,
+        env=os.environ | more,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     shards, collectives, difference = done.stdout.strip().splitlines()

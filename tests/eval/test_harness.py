@@ -1,4 +1,6 @@
-"""The evaluation harness on models of ours, offline, on local files: its numbers against ours by hand."""
+"""The evaluation harness on models of ours, offline, on local files: its numbers against ours by
+hand.
+"""
 
 import importlib.util
 
@@ -35,7 +37,9 @@ QUESTIONS = [("that is", ["it", "what it is"]), ("and", ["that is that", "x"])]
 def test_choices_by_likelihood(harness, models, tmp_path, name):
     """The scores of the harness's run, from our own likelihoods."""
     model = models[name]
-    rows = [{"question": q, "choices": choices, "label": i} for i, (q, choices) in enumerate(QUESTIONS)]
+    rows = [
+        {"question": q, "choices": choices, "label": i} for i, (q, choices) in enumerate(QUESTIONS)
+    ]
     write(tmp_path, "arc_easy.jsonl", rows)
     found = harness.run(model, tasks.asked(["arc_easy"], tmp_path))["arc_easy"]["documents"]
     for i, (question, choices) in enumerate(QUESTIONS):
@@ -56,19 +60,29 @@ def test_the_three_requests(harness, models):
     )
     logits = model.logits(model.encode(b"it")[None, :-1])[0, -1]
     greedy = bytes([int(logits.argmax()) - 4])
-    asked = [Request("it", "q"), Request("it", greedy.decode("latin-1"))] if greedy < b"\x80" else [Request("it", "q")]
+    asked = (
+        [Request("it", "q"), Request("it", greedy.decode("latin-1"))]
+        if greedy < b"\x80"
+        else [Request("it", "q")]
+    )
     answers = lm.loglikelihood(asked)
     assert answers[0][1] == (greedy == b"q") and all(value < 0 for value, _ in answers)
     settings = {"until": ["\n"], "max_gen_bytes": 3, "do_sample": False}
     prompts = ["it", "what it is", "x"]
-    made = lm.generate_until([Request(p, settings if p != "x" else settings | {"max_gen_bytes": 2}) for p in prompts])
+    made = lm.generate_until(
+        [Request(p, settings if p != "x" else settings | {"max_gen_bytes": 2}) for p in prompts]
+    )
     for prompt, text, most in zip(prompts, made, (3, 3, 2), strict=True):
-        assert text == model.generate([prompt.encode()], most, stop=b"\n")[0].decode("utf-8", "replace")
+        assert text == model.generate([prompt.encode()], most, stop=b"\n")[0].decode(
+            "utf-8", "replace"
+        )
 
 
 def test_generated_answers_programs_and_translations(harness, models, tmp_path, monkeypatch):
     write(tmp_path, "g2p_phonologybench.jsonl", [{"grapheme": "w", "phonemes": "f f"}] * 7)
-    write(tmp_path, "translation_ntrex.jsonl", [{"text": {"eng": "the same words", "deu": "d"}}] * 5)
+    write(
+        tmp_path, "translation_ntrex.jsonl", [{"text": {"eng": "the same words", "deu": "d"}}] * 5
+    )
     test = "def check(f):\n    assert f() == 1"
     write(tmp_path, "humaneval.jsonl", [{"prompt": "def f():", "entry_point": "f", "test": test}])
     asked = tasks.asked(["g2p_phonologybench", "translation_ntrex_deu_eng", "humaneval"], tmp_path)
@@ -77,7 +91,10 @@ def test_generated_answers_programs_and_translations(harness, models, tmp_path, 
     said = {"Phonemes:": b" f f", "eng:": b" the same words", "def f():": b" return 1"}
 
     def generate(prompts, **_):
-        return [next(text for end, text in said.items() if prompt.decode().endswith(end)) for prompt in prompts]
+        return [
+            next(text for end, text in said.items() if prompt.decode().endswith(end))
+            for prompt in prompts
+        ]
 
     monkeypatch.setattr(models["bytes"], "generate", generate)
     found = harness.run(models["bytes"], asked, execute=True)

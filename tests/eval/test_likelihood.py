@@ -1,4 +1,6 @@
-"""Likelihoods, batched: against one full forward pass each, for models of patches, tokens and bytes."""
+"""Likelihoods, batched: against one full forward pass each, for models of patches, tokens and
+bytes.
+"""
 
 import numpy as np
 import pytest
@@ -6,7 +8,13 @@ import pytest
 from blt_jax.eval import likelihood
 from tests.interop.test_facade import nats
 
-TEXTS = [b"it is", b" what it is, and that is that. it", b"\xff\x00 is", " eë中".encode(), b"it is what it is, " * 9]
+TEXTS = [
+    b"it is",
+    b" what it is, and that is that. it",
+    b"\xff\x00 is",
+    " eë中".encode(),
+    b"it is what it is, " * 9,
+]
 
 
 @pytest.mark.parametrize("name", ["patches", "tokens", "bytes"])
@@ -63,13 +71,17 @@ def test_documents_in_one_call_equal_bits_of_each(models, name):
         assert scored[1].units == (begins[lengths > 0] < len(TEXTS[1]) + 1).sum() - 1
 
 
-@pytest.mark.parametrize("count, first", [(5, 0), (64, 0), (65, 0), (200, 0), (200, 190), (200, 100), (70, 69), (9, 9)])
+@pytest.mark.parametrize(
+    "count, first", [(5, 0), (64, 0), (65, 0), (200, 0), (200, 190), (200, 100), (70, 69), (9, 9)]
+)
 def test_windows_score_every_target_once(count, first):
     found = likelihood.windows(count, 64, first)
     scored = [target for _, scored, end in found for target in range(scored, end)]
     assert scored == list(range(first, count))
     assert all(end - begin <= 64 and begin <= scored for begin, scored, end in found)
-    assert all(begin == 0 or scored - begin >= 32 for begin, scored, _ in found)  # never less than half a context
+    assert all(
+        begin == 0 or scored - begin >= 32 for begin, scored, _ in found
+    )  # never less than half a context
     if first >= count - 32 and found:
         assert found == [(max(0, count - 64), first, count)]
 

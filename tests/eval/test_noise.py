@@ -1,4 +1,6 @@
-"""The five noises: what the paper says of each, rates, and draws that depend on text and seed alone."""
+"""The five noises: what the paper says of each, rates, and draws that depend on text and seed
+alone.
+"""
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ def test_what_the_paper_says():
     assert noise.noised(b"Hi yo", "AntSpeak") == b"H I   Y O"
     assert noise.noised("aé\n".encode(), "UpperCase") == "AÉ\n".encode()
     assert noise.noised(TEXT, "RandomCase").lower().decode().casefold() == TEXT.decode().casefold()
-    assert noise.noised(b"\xffa\xfe", "AntSpeak") == b"\xff A \xfe"  # what is not UTF-8 stays as it is
+    assert (
+        noise.noised(b"\xffa\xfe", "AntSpeak") == b"\xff A \xfe"
+    )  # what is not UTF-8 stays as it is
 
 
 def test_rates():
@@ -40,7 +44,9 @@ def test_draws_depend_on_text_and_seed_alone(name):
 
 
 def test_names():
-    assert noise.chosen(["all"]) == list(noise.NOISES) and noise.chosen(["Drop", "Drop"]) == ["Drop"]
+    assert noise.chosen(["all"]) == list(noise.NOISES) and noise.chosen(["Drop", "Drop"]) == [
+        "Drop"
+    ]
     with pytest.raises(ConfigError, match="noise 'antspeek': did you mean 'AntSpeak'"):
         noise.chosen(["antspeek"])
     with pytest.raises(ConfigError, match="noise 'qqq': known are AntSpeak, Drop"):

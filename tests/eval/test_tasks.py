@@ -1,4 +1,6 @@
-"""Tasks from local files: prompts, few-shot examples, noise in its places, refusals; programs in a fence."""
+"""Tasks from local files: prompts, few-shot examples, noise in its places, refusals; programs in a
+fence.
+"""
 
 import gzip
 import json
@@ -23,10 +25,22 @@ def files(tmp_path_factory):
     asked = {"question": "Why?", "choices": ["so ", "not so", "perhaps"], "label": 2}
     write(folder, "arc_easy.jsonl", [asked | {"id": str(i)} for i in range(9)])
     examples = [asked | {"subject": "old_maths", "question": f"Q{i}", "label": 0} for i in range(7)]
-    write(folder, "mmlu_fewshot_dev.jsonl", [*examples, asked | {"subject": "law", "question": "other"}])
+    write(
+        folder,
+        "mmlu_fewshot_dev.jsonl",
+        [*examples, asked | {"subject": "law", "question": "other"}],
+    )
     write(folder, "mmlu.jsonl.gz", [asked | {"subject": "old_maths", "question": " Q "}])
-    write(folder, "g2p_phonologybench.jsonl", [{"grapheme": f"w{i}", "phonemes": f"f {i}"} for i in range(8)])
-    write(folder, "translation_ntrex.jsonl", [{"text": {"eng": f"e{i}", "deu": f"d{i}"}} for i in range(5)])
+    write(
+        folder,
+        "g2p_phonologybench.jsonl",
+        [{"grapheme": f"w{i}", "phonemes": f"f {i}"} for i in range(8)],
+    )
+    write(
+        folder,
+        "translation_ntrex.jsonl",
+        [{"text": {"eng": f"e{i}", "deu": f"d{i}"}} for i in range(5)],
+    )
     write(folder, "cute.jsonl", [{"task": "spell_rand", "inputs": ["abc"], "label": "a b c"}])
     write(folder, "cute_prompts.json", [{"spell": 'Spell "{}".'}])
     return folder
@@ -46,9 +60,17 @@ def test_prompts(files):
     assert one["prompt"].count("Answer: A\n\n") == 5 and "other" not in one["prompt"]
     assert one["prompt"].endswith("\n\nQ\nA. so \nB. not so\nC. perhaps\nAnswer:")
     three = tasks.documents("g2p_phonologybench", files)
-    assert len(three) == 3 and three[0]["answer"] == "f 5" and three[0]["prompt"].endswith("f 4\n\nWord: w5\nPhonemes:")
+    assert (
+        len(three) == 3
+        and three[0]["answer"] == "f 5"
+        and three[0]["prompt"].endswith("f 4\n\nWord: w5\nPhonemes:")
+    )
     two = tasks.documents("translation_ntrex_deu_eng", files)
-    assert len(two) == 2 and two[0]["answer"] == "e3" and two[0]["prompt"].endswith("deu: d2\neng: e2\n\ndeu: d3\neng:")
+    assert (
+        len(two) == 2
+        and two[0]["answer"] == "e3"
+        and two[0]["prompt"].endswith("deu: d2\neng: e2\n\ndeu: d3\neng:")
+    )
     (spelt,) = tasks.documents("cute_spell_rand", files)
     assert spelt == {"prompt": 'Spell "abc". Answer: "', "answer": "a b c"}
 
@@ -62,14 +84,20 @@ def test_limit_is_spread_and_noise_has_its_places(files):
     ]
     at = {place: found[f"arc_easy UpperCase {place}"][1][0] for place in noise.WHERE}
     assert at["prompt"]["prompt"] == "QUESTION: WHY?\nANSWER:" == at["both"]["prompt"]
-    assert at["completion"]["prompt"] == "Question: Why?\nAnswer:" and at["prompt"]["choices"][0] == "so"
+    assert (
+        at["completion"]["prompt"] == "Question: Why?\nAnswer:"
+        and at["prompt"]["choices"][0] == "so"
+    )
     assert at["completion"]["choices"] == ["SO", "NOT SO", "PERHAPS"] == at["both"]["choices"]
     words = found["g2p_phonologybench UpperCase prompt"][1][0]
     assert words["prompt"].isupper() and words["answer"] == "f 5"
     assert "g2p_phonologybench UpperCase both" not in found
     scores = {label: {"documents": {"acc": [i, 0.0]}} for i, label in enumerate(found)}
     mean = tasks.averaged(scores)
-    assert mean["tasks"]["arc_easy UpperCase"]["documents"]["acc"] == [2.0, 0.0] and len(mean["places"]) == 3
+    assert (
+        mean["tasks"]["arc_easy UpperCase"]["documents"]["acc"] == [2.0, 0.0]
+        and len(mean["places"]) == 3
+    )
     assert set(mean["tasks"]) == {
         "arc_easy",
         "arc_easy UpperCase",
@@ -84,8 +112,14 @@ def test_refusals_are_one_line(files, tmp_path):
             tasks.chosen([name])
     assert len(tasks.chosen(["cute", "cute_spell"])) == 21
     rows = {
-        "hellaswag": ([{"context": "a", "choices": ["b"], "label": 0}], "no field 'activity_label'"),
-        "piqa": ([{"goal": "a", "choices": [], "label": 0}], r"question 1 has choices \[\], label 0"),
+        "hellaswag": (
+            [{"context": "a", "choices": ["b"], "label": 0}],
+            "no field 'activity_label'",
+        ),
+        "piqa": (
+            [{"goal": "a", "choices": [], "label": 0}],
+            r"question 1 has choices \[\], label 0",
+        ),
         "arc_challenge": ([{"question": "a", "choices": ["b", " "], "label": 0}], "needs texts"),
         "arc_easy": ([{"question": "a", "choices": ["b"], "label": 1}], "one of them right"),
         "g2p_phonologybench": ([], "has nothing for task"),
@@ -126,7 +160,9 @@ def test_programs_run_in_a_fence(tmp_path):
         assert not programs.passes(program), program
     assert not programs.passes("while True: pass", seconds=1)
     secret = tmp_path / "x"
-    assert programs.passes(f"import os\nassert not os.environ.get('HOME')\nopen({str(secret)!r}, 'w').write('x')")
+    assert programs.passes(
+        f"import os\nassert not os.environ.get('HOME')\nopen({str(secret)!r}, 'w').write('x')"
+    )
 
 
 if SHARED.exists():

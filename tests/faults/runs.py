@@ -47,7 +47,10 @@ def study(folder):
             if name == "tokens":
                 how = dict(positions=32, tokenizer=bpe.Bpe(folder / "tokenizer.json"))
             elif patching:
-                how |= dict(patches=40, starts_of=lambda i, s=store, p=patching: rules.starts(s.ids(i), None, p))
+                how |= dict(
+                    patches=40,
+                    starts_of=lambda i, s=store, p=patching: rules.starts(s.ids(i), None, p),
+                )
             pack.build_index(store, folder / "store" / "rows" / name / split, **how)
     for name in FAMILIES:
         (folder / f"{name}.json").write_text(json.dumps(to_dict(run(name))))
@@ -73,13 +76,20 @@ def run(name):
 
 
 def start(folder, family, name, *more, devices=1, log=""):
-    """`launch.train` of a family in run folder `name`, output in `name`.log; a session of its own, as engines do."""
+    """`launch.train` of a family in run folder `name`, output in `name`.log; a session of its own,
+    as engines do.
+    """
     command = [sys.executable, "-m", "launch.train", f"--workdir={folder / name}"]
-    command += [f"--config={ROOT / 'experiments' / 'resolved.py'}:{folder / f'{family}.json'}", *more]
+    command += [
+        f"--config={ROOT / 'experiments' / 'resolved.py'}:{folder / f'{family}.json'}",
+        *more,
+    ]
     flags = f"{QUICK} --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     with open(folder / (log or f"{name}.log"), "ab") as out:
-        return subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+        return subprocess.Popen(
+            command, stdout=out, stderr=out, env=environment, start_new_session=True
+        )
 
 
 def finish(folder, family, name, *more, **how):
@@ -94,7 +104,9 @@ def newest(folder):
 
 
 def outcome(folder):
-    """All of a finished run that no clock measured: metrics lines, result, validation by document."""
+    """All of a finished run that no clock measured: metrics lines, result, validation by
+    document.
+    """
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     metrics = [{k: v for k, v in line.items() if k not in ("seconds", "speed")} for line in lines]
     result = json.loads((folder / "result.json").read_text())
@@ -103,7 +115,9 @@ def outcome(folder):
 
 
 def largest_difference(a, b):
-    """Relative, over the numbers of two nested values of the same form. Raises AssertionError for another form."""
+    """Relative, over the numbers of two nested values of the same form. Raises AssertionError for
+    another form.
+    """
     if isinstance(a, dict):
         assert a.keys() == b.keys()
         return max((largest_difference(a[k], b[k]) for k in a), default=0.0)

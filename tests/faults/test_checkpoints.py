@@ -1,4 +1,6 @@
-"""What comes back when the newest checkpoint is damaged, the disk full or the folder not ours to write."""
+"""What comes back when the newest checkpoint is damaged, the disk full or the folder not ours to
+write.
+"""
 
 import json
 import os
@@ -25,7 +27,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 def state(step):
     key = jax.random.fold_in(jax.random.key(0), step)
     weights = {"w": jax.random.normal(key, (256, 64)), "b": jnp.full((8,), float(step))}
-    return {"params": weights, "moments": jax.tree.map(lambda x: x * 2, weights), "step": jnp.int32(step)}
+    return {
+        "params": weights,
+        "moments": jax.tree.map(lambda x: x * 2, weights),
+        "step": jnp.int32(step),
+    }
 
 
 def abstract():
@@ -102,7 +108,10 @@ def test_a_damaged_newest_checkpoint_falls_back_on_the_one_before(tmp_path, caps
     step, found, host = restored(tmp_path)
     assert step == 2 and host == {"text_bytes": 2}
     jax.tree.map(np.testing.assert_array_equal, found, state(2))
-    assert "checkpoint of step 3 cannot be read" in (told := capsys.readouterr().out) and "step 2" in told
+    assert (
+        "checkpoint of step 3 cannot be read" in (told := capsys.readouterr().out)
+        and "step 2" in told
+    )
     assert (tmp_path / "checkpoints" / "damaged-3").exists()  # for whoever wants to look
     saved(tmp_path, (3, 4))  # the run comes by that step again
     assert restored(tmp_path)[0] == 4
@@ -121,7 +130,9 @@ def test_none_that_can_be_read_is_an_error_not_a_new_beginning(tmp_path):
     saved(tmp_path, (1, 2))
     for step in (1, 2):
         truncate(tmp_path / "checkpoints" / str(step))
-    with pytest.raises(ConfigError, match="none of 2 checkpoints can be read; delete it to begin anew"):
+    with pytest.raises(
+        ConfigError, match="none of 2 checkpoints can be read; delete it to begin anew"
+    ):
         restored(tmp_path)
     assert (tmp_path / "checkpoints" / "2").exists()
 
@@ -149,7 +160,9 @@ def test_bit_sums_see_what_changes():
     tree = state(1)
     other = tree | {"params": tree["params"] | {"b": tree["params"]["b"].at[3].add(1e-6)}}
     swapped = tree | {"params": tree["moments"], "moments": tree["params"]}
-    sums = [{part: int(value) for part, value in bit_sums(t).items()} for t in (tree, other, swapped)]
+    sums = [
+        {part: int(value) for part, value in bit_sums(t).items()} for t in (tree, other, swapped)
+    ]
     assert sums[0]["params"] != sums[1]["params"] and sums[0]["moments"] == sums[1]["moments"]
     assert sums[2] == sums[0] | {"params": sums[0]["moments"], "moments": sums[0]["params"]}
     for same in (jax.jit(bit_sums)(tree), bit_sums(jax.tree.map(np.asarray, tree))):
@@ -158,7 +171,9 @@ def test_bit_sums_see_what_changes():
 
 def mounted(folder, options):
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True
+    )
     if made.returncode:
         pytest.skip(f"cannot mount a small disk here: {made.stderr.strip()}")
 
@@ -172,7 +187,9 @@ def disk(tmp_path):
 
 
 def test_a_full_disk_stops_with_one_line_and_the_last_checkpoint_intact(disk):
-    with pytest.raises(ConfigError, match="cannot save, the disk is full; what was saved before is intact"):
+    with pytest.raises(
+        ConfigError, match="cannot save, the disk is full; what was saved before is intact"
+    ):
         saved(disk, range(1, 20), keep=20)
     step, found, _ = restored(disk, keep=20)
     assert step >= 1
@@ -192,7 +209,9 @@ def test_a_read_only_folder_stops_with_one_line_and_the_last_checkpoint_intact(d
 
 
 def test_in_a_bucket(tmp_path):
-    """Saved by one process and read by another; an object that is gone costs its checkpoint, which is moved aside."""
+    """Saved by one process and read by another; an object that is gone costs its checkpoint, which
+    is moved aside.
+    """
     with bucket(tmp_path) as name:
         run = storage.at(f"{name}/a run")
         saved(run, (1, 2, 3), keep=2)
@@ -209,7 +228,9 @@ def test_in_a_bucket(tmp_path):
 
 
 def test_metrics_in_a_bucket(tmp_path):
-    """What was logged before a save is there after a kill; what came after the step that is resumed is not."""
+    """What was logged before a save is there after a kill; what came after the step that is resumed
+    is not.
+    """
     with bucket(tmp_path) as name:
         run = storage.at(f"{name}/a run")
         first = Metrics(run, 0)

@@ -1,4 +1,6 @@
-"""A run whose disk becomes full, or read-only, ends with one line; with room again it goes on to the same numbers."""
+"""A run whose disk becomes full, or read-only, ends with one line; with room again it goes on to
+the same numbers.
+"""
 
 import subprocess
 
@@ -17,7 +19,9 @@ def mount(folder, *options):
 
 @pytest.fixture
 def study(tmp_path):
-    """A study whose run folder `small` is a disk of its own: for one checkpoint (200 to 290 KiB), not for two."""
+    """A study whose run folder `small` is a disk of its own: for one checkpoint (200 to 290 KiB),
+    not for two.
+    """
     runs.study(tmp_path)
     (tmp_path / "small").mkdir()
     mount(tmp_path / "small", "-t", "tmpfs", "-o", "size=400k", "tmpfs")
@@ -32,7 +36,9 @@ def last_line(study):
 def test_a_full_then_a_read_only_disk(study):
     small = study / "small"
     assert runs.finish(study, FAMILY, "small") == 2
-    assert last_line(study).startswith("error: ") and ("full" in last_line(study) or "no space" in last_line(study))
+    assert last_line(study).startswith("error: ") and (
+        "full" in last_line(study) or "no space" in last_line(study)
+    )
     first = runs.newest(small)
     assert 0 < first < runs.STEPS
 

@@ -1,4 +1,5 @@
-"""Runs that are killed at random moments, again and again, end as if nothing had happened: bit for bit.
+"""Runs that are killed at random moments, again and again, end as if nothing had happened: bit for
+bit.
 
     pytest -n0 -s -m faults tests/faults/test_kills.py
 
@@ -32,7 +33,9 @@ def undisturbed(study, family):
 
 
 def listens(process):
-    """Whether a process has come so far as to handle SIGTERM: before our first line Python does not."""
+    """Whether a process has come so far as to handle SIGTERM: before our first line Python does
+    not.
+    """
     try:
         told = Path(f"/proc/{process.pid}/status").read_text()
     except OSError:  # over, or no such system
@@ -42,24 +45,34 @@ def listens(process):
 
 
 def until(moment, process, folder, before, rng):
-    """Waits for a random point of `moment` in the life of a process that goes on from checkpoint `before`."""
+    """Waits for a random point of `moment` in the life of a process that goes on from checkpoint
+    `before`.
+    """
     if moment == "start":
         return time.sleep(rng.uniform(0.3, 6))  # import, restore, compile
-    step = runs.STEPS if moment == "evaluation" else rng.choice(range(before + runs.SAVES, runs.STEPS + 1, runs.SAVES))
+    step = (
+        runs.STEPS
+        if moment == "evaluation"
+        else rng.choice(range(before + runs.SAVES, runs.STEPS + 1, runs.SAVES))
+    )
     while process.poll() is None and not list((folder / "checkpoints").glob(f"{step}*")):
         time.sleep(0.001)  # also the folder of a save that is under way counts
     time.sleep(rng.uniform(0, {"save": 0.02, "step": 0.2, "evaluation": 2}[moment]))
 
 
 def kills(study, family, moments, rng):
-    """Kills runs at `moments`, and lets them end. Returns (what they died of and where, runs that ended)."""
+    """Kills runs at `moments`, and lets them end. Returns (what they died of and where, runs that
+    ended).
+    """
     whole, told, ended, moments = undisturbed(study, family), [], 0, list(moments)
     while True:
         name = f"{family}-{ended}"
         before = runs.newest(study / name)
         process = runs.start(study, family, name)
         if moments:
-            moment = moments[0] if before < runs.STEPS else "start"  # there is nothing left to train
+            moment = (
+                moments[0] if before < runs.STEPS else "start"
+            )  # there is nothing left to train
             until(moment, process, study / name, before, rng)
             sent = rng.choice(STOPS)
             early = sent == signal.SIGTERM and not listens(process)
@@ -67,7 +80,9 @@ def kills(study, family, moments, rng):
             code = process.wait(120)
             if code:
                 unheard = early and code == -signal.SIGTERM
-                assert unheard or code in CODES[sent], f"{name}: {code} at {moment}, see {study / name}.log"
+                assert unheard or code in CODES[sent], (
+                    f"{name}: {code} at {moment}, see {study / name}.log"
+                )
                 told.append((moment, sent, code, before, runs.newest(study / name)))
                 moments.pop(0)
                 continue
@@ -81,7 +96,8 @@ def kills(study, family, moments, rng):
 def show(family, told, ended):
     by = {number: sum(1 for _, sent, *_ in told if sent == number) for number in set(STOPS)}
     print(
-        f"\n{family}: {len(told)} kills ({by[signal.SIGKILL]} SIGKILL, {by[signal.SIGTERM]} SIGTERM), "
+        f"\n{family}: {len(told)} kills ({by[signal.SIGKILL]} SIGKILL, {by[signal.SIGTERM]} "
+        "SIGTERM), "
         f"{ended} runs ended, equal to the undisturbed one bit for bit"
     )
     for moment, sent, code, before, after in told:

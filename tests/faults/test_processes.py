@@ -1,5 +1,6 @@
-"""Several processes that train one run: two with four devices each are one with eight; and what happens when one is
-lost, or told to stop."""
+"""Several processes that train one run: two with four devices each are one with eight; and what
+happens when one is lost, or told to stop.
+"""
 
 import contextlib
 import io
@@ -34,7 +35,10 @@ def together(study, family, name, *more, devices):
         port = free.getsockname()[1]
     more += (f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--heartbeat={HEARTBEAT}")
     return [
-        runs.start(study, family, name, *more, f"--process={i}", devices=devices, log=f"{name}-{i}.log") for i in (0, 1)
+        runs.start(
+            study, family, name, *more, f"--process={i}", devices=devices, log=f"{name}-{i}.log"
+        )
+        for i in (0, 1)
     ]
 
 
@@ -44,7 +48,10 @@ MESH = ("--config.mesh.data=2", "--config.mesh.fsdp=4", "--config.train.steps=18
 @pytest.fixture(scope="module")
 def four(study):
     """A run of two processes with four devices each."""
-    assert [process.wait() for process in together(study, "blt", "four", *MESH, devices=4)] == [0, 0]
+    assert [process.wait() for process in together(study, "blt", "four", *MESH, devices=4)] == [
+        0,
+        0,
+    ]
     return study / "four"
 
 
@@ -55,7 +62,8 @@ def until_saved(study, name, step, process, folder=None):
 
 
 @pytest.mark.parametrize(
-    "body, code, line", [("os.abort", 75, "lost"), ("lambda: os.kill(os.getpid(), 9)", 1, "ended by")]
+    "body, code, line",
+    [("os.abort", 75, "lost"), ("lambda: os.kill(os.getpid(), 9)", 1, "ended by")],
 )
 def test_how_the_child_ends(body, code, line):
     program = f"import os; from launch.supervise import supervised; os._exit(supervised({body}, 'lost it'))"
@@ -69,15 +77,23 @@ def test_two_processes_of_four_devices_equal_one_of_eight(study, four):
     print(f"\n2 processes x 4 devices against 1 x 8: largest relative difference {difference:.1e}")
     assert difference < TOLERANCE
 
-    # Their newest checkpoints are read by a process of one device, as by those who generate and evaluate.
+    # Their newest checkpoints are read by a process of one device, as by those who generate and
+    # evaluate.
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        ours, theirs = (jax.tree.leaves(load_params(folder)[1]) for folder in (four, study / "eight"))
+        ours, theirs = (
+            jax.tree.leaves(load_params(folder)[1]) for folder in (four, study / "eight")
+        )
     assert said.getvalue() == ""
-    assert max(abs(a - b).max() / abs(a).max() for a, b in zip(ours, theirs, strict=True)) < 10 * TOLERANCE
+    assert (
+        max(abs(a - b).max() / abs(a).max() for a, b in zip(ours, theirs, strict=True))
+        < 10 * TOLERANCE
+    )
 
 
 def test_one_is_lost_and_the_study_is_in_a_bucket(study, four, tmp_path):
-    """As on a TPU pod. What was continued has the numbers of the undisturbed run on a disk, bit for bit."""
+    """As on a TPU pod. What was continued has the numbers of the undisturbed run on a disk, bit for
+    bit.
+    """
     with bucket(tmp_path) as name:
         for path in (study / "store").rglob("*"):
             if path.is_file():
@@ -99,7 +115,10 @@ def test_lost_then_stopped_then_on_other_devices(study):
     second.kill()
     began = time.monotonic()
     assert first.wait(HEARTBEAT + 20) == 75
-    print(f"\na lost process ends the other after {time.monotonic() - began:.1f} s, heartbeat {HEARTBEAT} s")
+    print(
+        f"\na lost process ends the other after {time.monotonic() - began:.1f} s, heartbeat "
+        f"{HEARTBEAT} s"
+    )
     assert (study / "two-0.log").read_text().rstrip().endswith(LOST)
 
     # One is told to stop: both save the same step and leave.
@@ -115,5 +134,7 @@ def test_lost_then_stopped_then_on_other_devices(study):
     told, whole = runs.outcome(study / "two"), runs.outcome(study / "one")
     assert [line["text_bytes"] for line in told[0]] == [line["text_bytes"] for line in whole[0]]
     difference = runs.largest_difference(told, whole)
-    print(f"killed, stopped, and ended in one process: largest relative difference {difference:.1e}")
+    print(
+        f"killed, stopped, and ended in one process: largest relative difference {difference:.1e}"
+    )
     assert difference < TOLERANCE

@@ -1,4 +1,6 @@
-"""The programs that FLOPs are counted of: a forward pass and a loss with its gradient, by shapes alone."""
+"""The programs that FLOPs are counted of: a forward pass and a loss with its gradient, by shapes
+alone.
+"""
 
 import functools
 
@@ -17,8 +19,10 @@ def _parameters(model):
 
 
 def shapes(model, positions, slots):
-    """Parameters and a batch of B rows, as jax.ShapeDtypeStruct: no array is made, whatever the size."""
-    ints = lambda n: jax.ShapeDtypeStruct((B, n), jnp.int32)  # noqa: E731
+    """Parameters and a batch of B rows, as jax.ShapeDtypeStruct: no array is made, whatever the
+    size.
+    """
+    ints = lambda n: jax.ShapeDtypeStruct((B, n), jnp.int32)
     keys = ["ids_BxL", "segment_BxL"] + ["patch_BxL", "read_BxL"] * isinstance(model, Blt)
     batch = {key: ints(positions) for key in keys}
     if isinstance(model, Blt):
@@ -27,7 +31,9 @@ def shapes(model, positions, slots):
 
 
 def forward(model, **compute):
-    return jax.jit(lambda params, batch: models.apply(params, batch, model, models.Compute(**compute)))
+    return jax.jit(
+        lambda params, batch: models.apply(params, batch, model, models.Compute(**compute))
+    )
 
 
 def with_gradient(model, **compute):

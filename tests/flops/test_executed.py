@@ -1,4 +1,6 @@
-"""The executed convention against the program, to the unit in its jaxpr: every flag, on small models."""
+"""The executed convention against the program, to the unit in its jaxpr: every flag, on small
+models.
+"""
 
 import dataclasses
 
@@ -40,14 +42,20 @@ CASES = {  # model, positions, patch slots
     "tokens": (Lm(LATENT, vocab=300, unit="token"), 17, 0),
     "tokens, tied": (Lm(LATENT, vocab=300, unit="token", tied=True), 17, 0),
     "tokens, a head in three parts": (Lm(LATENT, vocab=2**22, unit="token"), 17, 0),
-    "blt, hashed and tied": (blt(hash_sizes=(3, 5), tied=True, hash_norm=True, hash_short="omit"), 21, 6),
+    "blt, hashed and tied": (
+        blt(hash_sizes=(3, 5), tied=True, hash_norm=True, hash_short="omit"),
+        21,
+        6,
+    ),
     "blt, no projection, one patch, a long window": (
         blt(slots=2, latent=dataclasses.replace(LATENT, width=32), **local(window=64, kv_heads=4)),
         21,
         1,
     ),
     "blt, windowed latent, more slots than bytes": (
-        blt(latent=dataclasses.replace(LATENT, window=4), pool_from="embeddings", **local(layers=1)),
+        blt(
+            latent=dataclasses.replace(LATENT, window=4), pool_from="embeddings", **local(layers=1)
+        ),
         9,
         20,
     ),
@@ -101,7 +109,11 @@ def test_attention_of_any_window(backend, length):
 
 
 def test_what_the_formulas_know_of_attention():
-    assert (ATTENTION_BLOCK, ATTENTION_BLOCK, ATTENTION_SPAN) == (attention.BLOCK, blockwise.BLOCK, blockwise.SPAN)
+    assert (ATTENTION_BLOCK, ATTENTION_BLOCK, ATTENTION_SPAN) == (
+        attention.BLOCK,
+        blockwise.BLOCK,
+        blockwise.SPAN,
+    )
     assert HEAD_LOGITS == head.LOGITS
     assert ATTENTIONS[0] == models.Compute().attention
 
@@ -109,35 +121,47 @@ def test_what_the_formulas_know_of_attention():
 @pytest.mark.parametrize("backend", ATTENTIONS)
 @pytest.mark.parametrize("program", [forward, with_gradient])
 def test_no_array_pairs_bytes_with_bytes_or_patches(program, backend):
-    """Memory is O(L), except for the latent model's P x P scores (design: no byte x patch array)."""
+    """Memory is O(L), except for the latent model's P x P scores (design: no byte x patch
+    array).
+    """
     positions, slots = 8192, 2048
     model = blt(encoder_cross="all", slots=1, **local(heads=2, kv_heads=1, window=32))
     model = dataclasses.replace(model, latent=Stack(1, 8, 1, ffn=8))
-    elements, shape = trace.count(program(model, attention=backend), *shapes(model, positions, slots)).largest
+    elements, shape = trace.count(
+        program(model, attention=backend), *shapes(model, positions, slots)
+    ).largest
     assert B * positions * 260 <= elements < B * positions * slots / 2, shape
 
 
 def test_full_attention_is_seen_to_pair_positions():
-    elements, _ = trace.count(forward(lm(window=0), attention="banded"), *shapes(lm(window=0), 512, 0)).largest
+    elements, _ = trace.count(
+        forward(lm(window=0), attention="banded"), *shapes(lm(window=0), 512, 0)
+    ).largest
     assert elements == B * 4 * 512**2
 
 
 def test_rows_of_per_byte():
     """A byte's share of a row: slots are rounded up, tokens to the nearest."""
-    executed = lambda model, unit, context: per_byte(  # noqa: E731
+    executed = lambda model, unit, context: per_byte(
         model, patch_size=unit, context_bytes=context, convention="executed"
     )
-    share = lambda row, size: [value / size for value in dataclasses.astuple(row)]  # noqa: E731
+    share = lambda row, size: [value / size for value in dataclasses.astuple(row)]
     assert list(dataclasses.astuple(executed(BLT, 4.5, 64))) == share(executed_row(BLT, 64, 15), 64)
     assert list(dataclasses.astuple(executed(LM, 9.9, 64))) == share(executed_row(LM, 64), 64)
     tokens = CASES["tokens"][0]
     for unit, nearest in ((4.4, 15), (4.9, 13)):
-        assert list(dataclasses.astuple(executed(tokens, unit, 64))) == share(executed_row(tokens, nearest), 64)
+        assert list(dataclasses.astuple(executed(tokens, unit, 64))) == share(
+            executed_row(tokens, nearest), 64
+        )
     for slots in range(1, 1000):
-        assert executed(BLT, 4093 / slots, 4093).latent == executed_row(BLT, 4093, slots).latent / 4093
+        assert (
+            executed(BLT, 4093 / slots, 4093).latent == executed_row(BLT, 4093, slots).latent / 4093
+        )
 
 
-@pytest.mark.parametrize("positions, slots", [(0, 4), (64.5, 4), (64, 0), (64, 3.5), (float("nan"), 4)])
+@pytest.mark.parametrize(
+    "positions, slots", [(0, 4), (64.5, 4), (64, 0), (64, 3.5), (float("nan"), 4)]
+)
 def test_rows_are_whole(positions, slots):
     with pytest.raises(ConfigError, match="whole number of them, at least 1"):
         executed_row(BLT, positions, slots)

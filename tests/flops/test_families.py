@@ -1,7 +1,8 @@
-"""The referee on every family at its published shapes: `executed` equals the trace to the unit, 8B included.
+"""The referee on every family at its published shapes: `executed` equals the trace to the unit, 8B
+included.
 
-Nothing is computed: programs are traced from shapes. Rows hold 8,192 bytes (16,384 at 8B). `pytest -n0 -s` prints the
-figures, with what tells them from "exact" and "paper".
+Nothing is computed: programs are traced from shapes. Rows hold 8,192 bytes (16,384 at 8B). `pytest
+-n0 -s` prints the figures, with what tells them from "exact" and "paper".
 """
 
 import dataclasses
@@ -16,7 +17,9 @@ from tests.flops.programs import B, forward, shapes, with_gradient
 
 
 def spacebyte(size):
-    return dataclasses.replace(preset(f"blt-{size}"), encoder_cross="none", decoder_cross="none", hash_sizes=())
+    return dataclasses.replace(
+        preset(f"blt-{size}"), encoder_cross="none", decoder_cross="none", hash_sizes=()
+    )
 
 
 FLAT = Lm(Stack(24, 1280, 10))
@@ -28,7 +31,11 @@ RUNS = {  # model, bytes per patch or token, bytes per row
     "spacebyte 8b": (spacebyte("8b"), 6.1, 16384),
     "megabyte++ 2b": (preset("blt-2b"), 4.0, 8192),
     "flat bytes": (FLAT, 1.0, 8192),
-    "flat bytes, window": (dataclasses.replace(FLAT, stack=Stack(12, 1024, 16, kv_heads=4, window=512)), 1.0, 8192),
+    "flat bytes, window": (
+        dataclasses.replace(FLAT, stack=Stack(12, 1024, 16, kv_heads=4, window=512)),
+        1.0,
+        8192,
+    ),
     "llama2 400m": (preset("llama2-400m"), 3.7, 8192),
     "llama3 1b": (preset("llama3-1b"), 4.4, 8192),
     "llama3 8b": (preset("llama3-8b"), 4.4, 16384),
@@ -43,17 +50,25 @@ def row(model, unit, context):
     return context, math.ceil(context / unit)
 
 
-BANDED = ("blt-entropy 400m", "flat bytes, window", "llama3 1b")  # small models show every flag with both backends
+BANDED = (
+    "blt-entropy 400m",
+    "flat bytes, window",
+    "llama3 1b",
+)  # small models show every flag with both backends
 
 
-@pytest.mark.parametrize("name, how", [(n, {}) for n in RUNS] + [(n, {"attention": "banded"}) for n in BANDED])
+@pytest.mark.parametrize(
+    "name, how", [(n, {}) for n in RUNS] + [(n, {"attention": "banded"}) for n in BANDED]
+)
 def test_executed_equals_the_trace(name, how):
     model, unit, context = RUNS[name]
     positions, slots = row(model, unit, context)
     given = shapes(model, positions, slots)
     for program, remat in ((forward, "none"), (with_gradient, "none"), (with_gradient, "full")):
         found = trace.count(program(model, remat=remat, **how), *given)
-        expected = executed_row(model, positions, slots, training=program is with_gradient, remat=remat, **how)
+        expected = executed_row(
+            model, positions, slots, training=program is with_gradient, remat=remat, **how
+        )
         assert not found.unknown and found.flops == B * expected.total, (program.__name__, remat)
 
 
@@ -64,11 +79,21 @@ def test_the_breakdown_names_every_difference(name):
     where = dict(patch_size=unit, context_bytes=context)
     once = executed_row(model, positions, slots).total / context
     step = executed_row(model, positions, slots, training=True, remat="full").total / context
-    print(f"\n{name}, {unit} bytes per patch or token: executed {once:.4g} FLOPs/byte, training with remat {step:.4g}")
+    print(
+        f"\n{name}, {unit} bytes per patch or token: executed {once:.4g} FLOPs/byte, training "
+        f"with remat {step:.4g}"
+    )
     for convention in ("exact", "paper"):
         theirs = per_byte(model, convention=convention, **where).total
         causes = differences(model, convention=convention, **where)
         trained = differences(model, convention=convention, training=True, remat="full", **where)
-        assert sum(part.total for part in causes.values()) == pytest.approx(once - theirs, abs=1e-9 * once)
-        assert sum(part.total for part in trained.values()) == pytest.approx(step - training(theirs), abs=1e-9 * step)
-        print(f"  {convention:5} {theirs:.4g}: " + ", ".join(f"{k} {v.total / theirs:+.2%}" for k, v in causes.items()))
+        assert sum(part.total for part in causes.values()) == pytest.approx(
+            once - theirs, abs=1e-9 * once
+        )
+        assert sum(part.total for part in trained.values()) == pytest.approx(
+            step - training(theirs), abs=1e-9 * step
+        )
+        print(
+            f"  {convention:5} {theirs:.4g}: "
+            + ", ".join(f"{k} {v.total / theirs:+.2%}" for k, v in causes.items())
+        )

@@ -30,14 +30,28 @@ def test_known(kind, flops, gibibytes):
 
 
 def test_tpus_agree_with_the_table_that_jax_keeps():
-    """jax's own figures, per TensorCore and rounded: within 4% of Google's pages, bandwidth of v5p within 13%."""
+    """jax's own figures, per TensorCore and rounded: within 4% of Google's pages, bandwidth of v5p
+    within 13%.
+    """
     tpu_info = pytest.importorskip("jax._src.pallas.mosaic.tpu_info")
-    for name, cores in (("tpu-v4", 2), ("tpu-v5e", 1), ("tpu-v5p", 2), ("tpu-v6e", 1), ("tpu-v7x", 1)):
+    for name, cores in (
+        ("tpu-v4", 2),
+        ("tpu-v5e", 1),
+        ("tpu-v5p", 2),
+        ("tpu-v6e", 1),
+        ("tpu-v7x", 1),
+    ):
         device = by_name(name)
-        theirs = tpu_info._get_tpu_info_impl(tpu_info.chip_version_from_device_kind(device.kinds[0]), 1)
-        assert device.peaks["bfloat16"] == pytest.approx(cores * theirs.bf16_ops_per_second, rel=0.01)
+        theirs = tpu_info._get_tpu_info_impl(
+            tpu_info.chip_version_from_device_kind(device.kinds[0]), 1
+        )
+        assert device.peaks["bfloat16"] == pytest.approx(
+            cores * theirs.bf16_ops_per_second, rel=0.01
+        )
         assert device.hbm_bytes == pytest.approx(cores * theirs.hbm_capacity_bytes, rel=0.02)
-        assert device.hbm_bandwidth == pytest.approx(cores * theirs.mem_bw_bytes_per_second, rel=0.13)
+        assert device.hbm_bandwidth == pytest.approx(
+            cores * theirs.mem_bw_bytes_per_second, rel=0.13
+        )
 
 
 def test_every_row_is_whole():
@@ -45,7 +59,9 @@ def test_every_row_is_whole():
     kinds = [kind.lower() for device in DEVICES for kind in device.kinds]
     assert len(kinds) == len(set(kinds)), "a kind names one device"
     for device in DEVICES:
-        assert by_name(device.name) is device and all(by_kind(kind) is device for kind in device.kinds)
+        assert by_name(device.name) is device and all(
+            by_kind(kind) is device for kind in device.kinds
+        )
         assert device.source and "bfloat16" in device.peaks and device.hbm_bandwidth > 5e11
         ladder = [device.peaks[a] for a in ("fp32", "tf32", "bfloat16", "fp8") if a in device.peaks]
         assert ladder == sorted(ladder), "narrower arithmetic is not slower"
@@ -67,13 +83,22 @@ def test_every_row_is_whole():
     ],
 )
 def test_unknown_has_no_mfu(kind):
-    assert by_kind(kind) is None and peak(kind, "bfloat16") is None and mfu(1e12, kind, "bfloat16") is None
+    assert (
+        by_kind(kind) is None
+        and peak(kind, "bfloat16") is None
+        and mfu(1e12, kind, "bfloat16") is None
+    )
 
 
 def test_unpublished_arithmetic_has_no_mfu():
     assert mfu(1e12, "TPU v4", "fp8") is None
-    assert mfu(1e12, "NVIDIA H100 80GB HBM3", "float32") is None, "tf32 or fp32: a dtype does not tell"
-    assert peak("NVIDIA H100 80GB HBM3", "tf32") == 494.5e12 and peak("NVIDIA H100 80GB HBM3", "fp32") == 67e12
+    assert mfu(1e12, "NVIDIA H100 80GB HBM3", "float32") is None, (
+        "tf32 or fp32: a dtype does not tell"
+    )
+    assert (
+        peak("NVIDIA H100 80GB HBM3", "tf32") == 494.5e12
+        and peak("NVIDIA H100 80GB HBM3", "fp32") == 67e12
+    )
 
 
 def test_share_of_all_devices():

@@ -1,13 +1,15 @@
-"""A second referee: XLA's own cost analysis of the lowered program. The difference is explained to the last operation.
+"""A second referee: XLA's own cost analysis of the lowered program. The difference is explained to
+the last operation.
 
-XLA counts the body of a loop once, however often it runs, so the scans over layers and blocks are unrolled here. It
-also counts what no convention of ours does: one FLOP for each element of each elementwise result, integers and
-booleans included, and one for each element that a reduction or scatter takes in; transcendentals it keeps apart. That
-part is summed here from the text of XLA's program, without looking at a single matrix product. What then remains of
-its figure must be `executed`, up to its own rounding to float32.
+XLA counts the body of a loop once, however often it runs, so the scans over layers and blocks are
+unrolled here. It also counts what no convention of ours does: one FLOP for each element of each
+elementwise result, integers and booleans included, and one for each element that a reduction or
+scatter takes in; transcendentals it keeps apart. That part is summed here from the text of XLA's
+program, without looking at a single matrix product. What then remains of its figure must be
+`executed`, up to its own rounding to float32.
 
-The compiled program is held to less: matrix products as counted, and elementwise work as the compiler leaves it (fusion
-repeats some, simplification drops some).
+The compiled program is held to less: matrix products as counted, and elementwise work as the
+compiler leaves it (fusion repeats some, simplification drops some).
 """
 
 import dataclasses
@@ -34,7 +36,11 @@ CASES = {  # model, positions, patch slots
         64,
         16,
     ),
-    "spacebyte": (Blt(WIDE, LATENT, WIDE, hash_sizes=(), encoder_cross="none", decoder_cross="none"), 64, 16),
+    "spacebyte": (
+        Blt(WIDE, LATENT, WIDE, hash_sizes=(), encoder_cross="none", decoder_cross="none"),
+        64,
+        16,
+    ),
 }
 PROGRAMS = {
     "forward": (forward, {}),
@@ -51,14 +57,17 @@ RUNS = [  # remat's gradient holds what a plain one does and more: two cases sho
 ]
 
 ELEMENTWISE = (
-    "abs add and clamp compare convert divide maximum minimum multiply negate not or power remainder select "
+    "abs add and clamp compare convert divide maximum minimum multiply negate not or power "
+    "remainder select "
     "shift-left shift-right-arithmetic shift-right-logical sign subtract xor"
 ).split()
 INSTRUCTION = re.compile(r"(?:ROOT )?(\S+) = (\(.*?\)|\S+) ([\w\-]+)\(([^)]*)\)(.*)$")
 
 
 def computations(text):
-    """{name: [(result, shape, operation, operands, attributes)]} of an HLO module's text, and the entry's name."""
+    """{name: [(result, shape, operation, operands, attributes)]} of an HLO module's text, and the
+    entry's name.
+    """
     found, name, entry = {}, None, None
     for line in map(str.strip, text.splitlines()):
         if line.endswith("{") and " = " not in line:
@@ -71,11 +80,15 @@ def computations(text):
 
 
 def elementwise(programs, name):
-    """FLOPs that XLA counts in a computation besides those of matrix products; the body of a while once."""
+    """FLOPs that XLA counts in a computation besides those of matrix products; the body of a while
+    once.
+    """
     total, sizes = 0, {}
     for result, shape, operation, operands, attributes in programs[name]:
         shapes_of_result = re.findall(r"\w+\[([\d,]*)\]", shape)
-        size = sizes[result] = sum(math.prod(int(n) for n in dims.split(",") if n) for dims in shapes_of_result)
+        size = sizes[result] = sum(
+            math.prod(int(n) for n in dims.split(",") if n) for dims in shapes_of_result
+        )
         inner = {
             key: elementwise(programs, called)
             for key, called in re.findall(r"(to_apply|body|condition)=([\w.\-]+)", attributes)
@@ -85,7 +98,9 @@ def elementwise(programs, name):
             total += inner["to_apply"]
         elif operation == "while":
             total += inner["body"] + inner["condition"]
-        elif operation == "reduce":  # its operands are as many arrays as initial values; each is as large as the first
+        elif (
+            operation == "reduce"
+        ):  # its operands are as many arrays as initial values; each is as large as the first
             total += (sizes[operands[0]] - size // len(shapes_of_result)) * inner["to_apply"]
         elif operation == "scatter":
             total += sizes[operands[-1]] * inner["to_apply"]
@@ -105,10 +120,16 @@ def test_xla_counts_executed_and_elementwise_work(name, program, attention, monk
     (model, positions, slots), (make, how) = CASES[name], PROGRAMS[program]
     lowered = make(model, attention=attention, **how).lower(*shapes(model, positions, slots))
     theirs = lowered.cost_analysis()["flops"]
-    ours = B * executed_row(model, positions, slots, training=make is with_gradient, attention=attention, **how).total
+    ours = (
+        B
+        * executed_row(
+            model, positions, slots, training=make is with_gradient, attention=attention, **how
+        ).total
+    )
     rest = elementwise(*computations(lowered.compiler_ir("hlo").as_hlo_text()))
     print(
-        f"\n{name}, {program}, {attention}: XLA {theirs:.6g} = executed {ours:.6g} + elementwise {rest:.4g} "
+        f"\n{name}, {program}, {attention}: XLA {theirs:.6g} = executed {ours:.6g} + elementwise "
+        f"{rest:.4g} "
         f"({rest / ours:.2%}); unexplained {(theirs - ours - rest) / theirs:.1e}"
     )
     assert theirs == pytest.approx(ours + rest, rel=FLOAT32)
@@ -121,13 +142,20 @@ def test_compiled_program(program, monkeypatch):
     (model, positions, slots), (make, how) = CASES["lm, full attention"], PROGRAMS[program]
     lowered = make(model, attention="banded", **how).lower(*shapes(model, positions, slots))
     theirs = lowered.compile().cost_analysis()["flops"]
-    ours = B * executed_row(model, positions, training=make is with_gradient, attention="banded", **how).total
+    ours = (
+        B
+        * executed_row(
+            model, positions, training=make is with_gradient, attention="banded", **how
+        ).total
+    )
     print(f"\ncompiled, {program}: XLA {theirs:.6g}, {theirs / ours - 1:+.2%} of executed")
     assert 0.005 < theirs / ours - 1 < 0.025
 
 
 def test_without_unrolling_xla_counts_one_layer():
-    """Why scans must be unrolled for this check, and why XLA's figure is never used for a real program."""
+    """Why scans must be unrolled for this check, and why XLA's figure is never used for a real
+    program.
+    """
     rolled = {}
     for layers in (1, 4):
         model = Lm(dataclasses.replace(WIDE, layers=layers))

@@ -1,9 +1,10 @@
 """Greedy bytes of tiny models that lie on one device, and over meshes of 8 forced host devices.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu python -m tests.infer.eight_devices
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu python -m
+    tests.infer.eight_devices
 
-A program of its own, as `tests/parallel/eight_devices.py`. Prints JSON: of every model and mesh the new ids of each
-row, and how many parameters lie split.
+A program of its own, as `tests/parallel/eight_devices.py`. Prints JSON: of every model and mesh the
+new ids of each row, and how many parameters lie split.
 """
 
 import json

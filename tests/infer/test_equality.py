@@ -1,4 +1,6 @@
-"""Decoding id by id against the forward pass over the whole row: the same patches, the same logits, for every form."""
+"""Decoding id by id against the forward pass over the whole row: the same patches, the same logits,
+for every form.
+"""
 
 import dataclasses
 
@@ -29,11 +31,21 @@ PAPER = dict(
     hash_order="newest",
     hash_scope="document",
 )
-two, grouped = (dataclasses.replace(LOCAL, layers=2), dataclasses.replace(LATENT, layers=2, kv_heads=1))
+two, grouped = (
+    dataclasses.replace(LOCAL, layers=2),
+    dataclasses.replace(LATENT, layers=2, kv_heads=1),
+)
 CASES = {
     "entropy": (dataclasses.replace(BLT, decoder=two), Patching("entropy", threshold=5.325)),
     "relative, newline reset, patches read every encoder layer": (
-        dataclasses.replace(BLT, encoder=two, encoder_cross="all", decoder_cross="first", tied=True, cross_kv_heads=1),
+        dataclasses.replace(
+            BLT,
+            encoder=two,
+            encoder_cross="all",
+            decoder_cross="first",
+            tied=True,
+            cross_kv_heads=1,
+        ),
         Patching("relative", threshold=0.05, newline_reset=True),
     ),
     "combined, long patches, as the paper says": (
@@ -45,7 +57,10 @@ CASES = {
         dataclasses.replace(BLT, slots=3, latent=dataclasses.replace(LATENT, window=4)),
         Patching("strided", stride=4),
     ),
-    "max length": (dataclasses.replace(BLT, **SPACEBYTE), Patching("entropy", threshold=5.325, max_length=3)),
+    "max length": (
+        dataclasses.replace(BLT, **SPACEBYTE),
+        Patching("entropy", threshold=5.325, max_length=3),
+    ),
 }
 
 
@@ -59,7 +74,9 @@ def text(rows):
 
 
 def decoded(plan, params, ids_BxL):
-    """(logits [B, L, V], starts [B, L + 1] with the first of each row) from each prompt's last id on; NaN before."""
+    """(logits [B, L, V], starts [B, L + 1] with the first of each row) from each prompt's last id
+    on; NaN before.
+    """
     rows = [row[:n] for row, n in zip(ids_BxL, FIRST, strict=True)]
     state = prompts.start(params, plan, rows, LENGTH)
     split = decode.Params(*map(layers.by_layer, params))
@@ -69,7 +86,9 @@ def decoded(plan, params, ids_BxL):
         return state, (state.logits_BxV, starts_B)
 
     longest = LENGTH - min(FIRST)
-    rest = np.stack([np.pad(row[n:], (0, longest - LENGTH + n)) for row, n in zip(ids_BxL, FIRST, strict=True)])
+    rest = np.stack(
+        [np.pad(row[n:], (0, longest - LENGTH + n)) for row, n in zip(ids_BxL, FIRST, strict=True)]
+    )
     _, (logits, starts) = jax.jit(lambda state, ids: jax.lax.scan(one, state, ids))(state, rest.T)
     all_logits = np.full((*ids_BxL.shape, plan.model.vocab), np.nan, np.float32)
     all_starts = np.zeros((len(rows), LENGTH + 1), bool)
@@ -102,11 +121,15 @@ def test_blt(name):
         entropies = np.asarray(apply(params.patcher, batch)).astype(np.float16)[:, :LENGTH]
     starts = rules.starts(ids, entropies, patching, include_next=True)
     lengths = [layout.starts_to_lengths(row) for row in starts]
-    assert len({len(n) for n in lengths}) == 2 or patching.rule == "strided", "rows close patches at different times"
+    assert len({len(n) for n in lengths}) == 2 or patching.rule == "strided", (
+        "rows close patches at different times"
+    )
     if "long" in name:
         assert max(lengths[1]) > 32 > max(lengths[0])
     batch = prompts.blt_batch(list(ids), lengths)
-    whole = np.asarray(jax.jit(lambda params, batch: models.apply(params, batch, config))(params.model, batch))
+    whole = np.asarray(
+        jax.jit(lambda params, batch: models.apply(params, batch, config))(params.model, batch)
+    )
     logits, found = decoded(plan, params, ids)
     for b, n in enumerate(FIRST):
         np.testing.assert_array_equal(found[b, n + 1 :], starts[b, n + 1 :])
@@ -120,6 +143,8 @@ def test_lm(name):
     closes, ids = () if name == "tokens" else (EOS,), text(2)
     params = random_params(config)
     batch = prompts.lm_batch(list(ids), closes)
-    whole = np.asarray(jax.jit(lambda params, batch: models.apply(params, batch, config))(params, batch))
+    whole = np.asarray(
+        jax.jit(lambda params, batch: models.apply(params, batch, config))(params, batch)
+    )
     logits, _ = decoded(decode.Plan(config, closes), decode.Params(params, None), ids)
     close(logits, whole[:, :LENGTH], name)

@@ -19,7 +19,9 @@ PROMPTS = [b"one two", b"", b"the third is the longest of them", b"4"]
 def model():
     params = random_params(BLT)
     params["decoder"]["head"]["kernel"] *= 3  # decided, not uniform
-    found = Pretrained(BLT, params, PATCHER, random_params(PATCHER, 1), Patching("entropy", threshold=5.325), 64)
+    found = Pretrained(
+        BLT, params, PATCHER, random_params(PATCHER, 1), Patching("entropy", threshold=5.325), 64
+    )
     return Model("there", found, None, np.float16, models.PLAIN)
 
 
@@ -55,18 +57,22 @@ def test_patches_told(model):
 
 
 def test_draws_and_stops(model):
-    draw = lambda prompts, **how: model.generate(prompts, 40, temperature=1.0, top_p=0.9, **how)  # noqa: E731
+    draw = lambda prompts, **how: model.generate(prompts, 40, temperature=1.0, top_p=0.9, **how)
     drawn = draw(PROMPTS, seed=3)
     assert drawn == draw(PROMPTS, seed=3) != draw(PROMPTS, seed=4)
     assert draw(PROMPTS[:1], seed=3) == drawn[:1]
-    streamed = lambda **how: [  # noqa: E731
+    streamed = lambda **how: [
         b"".join(text for text, _ in parts)
-        for parts in zip(*model.stream(PROMPTS, 40, temperature=1.0, top_p=0.9, seed=3, **how), strict=True)
+        for parts in zip(
+            *model.stream(PROMPTS, 40, temperature=1.0, top_p=0.9, seed=3, **how), strict=True
+        )
     ]
     assert streamed(steps=7) == drawn, "not how many bytes a call makes"
     some = [bytes([drawn[0][9]]), drawn[2][17:19]]
     stopped = draw(PROMPTS, seed=3, stop=some)
-    ends = [min([at for at in map(text.find, some) if at >= 0], default=len(text)) for text in drawn]
+    ends = [
+        min([at for at in map(text.find, some) if at >= 0], default=len(text)) for text in drawn
+    ]
     assert stopped == [text[:end] for text, end in zip(drawn, ends, strict=True)] != drawn
     assert streamed(steps=1, stop=some) == stopped, "what may begin a stop is held back"
 
@@ -81,7 +87,9 @@ def test_state_is_donated(model):
     """The caches are renewed in place: a second copy of them would be seen here."""
     from blt_jax.infer import decode, prompts
 
-    state = prompts.start(decode.Params(model._on_device, model._patcher_on_device), model._plan, [np.array([1])], 8)
+    state = prompts.start(
+        decode.Params(model._on_device, model._patcher_on_device), model._plan, [np.array([1])], 8
+    )
     kept = state.model.decoder.layers[0][0]
     for _ in decode.stream(model._by_layer, model._plan, state, 1, 8):
         pass

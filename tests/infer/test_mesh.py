@@ -1,4 +1,6 @@
-"""Generation by a model that lies over eight devices, BLT and token LM: the ids of the model on one device."""
+"""Generation by a model that lies over eight devices, BLT and token LM: the ids of the model on one
+device.
+"""
 
 import pytest
 
@@ -16,5 +18,7 @@ def told():
 def test_a_split_model_writes_the_same(told, model, mesh):
     alone, split = told[model, "one device"], told[model, mesh]
     assert alone["split"] == 0 < split["split"]
-    assert len({tuple(row) for row in alone["ids"]}) == len(alone["ids"]) and all(len(set(r)) > 3 for r in alone["ids"])
+    assert len({tuple(row) for row in alone["ids"]}) == len(alone["ids"]) and all(
+        len(set(r)) > 3 for r in alone["ids"]
+    )
     assert split["ids"] == alone["ids"]

@@ -21,12 +21,16 @@ def test_nucleus():
     squared = np.array([0.15, 0.5, 0.05, 0.3]) ** 2
     np.testing.assert_allclose(drawn(0.5, 1.0), squared / squared.sum(), atol=0.04)
     assert drawn(0.0, 1.0, 8)[1] == 1 and drawn(1.0, 0.01, 8)[1] == 1
-    assert choose(np.zeros((1, 5), np.float32), sampling.row_keys(0, 1), 0, 0.0, 1.0) == 0, "the first of the likeliest"
+    assert choose(np.zeros((1, 5), np.float32), sampling.row_keys(0, 1), 0, 0.0, 1.0) == 0, (
+        "the first of the likeliest"
+    )
 
 
 def test_a_draw_depends_on_seed_row_and_step_alone():
     flat = np.zeros((4, 260), np.float32)
-    draw = lambda seed, rows, step: choose(flat[:rows], sampling.row_keys(seed, rows), step, 1.0, 1.0)  # noqa: E731
+    draw = lambda seed, rows, step: choose(
+        flat[:rows], sampling.row_keys(seed, rows), step, 1.0, 1.0
+    )
     base = draw(0, 4, 0)
     assert len(set(base.tolist())) > 1 and (base[:2] == draw(0, 2, 0)).all()
     assert (base != draw(1, 4, 0)).any() and (base != draw(0, 4, 1)).any()

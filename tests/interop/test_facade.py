@@ -1,4 +1,6 @@
-"""`blt_jax.load`: run folders and Hugging Face directories, bits of long texts, generation, clear refusals."""
+"""`blt_jax.load`: run folders and Hugging Face directories, bits of long texts, generation, clear
+refusals.
+"""
 
 import dataclasses
 import json
@@ -24,9 +26,13 @@ TEXT = bytes(range(32, 96)) * 3
 
 def save_run(folder, config, patching=None, tokenizer="", positions=64):
     """A run folder as training leaves it, with random weights."""
-    run = Run("x", "x", "x", config, "../../store", "rows", "rows", patching=patching, tokenizer=tokenizer)
+    run = Run(
+        "x", "x", "x", config, "../../store", "rows", "rows", patching=patching, tokenizer=tokenizer
+    )
     (folder / "rows").mkdir(parents=True)
-    (folder / "rows" / "header.json").write_text(json.dumps({"format": 1, "row_positions": positions}))
+    (folder / "rows" / "header.json").write_text(
+        json.dumps({"format": 1, "row_positions": positions})
+    )
     (folder / "config.json").write_text(json.dumps(to_dict(run)))
     params = random_params(config)
     checkpoints = Checkpoints(folder)
@@ -41,7 +47,9 @@ def study(tmp_path_factory):
     save_run(folder / "entropy_model", Lm(LOCAL))
     params = save_run(folder / "runs" / "patches", BLT, Patching("entropy", threshold=4.9))
     bpe.train([TEXT], 300, folder / "tokenizer.json")
-    tokens = Lm(Stack(1, 16, 2, ffn=24), vocab=bpe.Bpe(folder / "tokenizer.json").vocab, unit="token")
+    tokens = Lm(
+        Stack(1, 16, 2, ffn=24), vocab=bpe.Bpe(folder / "tokenizer.json").vocab, unit="token"
+    )
     save_run(folder / "runs" / "tokens", tokens, tokenizer="../../tokenizer.json")
     return folder, params
 
@@ -60,7 +68,9 @@ def test_run_folder_rounds_entropies_as_training_does(study):
     jax.tree.map(np.testing.assert_array_equal, model.params, params)
     ids = vocab.encode(TEXT)[None]
     entropies = model.entropies(ids)
-    assert entropies.dtype == np.float32 and np.array_equal(entropies, entropies.astype(np.float16).astype(np.float32))
+    assert entropies.dtype == np.float32 and np.array_equal(
+        entropies, entropies.astype(np.float16).astype(np.float32)
+    )
     lengths = model.patch_lengths(ids)
     flags = np.append([True, True], entropies[0, 1:] > np.float32(4.9))
     np.testing.assert_array_equal(lengths[0], np.diff(np.flatnonzero(flags), append=ids.size + 1))

@@ -1,4 +1,6 @@
-"""The stored fixtures through `blt_jax.load`: entropies, patches, logits, greedy generation, bfloat16."""
+"""The stored fixtures through `blt_jax.load`: entropies, patches, logits, greedy generation,
+bfloat16.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,17 +12,23 @@ from blt_jax.interop import hf
 from tests.reference import dense_blt, hf_fixture
 
 TOLERANCE = 5e-5  # measured: below 6e-6
-# Largest error of a logit of `blt_entropy` in bfloat16 against float32: measured 0.085, where logits reach 4.0.
+# Largest error of a logit of `blt_entropy` in bfloat16 against float32: measured 0.085, where
+# logits reach 4.0.
 BFLOAT16 = 0.12
 
 
-@pytest.mark.parametrize("name", [name for name in hf_fixture.BLT_NAMES if name != "blt_explicit_lengths"])
+@pytest.mark.parametrize(
+    "name", [name for name in hf_fixture.BLT_NAMES if name != "blt_explicit_lengths"]
+)
 def test_entropies_and_patch_lengths(name, tmp_path):
     _, _, io, _ = hf_fixture.load(name)
     model = blt_jax.load(hf_fixture.directory(name, tmp_path))
     cases = [case for case in hf_fixture.cases(io) if f"{case}.entropies" in io]
     rows = [row for case in cases for row in io[f"{case}.input_ids"]]
-    entropies, lengths = model._entropies(rows), model._lengths(rows)  # rows of all cases at once: one program
+    entropies, lengths = (
+        model._entropies(rows),
+        model._lengths(rows),
+    )  # rows of all cases at once: one program
     theirs = [
         (e, n[n > 0])
         for case in cases
@@ -53,7 +61,9 @@ def test_greedy_bytes(tmp_path):
     new = model.generate([bytes.fromhex(one["prompt_hex"]) for one in meta["greedy"]], 40)
     assert new == [bytes((ids - 4).astype(np.uint8)) for ids in known]
     text = new[0]
-    stopped = model.generate([bytes.fromhex(meta["greedy"][0]["prompt_hex"])], 40, stop=[b"never", text[5:7]])
+    stopped = model.generate(
+        [bytes.fromhex(meta["greedy"][0]["prompt_hex"])], 40, stop=[b"never", text[5:7]]
+    )
     assert stopped == [text[: text.find(text[5:7])]]
 
 
@@ -62,11 +72,15 @@ def test_llama(tmp_path):
     model = blt_jax.load(hf_fixture.directory("llama_gqa", tmp_path))
     error = np.abs(model.logits(io["input_ids"]) - io["logits"]).max()
     assert error < TOLERANCE
-    assert model.generate_ids([io["greedy.prompt_ids"][0]], 40) == [io["greedy.new_ids"][0].tolist()]
+    assert model.generate_ids([io["greedy.prompt_ids"][0]], 40) == [
+        io["greedy.new_ids"][0].tolist()
+    ]
     print(f"llama_gqa logits {error:.1e}")
 
 
-@pytest.mark.parametrize("name", ["blt_encoder_all_layers", "blt_documents", "blt_entropy_first_layer"])
+@pytest.mark.parametrize(
+    "name", ["blt_encoder_all_layers", "blt_documents", "blt_entropy_first_layer"]
+)
 def test_the_dense_reference_is_right(name):
     config, weights, io, _ = hf_fixture.load(name)
     blt, _ = hf_fixture.configs(config)
@@ -80,10 +94,16 @@ def test_bfloat16(tmp_path):
     _, _, io, _ = hf_fixture.load("blt_entropy")
     found = hf.load(hf_fixture.directory("blt_entropy", tmp_path))
     cases = hf_fixture.cases(io)
-    batches = [hf_fixture.batch(io[f"{case}.input_ids"], io[f"{case}.patch_lengths"]) for case in cases]
+    batches = [
+        hf_fixture.batch(io[f"{case}.input_ids"], io[f"{case}.patch_lengths"]) for case in cases
+    ]
     compute = models.Compute(jnp.bfloat16)
     together = hf_fixture.padded_together(batches)
-    ours = np.asarray(hf_fixture.run(lambda p, b: models.apply(p, b, found.model, compute), found.params, together))
+    ours = np.asarray(
+        hf_fixture.run(
+            lambda p, b: models.apply(p, b, found.model, compute), found.params, together
+        )
+    )
     error, row = 0.0, 0
     for case in cases:
         theirs = io[f"{case}.logits"]

@@ -60,7 +60,10 @@ def test_latent_layers_are_the_llamas(llama, state):
     jax.tree.map(np.testing.assert_array_equal, latent, stack)
     jax.tree.map(np.testing.assert_array_equal, state["params"]["latent"], stack)
     plain = new_state(dataclasses.replace(run(folder), init=Init()), make_mesh(Mesh()))["params"]
-    assert np.abs(plain["latent"]["layers"]["q"]["kernel"] - stack["layers"]["q"]["kernel"]).max() > 0.01
+    assert (
+        np.abs(plain["latent"]["layers"]["q"]["kernel"] - stack["layers"]["q"]["kernel"]).max()
+        > 0.01
+    )
     for part in ("encoder", "to_latent", "decoder"):
         jax.tree.map(np.testing.assert_array_equal, state["params"][part], plain[part])
 
@@ -82,12 +85,20 @@ def test_every_mismatch_is_named(llama):
 
 
 def test_latent_layers_learn_at_their_own_rate(llama, state):
-    """The first update of AdamW is about 1 for every weight that has a gradient, so steps show the rate."""
+    """The first update of AdamW is about 1 for every weight that has a gradient, so steps show the
+    rate.
+    """
     mesh, one = make_mesh(Mesh()), run(llama[0], factor=0.05)
     ids = random_ids((2, 24), 260)
     batch = hf_fixture.batch(ids, np.array([[1, 3, 1, 9, 2, 5, 4, 0], [1, 1, 2, 2, 6, 3, 7, 3]]))
-    batch |= {"targets_BxL": np.roll(ids, -1, 1), "loss_mask_BxL": np.ones_like(ids), "bytes_BxL": np.ones_like(ids)}
-    after, _ = make_step(one, mesh)(jax.device_put(state), batch, optimizer.schedule(one.optimizer, 10))
+    batch |= {
+        "targets_BxL": np.roll(ids, -1, 1),
+        "loss_mask_BxL": np.ones_like(ids),
+        "bytes_BxL": np.ones_like(ids),
+    }
+    after, _ = make_step(one, mesh)(
+        jax.device_put(state), batch, optimizer.schedule(one.optimizer, 10)
+    )
     for part, kernel in (("latent", ("layers", "q")), ("decoder", ("head",)), ("to_latent", ())):
         old, new = state["params"][part], after["params"][part]
         for key in (*kernel, "kernel"):
@@ -102,7 +113,9 @@ def test_a_study_gives_it_to_its_blts_only(llama):
         "bytes": Family({"s": Size(local, 0.01)}),
         "patches": Family({"s": Size(BLT, 0.01)}, Patching("space")),
     }
-    study = Study("x", families, (1e13,), EntropyModel(Size(local, 0.01)), init=Init(str(llama[0]), 0.2))
+    study = Study(
+        "x", families, (1e13,), EntropyModel(Size(local, 0.01)), init=Init(str(llama[0]), 0.2)
+    )
     inits = {one.run.family: one.run.init for one in grid.plan(study, grid.assumed_facts(study))}
     assert inits == {"bytes": Init(), "patches": Init(str(llama[0]), 0.2)}
 

@@ -39,18 +39,58 @@ def settings(model=BLT, **changes):
     [
         ("encoder_config__dropout", 0.1, "encoder_config: dropout = 0.1: only 0 or None"),
         ("decoder_config__hidden_act", "gelu", "decoder_config: hidden_act = 'gelu': only 'silu'"),
-        ("global_config__head_dim", 16, "global_config: head_dim = 16: must be hidden_size / heads = 12"),
-        ("global_config__rope_parameters__rope_type", "yarn", "rope_parameters.rope_type = 'yarn': must be one of"),
-        ("decoder_config__hidden_size", 32, "decoder_config.hidden_size = 32: must equal encoder_config.hidden_size"),
-        ("decoder_config__num_attention_heads", 4, "decoder_config.num_attention_heads = 4: must equal"),
-        ("decoder_config__num_key_value_heads", 1, "decoder_config.num_key_value_heads = 1: must equal"),
-        ("encoder_config__cross_attn_k", 3, "encoder_config.cross_attn_k = 3: must equal cross_attn_k = 2"),
-        ("decoder_config__hidden_size_global", 32, "decoder_config.hidden_size_global = 32: must equal global_config"),
-        ("patcher_config__vocab_size", 256, "patcher_config.vocab_size = 256: must equal vocab_size = 260"),
-        ("patcher_config__rope_parameters__beta_fast", 2, "patcher_config: rope_parameters.beta_fast = 2"),
+        (
+            "global_config__head_dim",
+            16,
+            "global_config: head_dim = 16: must be hidden_size / heads = 12",
+        ),
+        (
+            "global_config__rope_parameters__rope_type",
+            "yarn",
+            "rope_parameters.rope_type = 'yarn': must be one of",
+        ),
+        (
+            "decoder_config__hidden_size",
+            32,
+            "decoder_config.hidden_size = 32: must equal encoder_config.hidden_size",
+        ),
+        (
+            "decoder_config__num_attention_heads",
+            4,
+            "decoder_config.num_attention_heads = 4: must equal",
+        ),
+        (
+            "decoder_config__num_key_value_heads",
+            1,
+            "decoder_config.num_key_value_heads = 1: must equal",
+        ),
+        (
+            "encoder_config__cross_attn_k",
+            3,
+            "encoder_config.cross_attn_k = 3: must equal cross_attn_k = 2",
+        ),
+        (
+            "decoder_config__hidden_size_global",
+            32,
+            "decoder_config.hidden_size_global = 32: must equal global_config",
+        ),
+        (
+            "patcher_config__vocab_size",
+            256,
+            "patcher_config.vocab_size = 256: must equal vocab_size = 260",
+        ),
+        (
+            "patcher_config__rope_parameters__beta_fast",
+            2,
+            "patcher_config: rope_parameters.beta_fast = 2",
+        ),
         ("monotonicity", True, "monotonicity = True: only False or None"),
         ("patching_threshold", None, "patching_threshold = None: entropy patching needs"),
-        ("encoder_config__window_shape", "round", "encoder_config: window_shape = 'round': unknown key"),
+        (
+            "encoder_config__window_shape",
+            "round",
+            "encoder_config: window_shape = 'round': unknown key",
+        ),
         ("global_config__hidden_size", "24", "global_config: hidden_size = '24': must be int"),
         ("global_config__num_attention_heads", 5, "global_config: heads = 5: must divide width 24"),
         ("quantization_config", {"bits": 4}, "quantization_config = .*: only None"),
@@ -64,7 +104,13 @@ def test_blt_keys_that_are_refused(path, value, line):
 
 
 @pytest.mark.parametrize(
-    "key, value", [("attention_bias", True), ("mlp_bias", True), ("pretraining_tp", 2), ("attention_dropout", 0.1)]
+    "key, value",
+    [
+        ("attention_bias", True),
+        ("mlp_bias", True),
+        ("pretraining_tp", 2),
+        ("attention_dropout", 0.1),
+    ],
 )
 def test_llama_keys_that_are_refused(key, value):
     with pytest.raises(ConfigError, match=f"{key} = {value}: only"):
@@ -77,15 +123,20 @@ def test_older_rotary_keys():
     model = hf_config.read(old)[0]
     assert model.stack.rope_theta == 5e5 and model.stack.rope_scaling == (8.0, 1.0, 4.0, 4096.0)
     del old["rope_scaling"], old["rope_theta"], old["rms_norm_eps"]
-    assert (hf_config.read(old)[0].stack.rope_theta, hf_config.read(old)[0].stack.norm_eps) == (10_000.0, 1e-6)
+    assert (hf_config.read(old)[0].stack.rope_theta, hf_config.read(old)[0].stack.norm_eps) == (
+        10_000.0,
+        1e-6,
+    )
 
 
 def test_patching_modes_and_windows():
-    read = lambda **changes: hf_config.read(settings(**changes))  # noqa: E731
+    read = lambda **changes: hf_config.read(settings(**changes))
     model, patcher, patching, context = read()
     assert (model, patcher, context) == (BLT, ENTROPY, 4096) and patching == Patching()
     assert read(patching_mode="space")[2].rule == "byte"  # so does transformers
-    model, patcher, patching, _ = read(patch_in_forward=False, local_attention_window_len=None, max_patch_length=5)
+    model, patcher, patching, _ = read(
+        patch_in_forward=False, local_attention_window_len=None, max_patch_length=5
+    )
     assert (patcher, patching.rule, patching.max_length) == (None, "byte", 5)
     assert model.encoder.window == model.decoder.window == 4096
     assert read(patcher_config__sliding_window=None)[1].stack.window == 0
@@ -96,7 +147,9 @@ def test_defaults_are_those_of_transformers():
     for kind, cls in (("blt", transformers.BltConfig), ("llama", transformers.LlamaConfig)):
         whole = json.loads(cls().to_json_string(use_diff=False))
         short = json.loads(cls().to_json_string())
-        assert hf_config.read(whole) == hf_config.read(short) == hf_config.read({"model_type": kind})
+        assert (
+            hf_config.read(whole) == hf_config.read(short) == hf_config.read({"model_type": kind})
+        )
 
 
 @pytest.mark.parametrize(
@@ -150,16 +203,25 @@ def test_weights_that_do_not_fit(tmp_path):
         assert "\n" not in str(error.value)
 
     refused({k: v for k, v in whole.items() if k != name}, f"{name} is missing")
-    refused(whole | {"model.more.weight": np.zeros(2, np.float32)}, "model.more.weight has no place")
-    refused(whole | {name: np.zeros((24, 20), np.float32)}, rf"{name} has shape \(24, 20\), .* wants \(24, 24\)")
+    refused(
+        whole | {"model.more.weight": np.zeros(2, np.float32)}, "model.more.weight has no place"
+    )
+    refused(
+        whole | {name: np.zeros((24, 20), np.float32)},
+        rf"{name} has shape \(24, 20\), .* wants \(24, 24\)",
+    )
     refused(whole | {name: np.zeros((24, 24), np.int8)}, f"{name} is I8: must be one of")
-    save_file(whole | {"model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(6, np.float32)}, path)
+    save_file(
+        whole | {"model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(6, np.float32)}, path
+    )
     assert hf.load(tmp_path).model == LLAMA  # a buffer that older files hold
     path.write_bytes(b"no tensors")
     with pytest.raises(ConfigError, match="cannot be read as safetensors"):
         hf.load(tmp_path)
     path.unlink()
-    with pytest.raises(ConfigError, match="holds neither model.safetensors nor model.safetensors.index.json"):
+    with pytest.raises(
+        ConfigError, match="holds neither model.safetensors nor model.safetensors.index.json"
+    ):
         hf.load(tmp_path)
 
 
@@ -179,11 +241,16 @@ def test_tied_weights_may_stand_under_either_name(tmp_path):
 def test_shards(tmp_path):
     hf.save(tmp_path, LLAMA, zeros(LLAMA), max_shard_bytes=5000)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
-    assert len(set(index["weight_map"].values())) > 2 and not (tmp_path / "model.safetensors").exists()
+    assert (
+        len(set(index["weight_map"].values())) > 2 and not (tmp_path / "model.safetensors").exists()
+    )
     lost = copy.deepcopy(index)
     lost["weight_map"]["model.norm.weight"] = sorted(set(index["weight_map"].values()))[0]
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(lost))
     with pytest.raises(ConfigError, match="tensor model.norm.weight is missing, though"):
         hf.load(tmp_path)
     hf.save(tmp_path, LLAMA, zeros(LLAMA))  # over it, whole
-    assert not (tmp_path / "model.safetensors.index.json").exists() and hf.load(tmp_path).model == LLAMA
+    assert (
+        not (tmp_path / "model.safetensors.index.json").exists()
+        and hf.load(tmp_path).model == LLAMA
+    )

@@ -1,4 +1,6 @@
-"""Random models of ours, saved and run by transformers, and back: the same logits, the same weights."""
+"""Random models of ours, saved and run by transformers, and back: the same logits, the same
+weights.
+"""
 
 import dataclasses
 
@@ -82,7 +84,9 @@ def transformers_model(kind, folder):
     transformers = pytest.importorskip("transformers")
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    made = getattr(transformers, kind).from_pretrained(folder, attn_implementation="eager", output_loading_info=True)
+    made = getattr(transformers, kind).from_pretrained(
+        folder, attn_implementation="eager", output_loading_info=True
+    )
     model, told = made
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         assert not told[what], f"{what}: {told[what]}"
@@ -95,7 +99,11 @@ def their_logits(model, torch, ids, **more):
 
 
 def our_logits(params, config, ids, lengths):
-    batch = {"ids_BxL": ids, "segment_BxL": np.ones_like(ids)} if lengths is None else hf_fixture.batch(ids, lengths)
+    batch = (
+        {"ids_BxL": ids, "segment_BxL": np.ones_like(ids)}
+        if lengths is None
+        else hf_fixture.batch(ids, lengths)
+    )
     return np.asarray(hf_fixture.run(lambda p, b: models.apply(p, b, config), params, batch))
 
 
@@ -116,13 +124,23 @@ def test_blt(name, tmp_path):
     assert np.abs(our_logits(params, config, ids, LENGTHS) - theirs).max() < TOLERANCE
     model.save_pretrained(tmp_path / "theirs", max_shard_size="20KB")
     back = hf.load(tmp_path / "theirs")
-    assert (back.model, back.patching.rule, back.patcher, back.context) == (config, "byte", None, 512)
+    assert (back.model, back.patching.rule, back.patcher, back.context) == (
+        config,
+        "byte",
+        None,
+        512,
+    )
     assert same(back.params, params)
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_llama(tied, tmp_path):
-    stack = latent(heads=6 if tied else 3, kv_heads=2 if tied else 1, layers=2, rope_scaling=LLAMA3 if tied else ())
+    stack = latent(
+        heads=6 if tied else 3,
+        kv_heads=2 if tied else 1,
+        layers=2,
+        rope_scaling=LLAMA3 if tied else (),
+    )
     config = Lm(stack, vocab=70, unit="token", tied=tied)
     params, ids = random_params(config), random_ids((2, 24), 70)
     hf.save(tmp_path / "ours", config, params, context=64)
@@ -137,9 +155,18 @@ def test_llama(tied, tmp_path):
 
 
 def test_patcher_and_its_cuts(tmp_path):
-    """Entropy patching inside transformers gives our patches (its lengths leave the next byte out)."""
-    config, patcher = BLTS["multi-query"], Lm(local(kv_heads=1, layers=2, window=6, rope_theta=10_000.0))
-    params, patcher_params, ids = random_params(config), random_params(patcher, 1), random_ids((1, 30), 260)
+    """Entropy patching inside transformers gives our patches (its lengths leave the next byte
+    out).
+    """
+    config, patcher = (
+        BLTS["multi-query"],
+        Lm(local(kv_heads=1, layers=2, window=6, rope_theta=10_000.0)),
+    )
+    params, patcher_params, ids = (
+        random_params(config),
+        random_params(patcher, 1),
+        random_ids((1, 30), 260),
+    )
     hf.save(tmp_path, config, params, patcher, patcher_params, Patching("entropy", max_length=0))
     model, torch = transformers_model("BltForCausalLM", tmp_path)
     ours = blt_jax.load(tmp_path)
@@ -148,16 +175,20 @@ def test_patcher_and_its_cuts(tmp_path):
     threshold = float(measured[14:16].mean())
     ours.patching = Patching("entropy", threshold=threshold)
     with torch.no_grad():
-        entropies, lengths, _ = model.model.patcher(torch.tensor(ids).long(), patch_size=4, threshold=threshold)
+        entropies, lengths, _ = model.model.patcher(
+            torch.tensor(ids).long(), patch_size=4, threshold=threshold
+        )
     assert np.abs(ours.entropies(ids) - entropies.numpy()).max() < TOLERANCE
     made = ours.patch_lengths(ids)
     assert 10 < made.shape[1] < 20 and made.sum() == 31
-    starts = lambda lengths: [at for at in np.cumsum(lengths) if at < 30]  # noqa: E731
+    starts = lambda lengths: [at for at in np.cumsum(lengths) if at < 30]
     assert starts(made[0]) == starts(lengths.numpy()[0])
 
 
 def test_two_encoder_layers_that_both_cross(tmp_path):
-    """transformers pools again after each layer; so here the dense reference is the judge, documents included."""
+    """transformers pools again after each layer; so here the dense reference is the judge,
+    documents included.
+    """
     config = dataclasses.replace(BLTS["multi-query"], encoder_cross="all", slots=2)
     params, ids = random_params(config), random_ids((2, 24), 260)
     ids[0, 9] = ids[1, 15] = 2

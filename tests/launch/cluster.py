@@ -1,7 +1,9 @@
-"""A real Slurm on this machine: a controller and two nodes, in a folder of their own, for the user who runs the tests.
+"""A real Slurm on this machine: a controller and two nodes, in a folder of their own, for the user
+who runs the tests.
 
-Debian's packages are enough, without accounting and cgroups; nothing of the machine's own configuration is read or
-changed. The nodes are called by loopback addresses, so that the processes of a job find each other by these names.
+Debian's packages are enough, without accounting and cgroups; nothing of the machine's own
+configuration is read or changed. The nodes are called by loopback addresses, so that the processes
+of a job find each other by these names.
 """
 
 import contextlib
@@ -62,11 +64,17 @@ def install():
         return f"needs Slurm: apt-get install {' '.join(PACKAGES)}, as root"
     for arguments in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
         done = subprocess.run([apt, "-qq", *arguments], capture_output=True, text=True, timeout=300)
-    return "" if done.returncode == 0 else f"apt-get could not install Slurm: {done.stderr.strip()[-200:]}"
+    return (
+        ""
+        if done.returncode == 0
+        else f"apt-get could not install Slurm: {done.stderr.strip()[-200:]}"
+    )
 
 
 class Cluster:
-    """Context manager; inside it SLURM_CONF names the cluster. Two partitions, `high` preempts `low` by requeueing."""
+    """Context manager; inside it SLURM_CONF names the cluster. Two partitions, `high` preempts
+    `low` by requeueing.
+    """
 
     def __init__(self, folder):
         self.folder = folder
@@ -79,27 +87,43 @@ class Cluster:
         os.chmod(folder, 0o755)  # munge refuses a socket that others cannot reach
         port = _free_ports(3)
         told = dict(host=socket.gethostname().split(".")[0], user=getpass.getuser(), folder=folder)
-        (folder / "slurm.conf").write_text(CONFIG.format(port=port, first=port + 1, last=port + 2, **told))
+        (folder / "slurm.conf").write_text(
+            CONFIG.format(port=port, first=port + 1, last=port + 2, **told)
+        )
         os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
         _run("mungekey", "-c", "-k", folder / "munge.key")
-        munge = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log"}
+        munge = {
+            "key-file": "munge.key",
+            "socket": "munge.socket",
+            "pid-file": "munged.pid",
+            "log-file": "munged.log",
+        }
         munge |= {"seed-file": "munge.seed"}
         _run("munged", "--force", *(f"--{name}={folder / file}" for name, file in munge.items()))
         _run("slurmctld", "-f", folder / "slurm.conf")
         for node in NODES:
             _run("slurmd", "-N", node, "-f", folder / "slurm.conf")
-        self.wait(lambda: slurm("sinfo", "-h", "-p", "low", "-t", "idle", "-o", "%D").strip() == "2", 30)
+        self.wait(
+            lambda: slurm("sinfo", "-h", "-p", "low", "-t", "idle", "-o", "%D").strip() == "2", 30
+        )
         return self
 
     def __exit__(self, *exception):
-        for more in ([], ["--signal=KILL", "--full"]):  # what a failed test left behind does not get to save
-            subprocess.run(["scancel", "--user", getpass.getuser(), *more], capture_output=True, timeout=30)
+        for more in (
+            [],
+            ["--signal=KILL", "--full"],
+        ):  # what a failed test left behind does not get to save
+            subprocess.run(
+                ["scancel", "--user", getpass.getuser(), *more], capture_output=True, timeout=30
+            )
         deadline = time.monotonic() + 20
         while slurm("squeue", "-h") and time.monotonic() < deadline:
             time.sleep(0.2)
         for number in (signal.SIGTERM, signal.SIGKILL):
             for file in self._pid_files:
-                with contextlib.suppress(OSError, ValueError):  # a daemon that ends removes its file
+                with contextlib.suppress(
+                    OSError, ValueError
+                ):  # a daemon that ends removes its file
                     os.kill(int(file.read_text()), number)
             time.sleep(1)
         del os.environ["SLURM_CONF"]

@@ -14,7 +14,9 @@ from tests.data.corpus import made
 
 
 def bench(*options):
-    return subprocess.run([sys.executable, "-m", "launch.bench", *options], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "launch.bench", *options], capture_output=True, text=True
+    )
 
 
 def test_patching_quick(tmp_path):
@@ -31,7 +33,11 @@ def test_packing_of_a_store(tmp_path):
     rng = np.random.default_rng(0)
     write_entropies(tmp_path, "train", (rng.exponential(1.0, n + 2) for n in store.sizes), "random")
     ((row,),) = packing.measure(quick=True, store=tmp_path)["tables"].values()
-    assert row["patches"] == "entropy, 4.5" and row["index_MB/s"] > 0 and 0 <= row["byte_waste_%"] < 100
+    assert (
+        row["patches"] == "entropy, 4.5"
+        and row["index_MB/s"] > 0
+        and 0 <= row["byte_waste_%"] < 100
+    )
     assert abs(row["threshold"] - np.log(4.5)) < 0.1  # P(Exp(1) > log 4.5) = 1 / 4.5
     with pytest.raises(ConfigError, match="--suite=packing needs --store=STUDY/store"):
         packing.measure()
@@ -39,7 +45,9 @@ def test_packing_of_a_store(tmp_path):
 
 def test_unknown_suite_is_one_line():
     done = bench("--suite=speed")
-    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("error: --suite=speed: known are")
+    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(
+        "error: --suite=speed: known are"
+    )
 
 
 def test_bytes_batch_has_the_asked_patches():
@@ -50,6 +58,8 @@ def test_bytes_batch_has_the_asked_patches():
 
 
 def test_exponent_of_a_square_law():
-    by_length = {n: {"seconds": 1e-6 * n**2} for n in (512, 1024)} | {2048: {"failed": "out of memory"}}
+    by_length = {n: {"seconds": 1e-6 * n**2} for n in (512, 1024)} | {
+        2048: {"failed": "out of memory"}
+    }
     assert abs(train_step._slope(by_length, (512, 1024, 2048)) - 2) < 1e-9
     assert train_step._slope(by_length, (1024, 2048)) is None

@@ -70,31 +70,56 @@ def check(tmp_path, monkeypatch):
     (tmp_path / "experiment.py").write_text(EXPERIMENT)
     values = absl_flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
-    return lambda *argv: flags.check_overrides(["program", *argv], values["config"].parser.parse)[1:]
+    return lambda *argv: flags.check_overrides(["program", *argv], values["config"].parser.parse)[
+        1:
+    ]
 
 
-@pytest.mark.parametrize("given, passed", [("1e3", 1000), ("0x10", 16), ("007", 7), ("1e25", 10**25), ("-2.0", -2)])
+@pytest.mark.parametrize(
+    "given, passed", [("1e3", 1000), ("0x10", 16), ("007", 7), ("1e25", 10**25), ("-2.0", -2)]
+)
 def test_whole_numbers_in_any_form(check, given, passed):
-    assert check("--config=experiment.py", f"--config.train.steps={given}")[1] == f"--config.train.steps={passed}"
+    assert (
+        check("--config=experiment.py", f"--config.train.steps={given}")[1]
+        == f"--config.train.steps={passed}"
+    )
 
 
 def test_other_overrides_are_left_alone(check):
-    argv = ["--config=experiment.py", "--config.name=1e3", "--config.rate=1e3", "--noconfig.on", "--config.sizes[0]=7"]
+    argv = [
+        "--config=experiment.py",
+        "--config.name=1e3",
+        "--config.rate=1e3",
+        "--noconfig.on",
+        "--config.sizes[0]=7",
+    ]
     assert check(*argv) == argv
 
 
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["--config.data.row_byte=5"], "unknown config key 'data.row_byte': did you mean 'data.row_bytes'?"),
-        (["--config.row_bytes=5"], "unknown config key 'row_bytes': did you mean 'data.row_bytes'?"),
-        (["--config.layer=5"], "unknown config key 'layer': did you mean 'families.first.encoder.layers'?"),
+        (
+            ["--config.data.row_byte=5"],
+            "unknown config key 'data.row_byte': did you mean 'data.row_bytes'?",
+        ),
+        (
+            ["--config.row_bytes=5"],
+            "unknown config key 'row_bytes': did you mean 'data.row_bytes'?",
+        ),
+        (
+            ["--config.layer=5"],
+            "unknown config key 'layer': did you mean 'families.first.encoder.layers'?",
+        ),
         (["--noconfig.onn"], "unknown config key 'onn': did you mean 'on'?"),
         (["--config.qqqqqq=5"], "unknown config key 'qqqqqq'"),
         (["--config.rate.x=5"], "config key 'rate' is a value: it has no part 'x'"),
         (["--config.train.steps=1.5"], "config key 'train.steps' = '1.5': must be a whole number"),
         (["--config.train.steps=inf"], "config key 'train.steps' = 'inf': must be a whole number"),
-        (["--config.train.steps=many"], "config key 'train.steps' = 'many': must be a whole number"),
+        (
+            ["--config.train.steps=many"],
+            "config key 'train.steps' = 'many': must be a whole number",
+        ),
     ],
 )
 def test_wrong_overrides(check, argv, message):
@@ -107,7 +132,10 @@ def test_wrong_overrides(check, argv, message):
     "argv, message",
     [
         ([], "--config=FILE is missing; --help shows an example"),
-        (["--config=experimnt.py"], "config file 'experimnt.py' not found: did you mean 'experiment.py'?"),
+        (
+            ["--config=experimnt.py"],
+            "config file 'experimnt.py' not found: did you mean 'experiment.py'?",
+        ),
         (["--config", "no/x.py"], "config file 'no/x.py' not found: there is no folder 'no'"),
         (["--config=experiment.py:bad"], "arg = 'bad': must be small or large"),
         (["--config=empty.py"], "--config=empty.py: the file defines no get_config()"),
@@ -146,7 +174,12 @@ def command(tmp_path):
 
 
 def test_a_right_command_line(command):
-    argv = ["--config.train.steps=1e3", "--config.rate=1", "--config.name=1e3", "--config.sizes=(5,)"]
+    argv = [
+        "--config.train.steps=1e3",
+        "--config.rate=1",
+        "--config.name=1e3",
+        "--config.sizes=(5,)",
+    ]
     done = command("--config=experiment.py", *argv)
     assert (done.returncode, done.stdout) == (0, "1000 1.0 1e3 (5,)\n")
     assert command("--config=experiment.py", "--raise=saved").returncode == 42
@@ -162,7 +195,10 @@ def test_a_right_command_line(command):
         (["--raise=config"], "error: heads = 3: must divide width 64"),
         (["--raise=disk"], "error: the disk is full (x/y); free some space"),
         (["--raise=lease"], "error: the study folder is in use by process"),
-        (["--workdir=s3://bucket/study"], "error: --workdir=s3://bucket/study: studies, runs and stores live"),
+        (
+            ["--workdir=s3://bucket/study"],
+            "error: --workdir=s3://bucket/study: studies, runs and stores live",
+        ),
     ],
 )
 def test_errors_are_one_line(command, argv, start):

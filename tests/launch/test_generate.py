@@ -14,7 +14,9 @@ from tests.infer.test_equality import BLT, PATCHER
 from tests.infer.test_generate import PROMPTS
 from tests.interop.test_facade import save_run
 
-DEFAULTS = dict(MAX_NEW_BYTES=60, TEMPERATURE=0.0, TOP_P=1.0, SEED=0, STOP=[], COLOUR=False, PLOT="")
+DEFAULTS = dict(
+    MAX_NEW_BYTES=60, TEMPERATURE=0.0, TOP_P=1.0, SEED=0, STOP=[], COLOUR=False, PLOT=""
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +46,17 @@ def test_prints_what_the_model_writes(folder, tmp_path, monkeypatch, capfd):
     (tmp_path / "prompt").write_bytes(b"caf\xe9 at noon")
     prompts = [*PROMPTS[:3], (tmp_path / "prompt").read_bytes()]
     asked = [*(p.decode() for p in PROMPTS[:3]), f"@{tmp_path / 'prompt'}"]
-    printed = run(monkeypatch, MODEL=str(folder), PROMPT=asked, COLOUR=True, PLOT=str(tmp_path / "out.png"))
+    printed = run(
+        monkeypatch, MODEL=str(folder), PROMPT=asked, COLOUR=True, PLOT=str(tmp_path / "out.png")
+    )
     shown = []
     for number, text in enumerate(blt_jax.load(folder).generate(prompts, 60)):
         one = generate._Shown(colour=True)
         one.add(text, [False] * len(text))
-        shown.append(f"--- {number + 1}: {prompts[number].decode(errors='replace')!r}\n{plain(one.take(final=True))}\n")
+        shown.append(
+            f"--- {number + 1}: "
+            f"{prompts[number].decode(errors='replace')!r}\n{plain(one.take(final=True))}\n"
+        )
     assert plain(printed) == "".join(shown)
     assert ";4m" in printed, "the latent model ran somewhere"
     notes = capfd.readouterr().err
@@ -65,9 +72,19 @@ def test_refusals_are_one_line(folder, tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().err == ""
     with pytest.raises(ConfigError, match="is a plain LM: it has no patches"):
         run(monkeypatch, MODEL=str(folder.parents[1] / "entropy_model"), PROMPT=["a"], COLOUR=True)
-    command = [sys.executable, "-m", "launch.generate", f"--model={tmp_path / 'nowhere'}", "--prompt=a"]
+    command = [
+        sys.executable,
+        "-m",
+        "launch.generate",
+        f"--model={tmp_path / 'nowhere'}",
+        "--prompt=a",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "nowhere" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 2
+        and "nowhere" in done.stderr.splitlines()[-1]
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_characters_come_whole_and_visible():

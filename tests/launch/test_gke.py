@@ -1,5 +1,6 @@
-"""A study through a GKE cluster: the manifests that xpk makes, against the schema of a JobSet; what a host runs, for
-real; and submission to a cluster of two scripts, killed at every step."""
+"""A study through a GKE cluster: the manifests that xpk makes, against the schema of a JobSet; what
+a host runs, for real; and submission to a cluster of two scripts, killed at every step.
+"""
 
 import json
 import os
@@ -25,7 +26,13 @@ from tests.bucket import SETTINGS, bucket
 from tests.launch.test_slurm import BROKEN, RUN, config  # noqa: F401
 from tests.launch.test_sweep import finish, sweep
 
-GIVEN = {"cluster": "c", "project": "p", "zone": "us-east5-a", "image": "repo/blt:1", "tpu_type": "v5p-64"}
+GIVEN = {
+    "cluster": "c",
+    "project": "p",
+    "zone": "us-east5-a",
+    "image": "repo/blt:1",
+    "tpu_type": "v5p-64",
+}
 FLAGS = ["--engine=gke", *(f"--gke.{name}={value}" for name, value in GIVEN.items())]
 needs_xpk = pytest.mark.skipif(shutil.which("xpk") is None, reason=f"needs xpk: {gke.NEED}")
 
@@ -33,7 +40,9 @@ needs_xpk = pytest.mark.skipif(shutil.which("xpk") is None, reason=f"needs xpk: 
 def strict(schema):
     """A schema that also refuses what it does not name."""
     for name, one in schema["$defs"].items():
-        if "actual_instance" in one.get("properties", {}):  # how the models write "a number or a string"
+        if "actual_instance" in one.get(
+            "properties", {}
+        ):  # how the models write "a number or a string"
             schema["$defs"][name] = {"type": ["number", "string"]}
         one["additionalProperties"] = False
     schema["additionalProperties"] = False
@@ -59,7 +68,9 @@ def without_nulls(value):
 
 
 def read(path, schema):
-    """The manifest's facts: (hosts per slice, slices, topology, container), after it has passed the schema."""
+    """The manifest's facts: (hosts per slice, slices, topology, container), after it has passed the
+    schema.
+    """
     manifest = without_nulls(yaml.safe_load(path.read_text()))
     jsonschema.validate(manifest, schema)
     (jobs,) = manifest["spec"]["replicatedJobs"]
@@ -67,7 +78,9 @@ def read(path, schema):
     (container,) = pod["containers"]
     topology = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"]
     (rule,) = jobs["template"]["spec"]["podFailurePolicy"]["rules"]
-    assert rule["onExitCodes"]["operator"] == "NotIn" and {42, 75, 137} <= set(rule["onExitCodes"]["values"])
+    assert rule["onExitCodes"]["operator"] == "NotIn" and {42, 75, 137} <= set(
+        rule["onExitCodes"]["values"]
+    )
     assert not {0, 1, 2} & set(rule["onExitCodes"]["values"])
     return jobs["template"]["spec"]["parallelism"], jobs["replicas"], topology, container
 
@@ -80,19 +93,25 @@ def runs_of(study, name="blt-1e18-410M-s0"):
 
 @needs_xpk
 def test_manifests(tmp_path, schema):
-    """And the command of one, as its container would run it: told to stop, it saves, and the cluster sees a 42."""
+    """And the command of one, as its container would run it: told to stop, it saves, and the
+    cluster sees a 42.
+    """
     study = tmp_path / "it's {a} study"
     run = runs_of(study)
     for tpu_type, slices, hosts, topology in (
         ("v6e-256", 2, 64, "16x16"),
         ("v5litepod-16", 1, 4, "4x4"),
     ):
-        resources = Resources(**GIVEN | dict(tpu_type=tpu_type, slices=slices, extra="--priority=high"))
+        resources = Resources(
+            **GIVEN | dict(tpu_type=tpu_type, slices=slices, extra="--priority=high")
+        )
         gke.write(study, resources)
         gke.submit(study, resources, run, dry_run=True)
         found = read(study / "gke" / f"{run.name}.yaml", schema)
         assert found[:3] == (hosts, slices, topology)
-        assert found[3]["image"] == "repo/blt:1" and found[3]["resources"]["limits"] == {"google.com/tpu": 4}
+        assert found[3]["image"] == "repo/blt:1" and found[3]["resources"]["limits"] == {
+            "google.com/tpu": 4
+        }
     manifest = yaml.safe_load((study / "gke" / f"{run.name}.yaml").read_text())
     manifest["spec"]["replicatedJobs"][0]["replica"] = 1
     with pytest.raises(jsonschema.ValidationError, match="replica"):
@@ -104,14 +123,18 @@ def test_manifests(tmp_path, schema):
     python += "while [ $SECONDS -lt 20 ]; do :; done\n"
     path = programs(tmp_path / "bin", python=python)
     log = run.folder / "log.txt"
-    container = subprocess.Popen(found[3]["command"], env=os.environ | {"PATH": path}, stdout=subprocess.PIPE)
+    container = subprocess.Popen(
+        found[3]["command"], env=os.environ | {"PATH": path}, stdout=subprocess.PIPE
+    )
     while not log.exists() or "ready" not in log.read_text():
         assert container.poll() is None
         time.sleep(0.02)
     container.send_signal(signal.SIGTERM)
     assert container.wait(20) == 42 and b"EXIT_CODE=42" in container.stdout.read()
     assert (tmp_path / "argv").read_text().splitlines() == run.argv[1:]
-    assert status.last_words(log) == ("saved", "to be continued: ready") and status.preempted(log) == 1
+    assert (
+        status.last_words(log) == ("saved", "to be continued: ready") and status.preempted(log) == 1
+    )
 
 
 def programs(folder, **texts):
@@ -126,29 +149,51 @@ def programs(folder, **texts):
 @needs_xpk
 def test_dry_run_and_a_slice_that_does_not_exist(config, tmp_path, schema):  # noqa: F811
     """Offline: neither gcloud nor kubectl is there to be asked."""
-    xpk = programs(tmp_path / "bin", xpk=f'#!/bin/bash\nexec {shutil.which("xpk")} "$@"\n').split(":")[0]
-    path = {"PATH": f"{xpk}:/bin"} if shutil.which("gcloud", path="/bin") is None else {"PATH": f"{xpk}"}
+    xpk = programs(tmp_path / "bin", xpk=f'#!/bin/bash\nexec {shutil.which("xpk")} "$@"\n').split(
+        ":"
+    )[0]
+    path = (
+        {"PATH": f"{xpk}:/bin"}
+        if shutil.which("gcloud", path="/bin") is None
+        else {"PATH": f"{xpk}"}
+    )
     environment = os.environ | path
     one_run(config)
     code, output = finish(sweep(config, tmp_path / "study", *FLAGS, "--dry_run", env=environment))
     assert code == 0 and "1 runs" in output, output
     *size, container = read(tmp_path / "study" / "gke" / f"{RUN}.yaml", schema)
     assert size == [8, 1, "2x4x4"]
-    assert f"--config=experiments/resolved.py:{tmp_path}/study/runs/{RUN}/config.json" in container["command"][-1]
+    assert (
+        f"--config=experiments/resolved.py:{tmp_path}/study/runs/{RUN}/config.json"
+        in container["command"][-1]
+    )
     with bucket(tmp_path / "copies") as name:
         there = {key: os.environ[key] for key in SETTINGS}
-        code, output = finish(sweep(config, f"{name}/study", *FLAGS, "--dry_run", env=environment | there))
+        code, output = finish(
+            sweep(config, f"{name}/study", *FLAGS, "--dry_run", env=environment | there)
+        )
         assert code == 0, output
         *again, container = read(storage.local(f"{name}/study/gke/{RUN}.yaml"), schema)
         assert again == size and f" {name}/study/runs/{RUN}/log.txt " in container["command"][-1]
-    code, output = finish(sweep(config, tmp_path / "other", *FLAGS, "--gke.tpu_type=v5p-65", env=environment))
-    assert code == 2 and output.count("\nerror: ") <= 1 and "v5p-64" in output.splitlines()[-1], output
+    code, output = finish(
+        sweep(config, tmp_path / "other", *FLAGS, "--gke.tpu_type=v5p-65", env=environment)
+    )
+    assert code == 2 and output.count("\nerror: ") <= 1 and "v5p-64" in output.splitlines()[-1], (
+        output
+    )
     assert not (tmp_path / "other" / "plan.json").exists()
-    code, output = finish(sweep(config, tmp_path / "third", *FLAGS, "--gke.prepare_type=v5litepod-16", env=environment))
-    assert code == 2 and "gke.prepare_type: 'v5litepod-16' has 4 hosts" in output.splitlines()[-1], output
+    code, output = finish(
+        sweep(
+            config, tmp_path / "third", *FLAGS, "--gke.prepare_type=v5litepod-16", env=environment
+        )
+    )
+    assert (
+        code == 2 and "gke.prepare_type: 'v5litepod-16' has 4 hosts" in output.splitlines()[-1]
+    ), output
 
 
-# A cluster: one file per JobSet, its content what the cluster says of it. `xpk` dies with its caller after KILLED.
+# A cluster: one file per JobSet, its content what the cluster says of it. `xpk` dies with its
+# caller after KILLED.
 XPK = """#!{python} -IS
 import os, pathlib, signal, subprocess, sys
 told = dict(a[2:].split("=", 1) for a in sys.argv[3:] if "=" in a)
@@ -195,17 +240,23 @@ def cluster(tmp_path):
     folder.mkdir()
     how = dict(python=sys.executable, cluster=str(folder))
     python = f'#!/bin/bash\nexec {sys.executable} "$@"\n'
-    return folder, programs(tmp_path / "bin", xpk=XPK.format(**how), kubectl=KUBECTL.format(**how), python=python)
+    return folder, programs(
+        tmp_path / "bin", xpk=XPK.format(**how), kubectl=KUBECTL.format(**how), python=python
+    )
 
 
 def test_killed_after_each_submission(config, cluster, tmp_path):  # noqa: F811
-    """The submitter dies as soon as a workload is there: the same command adds what is missing, and nothing twice."""
+    """The submitter dies as soon as a workload is there: the same command adds what is missing, and
+    nothing twice.
+    """
     folder, path = cluster
     study, nobody = tmp_path / "study", "no such manifest"
 
     def given(*more, killed=nobody, state="waiting"):
         environment = os.environ | {"PATH": path, "KILLED": killed, "STATE": state}
-        return finish(sweep(config, study, *FLAGS, "--gke.prepare_type=v6e-1", *more, env=environment))
+        return finish(
+            sweep(config, study, *FLAGS, "--gke.prepare_type=v6e-1", *more, env=environment)
+        )
 
     def there():
         return sorted(found.name for found in folder.iterdir())
@@ -213,12 +264,16 @@ def test_killed_after_each_submission(config, cluster, tmp_path):  # noqa: F811
     prepare, first, second = (gke.workload(study, name) for name in ("prepare", RUN, "other"))
     assert given(killed="prepare")[0] == -9 and there() == [prepare]
     code, output = given()
-    assert code == 0 and f"the preparation is queued (waits for its slices), job {prepare}" in output, output
+    assert (
+        code == 0 and f"the preparation is queued (waits for its slices), job {prepare}" in output
+    ), output
     assert re.search("prepare +queued +job " + prepare, given("--status")[1])
 
     # The preparation has run.
     (folder / prepare).write_text("Completed")
-    (study / "plan.json").write_text(json.dumps({"runs": [{"name": name} for name in (RUN, BROKEN, "other")]}))
+    (study / "plan.json").write_text(
+        json.dumps({"runs": [{"name": name} for name in (RUN, BROKEN, "other")]})
+    )
     (study / "runs" / BROKEN).mkdir(parents=True)
     (study / "runs" / BROKEN / "result.json").write_text("{}")
     assert given(killed=RUN)[0] == -9 and there() == sorted([prepare, first])
@@ -234,11 +289,17 @@ def test_killed_after_each_submission(config, cluster, tmp_path):  # noqa: F811
     # What the cluster gave up is submitted again, in its own place.
     (folder / first).write_text("Failed")
     (folder / second).write_text("running")
-    lines = {line.split()[0]: re.split("  +", line) for line in given("--status")[1].splitlines()[1:]}
+    lines = {
+        line.split()[0]: re.split("  +", line) for line in given("--status")[1].splitlines()[1:]
+    }
     assert lines[RUN][1:] == ["queued", f"not submitted; job {first} ended: failed, max restarts"]
     assert lines["other"][1:] == ["running", f"job {second}"] and lines[BROKEN][1:] == ["done"]
     code, output = given()
-    assert code == 0 and f"submitted {RUN} as job {first}" in output and "waiting" in (folder / first).read_text()
+    assert (
+        code == 0
+        and f"submitted {RUN} as job {first}" in output
+        and "waiting" in (folder / first).read_text()
+    )
     assert "cancelled 2 jobs" in given("--cancel")[1] and there() == []
     assert "nothing to cancel" in given("--cancel")[1]
 
@@ -252,11 +313,17 @@ def test_killed_after_each_submission(config, cluster, tmp_path):  # noqa: F811
 
 
 def test_a_study_from_one_command_given_twice(config, cluster, tmp_path):  # noqa: F811
-    """The workloads really run, on this machine, on a study in a bucket: preparation here, a run, its report."""
+    """The workloads really run, on this machine, on a study in a bucket: preparation here, a run,
+    its report.
+    """
     one_run(config)
     with bucket(tmp_path / "copies") as name:
         study = storage.at(f"{name}/study")
-        environment = os.environ | {"PATH": cluster[1], "KILLED": "no such manifest", "STATE": "now"}
+        environment = os.environ | {
+            "PATH": cluster[1],
+            "KILLED": "no such manifest",
+            "STATE": "now",
+        }
         code, output = finish(sweep(config, study, *FLAGS, env=environment))
         assert code == 0 and f"submitted {RUN} as job" in output, output
         assert status.last_words(study / "runs" / RUN / "log.txt")[0] == "finished"
@@ -264,21 +331,28 @@ def test_a_study_from_one_command_given_twice(config, cluster, tmp_path):  # noq
         assert any(line.startswith(RUN) and " done " in line for line in table), table
         code, output = finish(sweep(config, study, *FLAGS, env=environment))
         assert code == 0 and "submitted" not in output and "report: " in output, output
-        assert "not evaluated under noise yet: " in output and f"launch.evaluate --workdir={study} " in output, output
+        assert (
+            "not evaluated under noise yet: " in output
+            and f"launch.evaluate --workdir={study} " in output
+        ), output
         assert RUN in (study / "report" / "report.json").read_text()
 
 
 def test_an_unknown_cluster_is_one_line(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", cluster[1])
     gke.write(tmp_path, Resources(**GIVEN | dict(zone="us-west1-a")))
-    with pytest.raises(ConfigError, match="does not know gke_p_us-west1-a_c: .* get-credentials c --project=p"):
+    with pytest.raises(
+        ConfigError, match="does not know gke_p_us-west1-a_c: .* get-credentials c --project=p"
+    ):
         gke.queue(tmp_path)
 
 
 def test_names_of_workloads(tmp_path):
     long = "spacebyte-with-a-very-long-name-1.6e+21-8B-s10"
     names = {
-        gke.workload(study, run) for study in (tmp_path / "a", tmp_path / "b") for run in (long, long + "0", "7 B")
+        gke.workload(study, run)
+        for study in (tmp_path / "a", tmp_path / "b")
+        for run in (long, long + "0", "7 B")
     }
     assert len(names) == 6 and all(len(one) <= 28 for one in names)
     assert all(re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", one) for one in names)

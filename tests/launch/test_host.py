@@ -1,4 +1,6 @@
-"""What a host of a slice runs around a command: its log, its exit code, the wait for a dead host's lease."""
+"""What a host of a slice runs around a command: its log, its exit code, the wait for a dead host's
+lease.
+"""
 
 import json
 import os
@@ -16,7 +18,14 @@ from tests.bucket import bucket
 
 
 def attempt(folder, *argv, worker=0):
-    command = [sys.executable, "-m", "launch.host", f"{folder}/log.txt", f"{folder}/result.json", *argv]
+    command = [
+        sys.executable,
+        "-m",
+        "launch.host",
+        f"{folder}/log.txt",
+        f"{folder}/result.json",
+        *argv,
+    ]
     environment = os.environ | {"TPU_WORKER_ID": str(worker)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
 
@@ -27,7 +36,13 @@ def attempt(folder, *argv, worker=0):
         (0, True, 0, 0, "finished"),
         (0, False, 0, 1, "failed"),
         (3, False, 0, 3, "failed"),
-        (75, False, 0, 75, "started"),  # another host is gone: counts as preempted when it starts again
+        (
+            75,
+            False,
+            0,
+            75,
+            "started",
+        ),  # another host is gone: counts as preempted when it starts again
         (3, False, 1, 3, ""),  # the first host alone keeps the log
     ],
 )
@@ -44,7 +59,9 @@ def test_told_to_stop(tmp_path):
     with bucket(tmp_path) as name:
         folder = storage.at(f"{name}/run")
         for _ in range(2):
-            stopped = attempt(folder, "bash", "-c", "trap 'exit 42' TERM; echo ready; while :; do :; done")
+            stopped = attempt(
+                folder, "bash", "-c", "trap 'exit 42' TERM; echo ready; while :; do :; done"
+            )
             assert stopped.stdout.readline() == b"ready\n"
             stopped.send_signal(signal.SIGTERM)
             assert stopped.wait(20) == 42

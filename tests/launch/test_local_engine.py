@@ -88,7 +88,11 @@ def make_jobs(folder, *kinds):
     script = folder / "fake.py"
     script.write_text(FAKE.format(path=sys.path))
     return [
-        local.Job(kind, [sys.executable, "-S", str(script), str(folder / kind), kind.split("-")[0]], folder / kind)
+        local.Job(
+            kind,
+            [sys.executable, "-S", str(script), str(folder / kind), kind.split("-")[0]],
+            folder / kind,
+        )
         for kind in kinds
     ]
 
@@ -134,10 +138,17 @@ def test_every_kind_of_job(tmp_path):
         ("silent", "failed", 2),
     ]
     messages = {o.job.name: o.message for o in result.outcomes if o.message}
-    assert messages == {"fails": "exit code 1: boom [red]", "silent": "exit code 0, but no result.json"}
+    assert messages == {
+        "fails": "exit code 1: boom [red]",
+        "silent": "exit code 0, but no result.json",
+    }
     log = (tmp_path / "flaky" / "log.txt").read_text()
     assert log.count("started: " + result.outcomes[1].job.command) == 2
-    assert "RuntimeError: the disk hiccuped" in log and "retry: exit code 1" in log and "finished" in log
+    assert (
+        "RuntimeError: the disk hiccuped" in log
+        and "retry: exit code 1" in log
+        and "finished" in log
+    )
     assert "signal 9" in (tmp_path / "killed" / "log.txt").read_text()
 
     again = local.run(make_jobs(tmp_path, "ok", "flaky", "killed", "saves"), 2)
@@ -172,22 +183,36 @@ def test_last_words_are_those_of_the_latest_attempt(tmp_path):
     assert status.last_words(log) == ("", "")
     log.write_text("a run started by hand\n")
     assert status.last_words(log) == ("", "a run started by hand")
-    first = status.mark("started", "x") + "step 1\rstep 2\nMemoryError: old\n" + status.mark("retry", "exit code 1")
+    first = (
+        status.mark("started", "x")
+        + "step 1\rstep 2\nMemoryError: old\n"
+        + status.mark("retry", "exit code 1")
+    )
     log.write_text(first)
     assert status.last_words(log) == ("retry", "exit code 1: MemoryError: old")
     log.write_text(first + status.mark("started", "x"))
     assert status.last_words(log) == ("started", "x")
     log.write_text(first + status.mark("started", "x") + status.mark("failed", "signal 9 (Killed)"))
     assert status.last_words(log) == ("failed", "signal 9 (Killed)")
-    log.write_text(first + status.mark("started", "x") + "step 1\rstep 3\r\n\n" + status.mark("failed", "exit code 1"))
+    log.write_text(
+        first
+        + status.mark("started", "x")
+        + "step 1\rstep 3\r\n\n"
+        + status.mark("failed", "exit code 1")
+    )
     assert status.last_words(log) == ("failed", "exit code 1: step 3")
 
 
 def test_running_state_by_the_metrics_tail(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"train": {"steps": 100}}))
-    lines = [dict(step=s, bpb=8 - s / 10, text_bytes=1000 * s, seconds=0.5 * s + (s > 20)) for s in range(10, 41, 10)]
+    lines = [
+        dict(step=s, bpb=8 - s / 10, text_bytes=1000 * s, seconds=0.5 * s + (s > 20))
+        for s in range(10, 41, 10)
+    ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (tmp_path / "metrics.jsonl").write_text("x" * 50_000 + "\n" + text + '{"step": 5')  # a line half written
+    (tmp_path / "metrics.jsonl").write_text(
+        "x" * 50_000 + "\n" + text + '{"step": 5'
+    )  # a line half written
     assert status.read(tmp_path).state == "queued"
     with Lease(tmp_path):
         seen = status.read(tmp_path)
@@ -214,7 +239,9 @@ def test_interrupt_lets_jobs_save_and_the_rest_wait(tmp_path, start_launcher):
 def test_a_job_that_does_not_save_in_time_is_killed(tmp_path):
     jobs = make_jobs(tmp_path, "hangs")
     script = tmp_path / "fake.py"
-    script.write_text("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + script.read_text())
+    script.write_text(
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + script.read_text()
+    )
 
     def watch(folders):
         table.update(folders)
@@ -230,7 +257,9 @@ def test_a_job_that_does_not_save_in_time_is_killed(tmp_path):
     assert not alive(int((tmp_path / "hangs" / "attempt0").read_text()))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills the children of a killed process")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux kills the children of a killed process"
+)
 def test_jobs_die_with_a_killed_launcher_and_the_study_goes_on(tmp_path, start_launcher):
     launcher = start_launcher(tmp_path, "hangs", "ok")
     wait_for((tmp_path / "hangs" / "hanging").exists)
@@ -240,7 +269,9 @@ def test_jobs_die_with_a_killed_launcher_and_the_study_goes_on(tmp_path, start_l
     launcher.wait()
     wait_for(lambda: not alive(pid))
     assert status.read(tmp_path / "hangs").state == "queued"
-    assert start_launcher(tmp_path, "ok").wait(timeout=15) == 0  # the dead launcher's lease is no obstacle
+    assert (
+        start_launcher(tmp_path, "ok").wait(timeout=15) == 0
+    )  # the dead launcher's lease is no obstacle
     assert status.read(tmp_path / "ok").state == "done"
 
 
@@ -323,7 +354,10 @@ def test_more_workers_than_cores_share(monkeypatch):
 
 @pytest.mark.parametrize(
     "workers, devices, message",
-    [(0, [], "workers = 0: must be at least 1"), (2, ["0"], "workers = 2: there are only 1 devices")],
+    [
+        (0, [], "workers = 0: must be at least 1"),
+        (2, ["0"], "workers = 2: there are only 1 devices"),
+    ],
 )
 def test_impossible_worker_counts(workers, devices, message):
     with pytest.raises(ConfigError, match=message):
@@ -337,12 +371,17 @@ def test_a_full_disk_is_one_clear_line(tmp_path):
     (tmp_path / "ok" / "log.txt").symlink_to("/dev/full")
     full, fine = local.run(jobs, 1).outcomes
     assert (full.state, full.attempts, fine.state) == ("failed", 0, "done")
-    assert full.message.startswith(f"cannot start the run in {tmp_path / 'ok'}: the disk is full; free some space")
+    assert full.message.startswith(
+        f"cannot start the run in {tmp_path / 'ok'}: the disk is full; free some space"
+    )
 
 
 def test_a_program_that_is_not_there(tmp_path):
     result = local.run([local.Job("x", ["no-such-program"], tmp_path)], 1)
-    assert result.outcomes[0].message == "exit code 1: cannot run no-such-program: No such file or directory"
+    assert (
+        result.outcomes[0].message
+        == "exit code 1: cannot run no-such-program: No such file or directory"
+    )
 
 
 def test_lines_on_a_pipe(tmp_path):
@@ -371,7 +410,9 @@ def test_table_on_a_terminal_fits_its_height(tmp_path, monkeypatch):
     for i in range(40):
         (tmp_path / f"run{i:02d}").mkdir()
     (tmp_path / "run30" / "config.json").write_text(json.dumps({"train": {"steps": 9}}))
-    (tmp_path / "run30" / "metrics.jsonl").write_text('{"step": 3, "bpb": 4.5, "text_bytes": 900, "seconds": 3}\n')
+    (tmp_path / "run30" / "metrics.jsonl").write_text(
+        '{"step": 3, "bpb": 4.5, "text_bytes": 900, "seconds": 3}\n'
+    )
     (tmp_path / "run07" / "log.txt").write_text(
         status.mark("started") + "[red]\n" + status.mark("failed", "exit code 1")
     )
@@ -381,7 +422,17 @@ def test_table_on_a_terminal_fits_its_height(tmp_path, monkeypatch):
         watch.update([tmp_path / "run30"])
         lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).splitlines()
     assert len(lines) == 19
-    assert lines[1].split() == ["run30", "running", "3", "/", "9", "4.500", "6", "s", "left"]  # a narrow one
+    assert lines[1].split() == [
+        "run30",
+        "running",
+        "3",
+        "/",
+        "9",
+        "4.500",
+        "6",
+        "s",
+        "left",
+    ]  # a narrow one
     assert lines[2].split() == ["run07", "failed", "exit", "code", "1:", "[red]"]
     assert "... 24 more" in lines[-2]
     words = "0 of 40 runs done, 1 running, 1 failed, 38 queued, 1% of the training FLOPs, about 5 min 48 s left"

@@ -1,4 +1,6 @@
-"""The plan command: what it prints and writes, what it refuses, and a slice compiled without libtpu."""
+"""The plan command: what it prints and writes, what it refuses, and a slice compiled without
+libtpu.
+"""
 
 import dataclasses
 import json
@@ -33,22 +35,36 @@ def test_the_8b_grid_in_seconds(tmp_path):
     out = tmp_path / "plan.json"
     began = time.monotonic()
     made = plan(
-        "--config=experiments/compute_optimal.py:8b", "--hardware=tpu-v5p", "--devices=64", "--details", f"--json={out}"
+        "--config=experiments/compute_optimal.py:8b",
+        "--hardware=tpu-v5p",
+        "--devices=64",
+        "--details",
+        f"--json={out}",
     )
     assert made.returncode == 0, made.stderr
     assert time.monotonic() - began < 20
     runs = json.loads(out.read_text())
-    assert len(runs) == 10 and "assumed, not measured" in made.stdout and "Parameters by part" in made.stdout
+    assert (
+        len(runs) == 10
+        and "assumed, not measured" in made.stdout
+        and "Parameters by part" in made.stdout
+    )
     for run in runs:
         ahead = run["forecast"]
         assert run["name"] in made.stdout
-        assert run["cost"]["parameters"]["latent"] > 6e9 and ahead["mesh"] == {"data": 1, "fsdp": 64, "tensor": 1}
+        assert run["cost"]["parameters"]["latent"] > 6e9 and ahead["mesh"] == {
+            "data": 1,
+            "fsdp": 64,
+            "tensor": 1,
+        }
         assert ahead["fewest_devices"] in (2, 4)
         assert ahead["fits"] and ahead["memory"]["total"] == pytest.approx(
             sum(v for k, v in ahead["memory"].items() if k != "total")
         )
         hours = run["cost"]["train_flops"]["exact"] / (64 * 459e12 * 0.4 * 3600)
-        assert ahead["hours"] == pytest.approx(hours) and ahead["device_hours"] == pytest.approx(64 * hours)
+        assert ahead["hours"] == pytest.approx(hours) and ahead["device_hours"] == pytest.approx(
+            64 * hours
+        )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +95,7 @@ def test_measured_sizes_of_a_study(tmp_path):
     facts = grid.assumed_facts(study)
     told = {name: fact.__dict__ | {"label": name, "measured": True} for name, fact in facts.items()}
     told["bpe"]["bytes_per_unit"] = 2.75
-    plain = lambda x: x.__dict__ if hasattr(x, "__dict__") else x  # noqa: E731
+    plain = lambda x: x.__dict__ if hasattr(x, "__dict__") else x
     (tmp_path / "plan.json").write_text(json.dumps({"facts": told}, default=plain))
     made = plan("--config=experiments/quickstart.py", f"--workdir={tmp_path}")
     assert made.returncode == 0, made.stderr
@@ -99,14 +115,20 @@ def test_fewest_devices_hold_it_and_half_of_them_do_not():
     machine = forecast.Machine(hardware.by_name("tpu-v5e"), 1, 0.4)
     for one in grid.plan(study, grid.assumed_facts(study)):
         count = forecast.fewest_devices(one, machine)
-        room = lambda n, one=one: forecast.forecast(one, forecast.Machine(machine.device, n, 0.4))["memory"]["total"]  # noqa: E731
+        room = lambda n, one=one: forecast.forecast(one, forecast.Machine(machine.device, n, 0.4))[
+            "memory"
+        ]["total"]
         assert room(count) <= 0.9 * machine.device.hbm_bytes < room(count // 2)
-        pinned = dataclasses.replace(one, run=dataclasses.replace(one.run, mesh=Mesh(data=-1, fsdp=4 * count)))
+        pinned = dataclasses.replace(
+            one, run=dataclasses.replace(one.run, mesh=Mesh(data=-1, fsdp=4 * count))
+        )
         assert forecast.fewest_devices(pinned, machine) == 4 * count
 
 
 def test_a_slice_without_its_compiler(tmp_path):
-    """Forced host devices: a word about it, the shardings' bytes, the collectives. With libtpu: the TPU's own."""
+    """Forced host devices: a word about it, the shardings' bytes, the collectives. With libtpu: the
+    TPU's own.
+    """
     out = tmp_path / "plan.json"
     made = plan(
         "--config=experiments/quickstart.py",
@@ -125,6 +147,10 @@ def test_a_slice_without_its_compiler(tmp_path):
     assert ("libtpu is not installed" in made.stdout) == (not topology.has_compiler())
     assert program["devices"] == 4 and program["topology"] == "v5e:2x2"
     assert program["compiler"] == ("tpu" if topology.has_compiler() else "host")
-    state = sum(run["forecast"]["memory"][part] for part in ("parameters", "moments", "table_moments"))
+    state = sum(
+        run["forecast"]["memory"][part] for part in ("parameters", "moments", "table_moments")
+    )
     assert state < program["arguments"] < 1.2 * state + 8 * 512 * 8 * 4
-    assert program["collectives"] and all(one["bytes"] > 0 for one in program["collectives"].values())
+    assert program["collectives"] and all(
+        one["bytes"] > 0 for one in program["collectives"].values()
+    )

@@ -1,4 +1,6 @@
-"""A study with several tokenizers: each family of token models has its own, on the same rows of text."""
+"""A study with several tokenizers: each family of token models has its own, on the same rows of
+text.
+"""
 
 import dataclasses
 import json
@@ -26,11 +28,19 @@ def tokens(vocab, tokenizer=None):
 
 
 def test_families_have_tokenizers_of_their_own(tmp_path):
-    texts = [path.read_text() for path in sorted((ROOT / "blt_jax").rglob("*.py"))]  # real text, and always there
-    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts if text))
+    texts = [
+        path.read_text() for path in sorted((ROOT / "blt_jax").rglob("*.py"))
+    ]  # real text, and always there
+    (tmp_path / "text.jsonl").write_text(
+        "\n".join(json.dumps({"text": text}) for text in texts if text)
+    )
     study = Study(
         name="tokenizers",
-        families={"shared": tokens(300), "again": tokens(300), "own": tokens(420, Tokenizer(vocab=420))},
+        families={
+            "shared": tokens(300),
+            "again": tokens(300),
+            "own": tokens(420, Tokenizer(vocab=420)),
+        },
         budgets=(1e9,),
         entropy_model=EntropyModel(Size(Lm(STACK), 1e-2)),
         data=Data(input=str(tmp_path / "text.jsonl"), row_bytes=256),
@@ -44,9 +54,15 @@ def test_families_have_tokenizers_of_their_own(tmp_path):
     assert files == ["tokenizer/own/tokenizer.json", "tokenizer/tokenizer.json"]
 
     facts = prepare.facts(study, stores, tmp_path / "store", made)
-    assert facts["own"].bytes_per_unit > facts["shared"].bytes_per_unit == facts["again"].bytes_per_unit
+    assert (
+        facts["own"].bytes_per_unit
+        > facts["shared"].bytes_per_unit
+        == facts["again"].bytes_per_unit
+    )
     paths = {one.run.family: one.run.tokenizer for one in grid.plan(study, facts)}
-    assert paths["own"] == "../../tokenizer/own/tokenizer.json" and paths["shared"] == paths["again"]
+    assert (
+        paths["own"] == "../../tokenizer/own/tokenizer.json" and paths["shared"] == paths["again"]
+    )
 
     one = dataclasses.replace(study, families={"shared": study.families["shared"]})
     assert prepare.tokenizers(one, stores, tmp_path)[1]["vocab"] == 300
@@ -55,7 +71,9 @@ def test_families_have_tokenizers_of_their_own(tmp_path):
 def scored(folder, corpus=0, entropy_model="e0"):
     """A store with random entropies."""
     bare, rng = made(folder, seed=corpus), np.random.default_rng(0)
-    write_entropies(folder, "train", (rng.exponential(1.0, n + 2) for n in bare.sizes), entropy_model)
+    write_entropies(
+        folder, "train", (rng.exponential(1.0, n + 2) for n in bare.sizes), entropy_model
+    )
     return Store(folder, "train")
 
 
@@ -66,17 +84,27 @@ def test_calibrated_anew_only_where_something_changed(tmp_path, capsys):
         before = path.read_bytes() if path.exists() else b""
         capsys.readouterr()
         found = prepare.calibrated("blt", patching, store, path, weights)
-        assert calibrate.load(path, corpus=store.fingerprint, entropy_model=store.entropy_fingerprint) == found
+        assert (
+            calibrate.load(path, corpus=store.fingerprint, entropy_model=store.entropy_fingerprint)
+            == found
+        )
         return path.read_bytes() != before, capsys.readouterr().out.strip()
 
     store = scored(tmp_path)
     assert made_anew(store) == (True, "") and made_anew(store) == (False, "")
     again, told = made_anew(scored(tmp_path, entropy_model="e1"))
-    assert again and "blt: calibrated anew: " in told and told.endswith("of entropies e0, the store holds e1")
+    assert (
+        again
+        and "blt: calibrated anew: " in told
+        and told.endswith("of entropies e0, the store holds e1")
+    )
     other = scored(tmp_path, corpus=5, entropy_model="e1")
     again, told = made_anew(other)
     assert again and f"of corpus {store.fingerprint}, the store holds {other.fingerprint}" in told
-    for change in ({"weights": {"word2": 2.0}}, {"patching": Patching(target=6.0), "weights": {"word2": 2.0}}):
+    for change in (
+        {"weights": {"word2": 2.0}},
+        {"patching": Patching(target=6.0), "weights": {"word2": 2.0}},
+    ):
         again, told = made_anew(other, **change)
         assert again and told.endswith("its patching or the weights of the sources changed")
         assert made_anew(other, **change) == (False, "")
@@ -96,19 +124,29 @@ def test_mixture_in_facts_and_plans(tmp_path, capsys):
     facts = prepare.facts(study, stores, tmp_path, {})
     planned = grid.plan(study, facts)
     assert planned[0].run.calibration == "../../store/calibration/blt.json"
-    whole = {s: int(store.sizes[store.source_of == i].sum()) for i, s in enumerate(store.source_names)}
+    whole = {
+        s: int(store.sizes[store.source_of == i].sum()) for i, s in enumerate(store.source_names)
+    }
     read = {s: w * whole[s] for s, w in {"word2": 3, "word5": 1, "odd": 1, "word12": 0}.items()}
     for one in planned:
         for source, told in one.cost["sources"].items():
             assert told["share"] == pytest.approx(read[source] / sum(read.values()))
-            assert told["epochs"] == pytest.approx(one.cost["bytes"] * told["share"] / whole[source])
+            assert told["epochs"] == pytest.approx(
+                one.cost["bytes"] * told["share"] / whole[source]
+            )
     plan.show_sources(planned)
     printed = capsys.readouterr().out
     assert "word2" in printed and f"{read['word2'] / sum(read.values()):.2%}" in printed
     loaded = calibrate.load(
-        tmp_path / "calibration" / "blt.json", corpus=store.fingerprint, entropy_model=store.entropy_fingerprint
+        tmp_path / "calibration" / "blt.json",
+        corpus=store.fingerprint,
+        entropy_model=store.entropy_fingerprint,
     )
-    assert loaded.weights == {"word2": 3.0, "word12": 0.0} and set(loaded.sources) == {"word2", "word5", "odd"}
+    assert loaded.weights == {"word2": 3.0, "word12": 0.0} and set(loaded.sources) == {
+        "word2",
+        "word5",
+        "odd",
+    }
     unknown = dataclasses.replace(study, data=dataclasses.replace(study.data, weights="word1=2"))
     with pytest.raises(ConfigError, match="no documents of source 'word1'; did you mean 'word12'"):
         prepare.facts(unknown, stores, tmp_path, {})

@@ -1,4 +1,6 @@
-"""The preprocess command as people run it: pieces in any order, kills, an entropy model, and mistakes in one line."""
+"""The preprocess command as people run it: pieces in any order, kills, an entropy model, and
+mistakes in one line.
+"""
 
 import json
 import os
@@ -35,7 +37,9 @@ CONFIG = Lm(Stack(1, 16, 2, window=6, ffn_multiple=8))
 
 def preprocess(*options, wait=True):
     command = [sys.executable, "-m", "launch.preprocess", *map(str, options)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
     if not wait:
         return process
     out, error = process.communicate()
@@ -102,7 +106,9 @@ def test_a_kill_costs_the_parts_in_hand_only(tmp_path, model, small, monkeypatch
     asked = []
     score = entropy.score
     monkeypatch.setattr(
-        entropy, "score", lambda *a, ranges, **more: asked.append(ranges) or score(*a, ranges=ranges, **more)
+        entropy,
+        "score",
+        lambda *a, ranges, **more: asked.append(ranges) or score(*a, ranges=ranges, **more),
     )
     prepare.entropies(model, one, tmp_path / "out")
     assert len(asked[0]) == left - 3 and contents(tmp_path / "out") == contents(tmp_path / "want")
@@ -112,7 +118,10 @@ def test_a_kill_costs_the_parts_in_hand_only(tmp_path, model, small, monkeypatch
 def test_missing_pieces_of_entropies_are_named(tmp_path, model, small):
     one = stores(tmp_path)
     prepare.score(model, one, piece=Piece(0, 3))
-    with pytest.raises(prepare.ConfigError, match=r"train: .* of stage 'entropies' are missing: .* piece 1, 2 of 3$"):
+    with pytest.raises(
+        prepare.ConfigError,
+        match=r"train: .* of stage 'entropies' are missing: .* piece 1, 2 of 3$",
+    ):
         prepare.merge_entropies(model, one, tmp_path, piece=Piece(0, 3))
 
 
@@ -141,7 +150,9 @@ def corpus(folder, count=2000):
 def killed(processes, folder, rng):
     """SIGKILLs the processes a moment after they begin to write; how many died of it."""
     before = set(folder.rglob("*"))
-    while not set(folder.rglob("*")) - before and any(process.poll() is None for process in processes):
+    while not set(folder.rglob("*")) - before and any(
+        process.poll() is None for process in processes
+    ):
         time.sleep(0.01)
     time.sleep(rng.uniform(0, 0.1))
     for process in processes:
@@ -150,13 +161,25 @@ def killed(processes, folder, rng):
 
 
 def test_array_jobs_killed_at_will(tmp_path, model):
-    """Processes of every stage, killed while they write and started again: the files of one undisturbed process."""
+    """Processes of every stage, killed while they write and started again: the files of one
+    undisturbed process.
+    """
     glob, out, rng, kills = corpus(tmp_path / "in"), tmp_path / "out", random.Random(0), 0
-    assert preprocess(f"--input={glob}", f"--output={tmp_path / 'want'}", f"--entropy_model={model}")[0] == 0
+    assert (
+        preprocess(f"--input={glob}", f"--output={tmp_path / 'want'}", f"--entropy_model={model}")[
+            0
+        ]
+        == 0
+    )
     options = [f"--input={glob}", f"--output={out}", "--pieces=2"]
     scoring = f"--entropy_model={model}"
-    for stage in (["--stage=read"], ["--stage=sort"], ["--stage=merge"], ["--stage=entropies", scoring]):
-        start = lambda: [  # noqa: E731
+    for stage in (
+        ["--stage=read"],
+        ["--stage=sort"],
+        ["--stage=merge"],
+        ["--stage=entropies", scoring],
+    ):
+        start = lambda: [
             preprocess(*options, *stage, f"--piece={piece}", wait=False)  # noqa: B023
             for piece in ([0] if "merge" in stage[0] else [1, 0])  # noqa: B023
         ]
@@ -184,10 +207,22 @@ def test_mistakes_are_one_clear_line(tmp_path, model):
     other = write(tmp_path / "other.jsonl", lines(50))
     for more, words in [
         (["--pieces=4"], "error: --pieces=4: say which --stage; --help shows them in order"),
-        (["--pieces=4", "--piece=4", "--stage=read"], "error: piece = 4: must be 0 to 3 (pieces = 4)"),
-        (["--stage=entropies"], "error: --stage=entropies: give --entropy_model, the run folder of a byte LM"),
-        ([f"--entropy_model={tmp_path}"], "no entropy model that has finished training (config.json)"),
-        ([f"--entropy_model={blt_run(tmp_path / 'blt')}"], "the entropy model reads bytes, and this is a BLT"),
+        (
+            ["--pieces=4", "--piece=4", "--stage=read"],
+            "error: piece = 4: must be 0 to 3 (pieces = 4)",
+        ),
+        (
+            ["--stage=entropies"],
+            "error: --stage=entropies: give --entropy_model, the run folder of a byte LM",
+        ),
+        (
+            [f"--entropy_model={tmp_path}"],
+            "no entropy model that has finished training (config.json)",
+        ),
+        (
+            [f"--entropy_model={blt_run(tmp_path / 'blt')}"],
+            "the entropy model reads bytes, and this is a BLT",
+        ),
         ([f"--input={other}"], "holds another corpus (input: "),
     ]:
         code, _, line = preprocess(*options, *more)
@@ -195,16 +230,22 @@ def test_mistakes_are_one_clear_line(tmp_path, model):
     assert contents(out) == before
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists() or os.getuid() != 0, reason="needs to mount a small disk")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists() or os.getuid() != 0, reason="needs to mount a small disk"
+)
 def test_a_full_disk_is_one_clear_line(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True
+    ).returncode:
         pytest.skip("may not mount a small disk here")
     try:
         glob = corpus(tmp_path / "in")
         code, _, line = preprocess(f"--input={glob}", f"--output={disk / 'store'}")
-        assert code == 2 and re.search("the disk is full.*; free some space, then run the same", line), line
+        assert code == 2 and re.search(
+            "the disk is full.*; free some space, then run the same", line
+        ), line
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
         assert preprocess(f"--input={glob}", f"--output={disk / 'store'}")[0] == 0
         preprocess(f"--input={glob}", f"--output={tmp_path / 'want'}")

@@ -1,5 +1,6 @@
-"""A study through a real Slurm: submitted twice, preempted in the middle of a run of two processes, with a run that
-fails; and the files that it would submit, without one."""
+"""A study through a real Slurm: submitted twice, preempted in the middle of a run of two processes,
+with a run that fails; and the files that it would submit, without one.
+"""
 
 import json
 import os
@@ -45,7 +46,9 @@ def cluster(tmp_path_factory):
 def config(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", QUICK)
     path = corpus(tmp_path)
-    path.write_text("from blt_jax.study import Size\n" + path.read_text().replace("    return config\n", SMALL))
+    path.write_text(
+        "from blt_jax.study import Size\n" + path.read_text().replace("    return config\n", SMALL)
+    )
     return path
 
 
@@ -68,7 +71,9 @@ def last_mark(study, name):
 def test_a_study_through_slurm(cluster, config, tmp_path):
     study = tmp_path / "study"
     options = ("--engine=slurm", "--slurm.nodes=2", "--slurm.partition=low")
-    clusters.slurm("scontrol", "update", "partitionname=low", "state=down")  # what is submitted waits
+    clusters.slurm(
+        "scontrol", "update", "partitionname=low", "state=down"
+    )  # what is submitted waits
     assert "submitted the preparation as job 1;" in given(config, study, *options)
     assert "the preparation is queued" in given(config, study, *options)
     assert list(queue()) == ["1"]
@@ -83,12 +88,16 @@ def test_a_study_through_slurm(cluster, config, tmp_path):
     cluster.wait(lambda: last_mark(study, RUN) == "saved", 120)
     run = next(job for job in queue() if job.endswith("_0"))
     cluster.wait(lambda: queue().get(run) == "PENDING", 120)
-    assert "stopped at step" in (study / "runs" / RUN / "log.txt").read_text(), "preempted too late to show anything"
+    assert "stopped at step" in (study / "runs" / RUN / "log.txt").read_text(), (
+        "preempted too late to show anything"
+    )
     # Given once more: every run is in the queue, none is submitted.
     before = queue()
     assert "submitted runs" not in given(config, study, *options)
     assert queue().keys() <= before.keys()
-    line = next(line for line in given(config, study, "--status").splitlines() if line.startswith(RUN))
+    line = next(
+        line for line in given(config, study, "--status").splitlines() if line.startswith(RUN)
+    )
     assert "queued" in line and f"job {run}: " in line and " 1 " in line
 
     # Slurm waits two minutes with a job that it requeued; we do not.
@@ -96,24 +105,35 @@ def test_a_study_through_slurm(cluster, config, tmp_path):
     cluster.wait(lambda: not queue(), PATIENCE)
     table = given(config, study, "--status").splitlines()
     assert any(line.startswith(RUN) and " done " in line for line in table), table
-    assert any(line.startswith(BROKEN) and " failed " in line and "learning_rate" in line for line in table), table
+    assert any(
+        line.startswith(BROKEN) and " failed " in line and "learning_rate" in line for line in table
+    ), table
     assert status.last_words(study / "slurm" / "report.log")[0] == "finished"
     assert BROKEN in (study / "report" / "report.json").read_text()
     assert "Under noise" in (study / "report" / "index.html").read_text()
 
     # The same run by hand, undisturbed, with the command of study.json.
-    command = {one["name"]: one["command"] for one in json.loads((study / "study.json").read_text())["runs"]}[RUN]
+    command = {
+        one["name"]: one["command"]
+        for one in json.loads((study / "study.json").read_text())["runs"]
+    }[RUN]
     run, other = study / "runs" / RUN, study / "runs" / "undisturbed"
     other.mkdir()
     shutil.copy(run / "cost.json", other)
     command = command.replace(f"--workdir={run}", f"--workdir={other}")
-    by_hand = subprocess.run(["bash", "-c", f"srun -N2 {command}"], capture_output=True, text=True, timeout=PATIENCE)
+    by_hand = subprocess.run(
+        ["bash", "-c", f"srun -N2 {command}"], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert by_hand.returncode == 0, by_hand.stderr[-2000:]
     assert runs.outcome(run) == runs.outcome(other)
 
     # What failed is submitted on request only; cancelled, it is not queued again.
     code, output = finish(sweep(config, study, *options))
-    assert code == 1 and "submitted" not in output and f"failed: {BROKEN}: exit code 1: error: {BROKEN}: loss" in output
+    assert (
+        code == 1
+        and "submitted" not in output
+        and f"failed: {BROKEN}: exit code 1: error: {BROKEN}: loss" in output
+    )
     assert "submitted runs 1 as job" in given(config, study, *options, "--retry_failed")
     assert "cancelled 2 jobs" in given(config, study, "--cancel")
     cluster.wait(lambda: not queue(), 120)
@@ -132,12 +152,29 @@ def test_what_would_be_submitted(config, tmp_path):
     code, output = finish(sweep(config, study, "--engine=slurm", "--dry_run", *more))
     assert code == 0 and "2 runs" in output, output
     array = (study / "slurm" / "runs.sh").read_text()
-    for option in ("array=0-1%3", "ntasks-per-node=8", "gpus-per-node=8", "account=lab", "time=4:00:00", "mem=9G"):
+    for option in (
+        "array=0-1%3",
+        "ntasks-per-node=8",
+        "gpus-per-node=8",
+        "account=lab",
+        "time=4:00:00",
+        "mem=9G",
+    ):
         assert f"\n#SBATCH --{option}\n" in array
-    folders = [line.split("\t")[0] for line in (study / "slurm" / "runs.tsv").read_text().splitlines()]
+    folders = [
+        line.split("\t")[0] for line in (study / "slurm" / "runs.tsv").read_text().splitlines()
+    ]
     assert folders == [str(study / "runs" / name) for name in (RUN, BROKEN)]
-    steps = [line for line in (study / "slurm" / "report.sh").read_text().splitlines() if line.startswith("step ")]
-    assert ["launch.report" in steps[0], "launch.evaluate" in steps[1], len(steps)] == [True, True, 2]
+    steps = [
+        line
+        for line in (study / "slurm" / "report.sh").read_text().splitlines()
+        if line.startswith("step ")
+    ]
+    assert ["launch.report" in steps[0], "launch.evaluate" in steps[1], len(steps)] == [
+        True,
+        True,
+        2,
+    ]
     for part in ("prepare", "runs", "report"):
         subprocess.run(["bash", "-n", study / "slurm" / f"{part}.sh"], check=True)
     code, output = finish(sweep(config, study, "--engine=slurm", "--slurm.partitoin=x"))
@@ -152,7 +189,13 @@ def test_what_would_be_submitted(config, tmp_path):
         (0, False, "RUNNING", 1, "failed"),
         (3, False, "RUNNING", 3, "failed"),
         (42, False, "RUNNING", 42, "saved"),
-        (75, False, "RUNNING", 42, "saved"),  # told to stop, one process left before another had heard of it
+        (
+            75,
+            False,
+            "RUNNING",
+            42,
+            "saved",
+        ),  # told to stop, one process left before another had heard of it
         (42, False, "COMPLETING", 42, "stopped"),  # cancelled, or queued again by Slurm itself
     ],
 )
@@ -169,23 +212,37 @@ def test_exit_codes(tmp_path, code, result, state, ends, mark):
     )
     for file in bin_.iterdir():
         file.chmod(0o755)
-    slurm.write(study, Resources(), ["true"], [["true"]], [local.Job("one", ["train", "it's"], run)])
+    slurm.write(
+        study, Resources(), ["true"], [["true"]], [local.Job("one", ["train", "it's"], run)]
+    )
     environment = os.environ | {"PATH": f"{bin_}:{os.environ['PATH']}"}
     environment |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "9"}
     done = subprocess.run(["bash", study / "slurm" / "runs.sh"], env=environment)
     assert done.returncode == ends and status.last_words(run / "log.txt")[0] == mark
-    assert (requeued.read_text() if requeued.exists() else "") == ("requeue 7_0\n" if mark == "saved" else "")
+    assert (requeued.read_text() if requeued.exists() else "") == (
+        "requeue 7_0\n" if mark == "saved" else ""
+    )
     assert status.preempted(run / "log.txt") == (mark == "saved")
 
 
 def test_a_client_that_fails_is_one_line(config, tmp_path):
-    (tmp_path / "squeue").write_text("#!/bin/bash\necho 'slurm_load_jobs error: Unable\n to contact' >&2; exit 1\n")
+    (tmp_path / "squeue").write_text(
+        "#!/bin/bash\necho 'slurm_load_jobs error: Unable\n to contact' >&2; exit 1\n"
+    )
     (tmp_path / "squeue").chmod(0o755)
     for path, words in (
-        (f"{tmp_path}:{os.environ['PATH']}", "error: squeue: slurm_load_jobs error: Unable to contact\n"),
-        (str(tmp_path / "nothing"), "error: there is no squeue on this machine; run --engine=slurm where"),
+        (
+            f"{tmp_path}:{os.environ['PATH']}",
+            "error: squeue: slurm_load_jobs error: Unable to contact\n",
+        ),
+        (
+            str(tmp_path / "nothing"),
+            "error: there is no squeue on this machine; run --engine=slurm where",
+        ),
     ):
-        code, output = finish(sweep(config, tmp_path / "s", "--engine=slurm", env=os.environ | {"PATH": path}))
+        code, output = finish(
+            sweep(config, tmp_path / "s", "--engine=slurm", env=os.environ | {"PATH": path})
+        )
         assert code == 2 and output.startswith(words) and output.count("\n") == 1, output
 
 
@@ -208,7 +265,9 @@ print(number)
 
 @pytest.fixture
 def scripts(config, tmp_path):
-    """A queue of scripts whose arrays have two jobs: (study, `given(killed, **variables)`, `parts()` of the queue)."""
+    """A queue of scripts whose arrays have two jobs: (study, `given(killed, **variables)`,
+    `parts()` of the queue).
+    """
     study, queue = tmp_path / "study", tmp_path / "queue"
     queue.touch()
     (tmp_path / "bin").mkdir()
@@ -222,22 +281,35 @@ def scripts(config, tmp_path):
 
     def given(killed="no such script", **variables):
         path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-        return sweep(config, study, "--engine=slurm", env=os.environ | {"PATH": path, "KILLED": killed, **variables})
+        return sweep(
+            config,
+            study,
+            "--engine=slurm",
+            env=os.environ | {"PATH": path, "KILLED": killed, **variables},
+        )
 
     def parts():
-        return [(line.split("|")[3].rpartition("-")[2], line.split("|")[2]) for line in queue.read_text().splitlines()]
+        return [
+            (line.split("|")[3].rpartition("-")[2], line.split("|")[2])
+            for line in queue.read_text().splitlines()
+        ]
 
     return study, given, parts
 
 
 def test_killed_after_each_submission(scripts):
-    """The submitter dies as soon as a job is in the queue: the same command adds what is missing, and nothing twice."""
+    """The submitter dies as soon as a job is in the queue: the same command adds what is missing,
+    and nothing twice.
+    """
     study, given, parts = scripts
     assert finish(given("-prepare"))[0] == -9 and parts() == [("prepare", "N/A")]
     code, output = finish(given())
-    assert code == 0 and "the preparation is queued (Priority), job 1" in output and len(parts()) == 1
+    assert (
+        code == 0 and "the preparation is queued (Priority), job 1" in output and len(parts()) == 1
+    )
 
-    # Five runs, one of them done, are three arrays; a name ends with the number of its array's first run.
+    # Five runs, one of them done, are three arrays; a name ends with the number of its array's
+    # first run.
     names = (RUN, BROKEN, "third", "fourth", "fifth")
     (study / "plan.json").write_text(json.dumps({"runs": [{"name": name} for name in names]}))
     (study / "runs" / BROKEN).mkdir(parents=True)
@@ -251,7 +323,9 @@ def test_killed_after_each_submission(scripts):
     script = (study / "slurm" / "runs-2.sh").read_text()
     read = next(line for line in script.splitlines() if line.startswith("IFS="))
     shown = subprocess.run(
-        ["bash", "-c", f"SLURM_ARRAY_TASK_ID=1; {read}; echo $folder"], capture_output=True, text=True
+        ["bash", "-c", f"SLURM_ARRAY_TASK_ID=1; {read}; echo $folder"],
+        capture_output=True,
+        text=True,
     )
     assert shown.stdout.strip() == line.split("\t")[0] == str(study / "runs" / "fourth")
 
@@ -264,7 +338,9 @@ def test_submitted_twice_at_once(scripts):
         assert first.poll() is None
         time.sleep(0.01)
     code, output = finish(given())
-    assert code == 2 and output.startswith(f"error: the study {study} is in use by process {first.pid} on"), output
+    assert code == 2 and output.startswith(
+        f"error: the study {study} is in use by process {first.pid} on"
+    ), output
     assert finish(first)[0] == 0 and "the preparation is queued" in finish(given())[1]
     assert parts() == [("prepare", "N/A")]
 

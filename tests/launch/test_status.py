@@ -18,7 +18,13 @@ from launch.engines.queued import Queued, told
 from tests.launch.test_sweep import CONFIG, ROOT
 
 MARKS = {
-    "done": ["started", "saved", "started", "started", "finished"],  # told to stop once, killed once
+    "done": [
+        "started",
+        "saved",
+        "started",
+        "started",
+        "finished",
+    ],  # told to stop once, killed once
     "running": ["started"],
     "failed": ["started", "retry", "started", "failed"],
     "queued": [],
@@ -33,11 +39,15 @@ def study(tmp_path):
         run = folder / "runs" / name
         run.mkdir(parents=True)
         (run / "config.json").write_text(json.dumps({"train": {"steps": 100}}))
-        lines = [{"step": s, "text_bytes": 50 * s, "seconds": s / 10, "bpb": 3.25} for s in (10, 20)]
+        lines = [
+            {"step": s, "text_bytes": 50 * s, "seconds": s / 10, "bpb": 3.25} for s in (10, 20)
+        ]
         lines[1]["speed"] = {"mfu_exact": 0.4125}
         if name in ("running", "failed"):
             (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        (run / "log.txt").write_text("".join(f"{status.mark(mark, '')}a line [red]\n" for mark in marks))
+        (run / "log.txt").write_text(
+            "".join(f"{status.mark(mark, '')}a line [red]\n" for mark in marks)
+        )
     result = {"validation": {"bpb": 2.5}, "timing": {"seconds": 75}}
     (folder / "runs" / "done" / "result.json").write_text(json.dumps(result))
     (folder / "study.json").write_text("{}")
@@ -48,7 +58,13 @@ def study(tmp_path):
 
 
 def sweep(study, *more):
-    command = [sys.executable, "-m", "launch.sweep", f"--config={study.parent / 'tiny.py'}", f"--workdir={study}"]
+    command = [
+        sys.executable,
+        "-m",
+        "launch.sweep",
+        f"--config={study.parent / 'tiny.py'}",
+        f"--workdir={study}",
+    ]
     done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
@@ -75,7 +91,9 @@ def test_a_terminal_gets_colours_until_all_is_done(study, monkeypatch):
     def read():
         looks.append(1)
         if len(looks) == 2:
-            (study / "runs" / "queued" / "log.txt").write_text(status.mark("failed", "in the end " + 9 * "a word "))
+            (study / "runs" / "queued" / "log.txt").write_text(
+                status.mark("failed", "in the end " + 9 * "a word ")
+            )
         return [status.read(study / "runs" / name) for name in ("done", "failed", "queued")]
 
     status.show(read, terminal, every=0.01)
@@ -113,7 +131,10 @@ def test_what_the_queue_adds(study, name, jobs, state, message):
 def test_no_study_and_nothing_to_cancel(study):
     code, _, error = sweep(study.with_name("nothing"), "--status")
     assert code == 2 and "holds no study" in error and error.count("\n") == 1
-    assert sweep(study, "--cancel")[:2] == (0, "nothing to cancel: no job of this study is queued or running\n")
+    assert sweep(study, "--cancel")[:2] == (
+        0,
+        "nothing to cancel: no job of this study is queued or running\n",
+    )
 
 
 def test_cancel_tells_the_launcher(study, capsys):

@@ -1,4 +1,6 @@
-"""A small study from one command: plan, runs, report; again in seconds; killed and continued to the same numbers."""
+"""A small study from one command: plan, runs, report; again in seconds; killed and continued to the
+same numbers.
+"""
 
 import json
 import os
@@ -39,7 +41,11 @@ def get_config(_=""):
 def corpus(folder):
     """Text of this checkout's own sources: real, and always there."""
     paths = sorted((ROOT / "blt_jax").rglob("*.py"))
-    lines = [json.dumps({"text": p.read_text(), "source": p.parent.name}) for p in paths if p.read_text().strip()]
+    lines = [
+        json.dumps({"text": p.read_text(), "source": p.parent.name})
+        for p in paths
+        if p.read_text().strip()
+    ]
     (folder / "text.jsonl").write_text("\n".join(lines))
     (folder / "tiny.py").write_text(CONFIG.replace("INPUT", repr(str(folder / "text.jsonl"))))
     return folder / "tiny.py"
@@ -47,8 +53,17 @@ def corpus(folder):
 
 def sweep(config, workdir, *more, env=os.environ, **how):
     how["env"] = {"XLA_FLAGS": QUICK} | env
-    command = [sys.executable, "-m", "launch.sweep", f"--config={config}", f"--workdir={workdir}", *more]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **how)
+    command = [
+        sys.executable,
+        "-m",
+        "launch.sweep",
+        f"--config={config}",
+        f"--workdir={workdir}",
+        *more,
+    ]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **how
+    )
 
 
 def finish(process):
@@ -83,7 +98,13 @@ def studied(tmp_path_factory):
 def test_a_study_leaves_its_contract(studied):
     _, study, output = studied
     assert len(results(study)) == 2 and "2 runs" in output
-    for name in ("plan.json", "study.json", "report/index.html", "report/points.csv", "report/report.json"):
+    for name in (
+        "plan.json",
+        "study.json",
+        "report/index.html",
+        "report/points.csv",
+        "report/report.json",
+    ):
         assert (study / name).stat().st_size > 0
     page = (study / "report" / "index.html").read_text()
     assert "http://" not in page and "https://" not in page and "one seed" in page
@@ -91,13 +112,23 @@ def test_a_study_leaves_its_contract(studied):
     assert {p.name for p in (study / "evaluations").iterdir()} == {"blt.json", "bpe.json"}
     for name, result in results(study).items():
         files = {p.name for p in (study / "runs" / name).iterdir()}
-        assert {"config.json", "cost.json", "metrics.jsonl", "tensorboard", "checkpoints", "log.txt"} <= files
-        assert abs(result["train_flops"]["exact"] / result["budget"] - 1) < 0.1 and 1 < result["validation"]["bpb"] < 8
+        assert {
+            "config.json",
+            "cost.json",
+            "metrics.jsonl",
+            "tensorboard",
+            "checkpoints",
+            "log.txt",
+        } <= files
+        assert (
+            abs(result["train_flops"]["exact"] / result["budget"] - 1) < 0.1
+            and 1 < result["validation"]["bpb"] < 8
+        )
 
 
 def test_again_recomputes_nothing(studied):
     config, study, _ = studied
-    made = lambda: [*study.glob("runs/*/*.json*"), *study.glob("evaluations/*.json")]  # noqa: E731
+    made = lambda: [*study.glob("runs/*/*.json*"), *study.glob("evaluations/*.json")]
     before = {p: p.stat().st_mtime_ns for p in made()}
     code, output = finish(sweep(config, study))
     assert code == 0 and "2 of 2 runs are done" in output
@@ -105,8 +136,9 @@ def test_again_recomputes_nothing(studied):
 
 
 def test_killed_in_the_middle_and_continued(studied, tmp_path):
-    """In a bucket, and no disk outlives a process: the numbers are those of the undisturbed study, on a disk, bit for
-    bit. The hard kill comes while runs train."""
+    """In a bucket, and no disk outlives a process: the numbers are those of the undisturbed study,
+    on a disk, bit for bit. The hard kill comes while runs train.
+    """
     config, study, _ = studied
     with bucket(tmp_path / "copies") as name:
         killed, quick = storage.at(f"{name}/a study"), "--config.noise_bytes=0"
@@ -124,7 +156,9 @@ def test_killed_in_the_middle_and_continued(studied, tmp_path):
         code, output = finish(sweep(config, killed, quick))
         assert code == 0, output
         assert results(killed) == results(study)
-        assert (killed / "report" / "points.csv").read_bytes() == (study / "report" / "points.csv").read_bytes()
+        assert (killed / "report" / "points.csv").read_bytes() == (
+            study / "report" / "points.csv"
+        ).read_bytes()
         assert status.preempted(killed / "runs" / "blt-4e9-small-s0" / "log.txt") == 1
 
 
@@ -133,7 +167,10 @@ def test_another_study_and_bad_settings_are_one_line(studied):
     for more, words in (
         (["--config.data.row_bytes=512"], "holds another study (data.row_bytes: 256 -> 512"),
         (["--config.data.row_byte=512"], "row_bytes"),
-        (["--config.families.blt.sizes.small.model.latent.heads=3"], "heads = 3: must divide width"),
+        (
+            ["--config.families.blt.sizes.small.model.latent.heads=3"],
+            "heads = 3: must divide width",
+        ),
         (["--config.families.blt.sizes.small.model.encoder.window=0"], "window = 0"),
         (["--config.budgets=(1.0,)", "--dry_run"], "too small for one step"),
     ):

@@ -1,4 +1,6 @@
-"""The scripts of a study on a TPU VM, run with a gcloud that runs what it is told on this machine."""
+"""The scripts of a study on a TPU VM, run with a gcloud that runs what it is told on this
+machine.
+"""
 
 import json
 import os
@@ -37,14 +39,19 @@ def test_scripts_of_a_study(config, tmp_path):  # noqa: F811
     flags = ["--engine=tpu_vm", "--tpu_vm.name=pod", "--tpu_vm.zone=us-east5-a"]
     flags += ["--tpu_vm.checkout=the checkout", f"--tpu_vm.python={python}"]
     code, output = finish(sweep(config, study, *flags))
-    assert code == 0 and f"bash {shlex.quote(f'{study}/tpu_vm/all.sh')} runs the study on pod" in output, output
+    assert (
+        code == 0
+        and f"bash {shlex.quote(f'{study}/tpu_vm/all.sh')} runs the study on pod" in output
+    ), output
 
     def run(script, breaks="nothing"):
         told = tmp_path / "told"
         told.unlink(missing_ok=True)
         path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
         environment = os.environ | {"PATH": path, "TOLD": str(told), "BREAKS": breaks}
-        done = subprocess.run(["bash", study / "tpu_vm" / script], env=environment, cwd=tmp_path / "a home")
+        done = subprocess.run(
+            ["bash", study / "tpu_vm" / script], env=environment, cwd=tmp_path / "a home"
+        )
         lines = told.read_text().splitlines()
         return done.returncode, lines[::2], [json.loads(line) for line in lines[1::2]]
 
@@ -55,8 +62,15 @@ def test_scripts_of_a_study(config, tmp_path):  # noqa: F811
     (command,) = commands
     assert command[:5] == [str(there), "-m", "launch.train", config_there, f"--workdir={folder}"]
     code, calls, commands = run("all.sh")
-    assert code == 0 and [call.split("|")[-2] for call in calls] == [f"--worker={w}" for w in ("0", "all", "all", "0")]
-    assert [one[2] for one in commands] == ["launch.sweep", "launch.train", "launch.train", "launch.report"]
+    assert code == 0 and [call.split("|")[-2] for call in calls] == [
+        f"--worker={w}" for w in ("0", "all", "all", "0")
+    ]
+    assert [one[2] for one in commands] == [
+        "launch.sweep",
+        "launch.train",
+        "launch.train",
+        "launch.report",
+    ]
     assert commands[0][-2:] == [f"--workdir={study}", "--stage=prepare"]
     code, calls, _ = run("all.sh", breaks=f"/{RUN}/")  # what fails ends the row
     assert code == 3 and len(calls) == 2 and BROKEN not in str(calls)
@@ -71,7 +85,9 @@ def test_in_a_bucket(config, tmp_path):  # noqa: F811
     """Scripts there are run from there; Slurm's cannot be."""
     with bucket(tmp_path / "copies") as name:
         study = storage.at(f"{name}/it's a study")
-        code, output = finish(sweep(config, study, "--engine=tpu_vm", "--tpu_vm.name=pod", "--tpu_vm.zone=z"))
+        code, output = finish(
+            sweep(config, study, "--engine=tpu_vm", "--tpu_vm.name=pod", "--tpu_vm.zone=z")
+        )
         call = f"bash <(gcloud storage cat {shlex.quote(f'{study}/tpu_vm/all.sh')})"
         assert code == 0 and f"{call} runs the study on pod" in output, output
         lines = (study / "tpu_vm" / "all.sh").read_text().splitlines()

@@ -1,4 +1,6 @@
-"""The loss at a byte has exactly zero gradient from later bytes and from other documents of its row."""
+"""The loss at a byte has exactly zero gradient from later bytes and from other documents of its
+row.
+"""
 
 import functools
 from unittest import mock
@@ -47,8 +49,10 @@ def row(patching):
         starts.append(rules.starts(one, rng.uniform(0, 2, len(one)).astype(np.float16), patching))
     segment = np.repeat(np.arange(1, len(ids) + 1), [len(i) for i in ids])
     length = len(segment) + 4  # padding
-    pad = lambda x: np.pad(x, (0, length - len(x)))[None].astype(np.int32)  # noqa: E731
-    patch, read, patch_segment = row_layout(pad(np.concatenate(starts))[0] > 0, pad(segment)[0], length)
+    pad = lambda x: np.pad(x, (0, length - len(x)))[None].astype(np.int32)
+    patch, read, patch_segment = row_layout(
+        pad(np.concatenate(starts))[0] > 0, pad(segment)[0], length
+    )
     return {
         "ids_BxL": pad(np.concatenate(ids)),
         "segment_BxL": pad(segment),
@@ -60,7 +64,9 @@ def row(patching):
 
 @functools.cache
 def compiled(config):
-    """Jitted batch -> [L, L, E], how logits at i change with the embedding at j; one program for all rules."""
+    """Jitted batch -> [L, L, E], how logits at i change with the embedding at j; one program for
+    all rules.
+    """
     params = random_params(config)
     width = (config.encoder if isinstance(config, Blt) else config.stack).width
 
@@ -68,14 +74,21 @@ def compiled(config):
         def nudged(*how):
             return read(*how) + nudge_LxE
 
-        with mock.patch.object(blt, "read", nudged), mock.patch.object(lm, "read", nudged):  # of hashes: their own
+        with (
+            mock.patch.object(blt, "read", nudged),
+            mock.patch.object(lm, "read", nudged),
+        ):  # of hashes: their own
             return models.apply(params, batch, config).sum(-1)[0]
 
-    return jax.jit(lambda batch: jax.jacrev(logits)(jnp.zeros((batch["ids_BxL"].shape[1], width)), batch))
+    return jax.jit(
+        lambda batch: jax.jacrev(logits)(jnp.zeros((batch["ids_BxL"].shape[1], width)), batch)
+    )
 
 
 def influence(config, batch):
-    """[L, L] booleans: does the embedding of the id at position j reach the logits at position i?"""
+    """[L, L] booleans: does the embedding of the id at position j reach the logits at position
+    i?
+    """
     return np.abs(np.asarray(compiled(config)(batch))).max(-1) > 0
 
 
@@ -111,7 +124,10 @@ def test_changing_a_document_leaves_the_others_alone():
     params = random_params(config)
     batch = row(PATCHINGS["space"])
     first = batch["segment_BxL"][0] == 1
-    changed = {**batch, "ids_BxL": np.where(first & (batch["ids_BxL"] > 3), 99, batch["ids_BxL"]).astype(np.int32)}
+    changed = {
+        **batch,
+        "ids_BxL": np.where(first & (batch["ids_BxL"] > 3), 99, batch["ids_BxL"]).astype(np.int32),
+    }
     apply = jax.jit(models.apply, static_argnums=2)
     a, b = apply(params, batch, config)[0], apply(params, changed, config)[0]
     other = batch["segment_BxL"][0] > 1

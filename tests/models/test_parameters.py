@@ -52,6 +52,9 @@ def test_depth_factor():
     plain = models.init(jax.random.key(0), Lm(SMALL))
     deep = models.init(jax.random.key(0), Lm(SMALL, init_factor="current_depth"))
     for layer, factor in enumerate((2**0.5, 2.0)):
-        ratio = plain["stack"]["layers"]["q"]["kernel"][layer] / deep["stack"]["layers"]["q"]["kernel"][layer]
+        ratio = (
+            plain["stack"]["layers"]["q"]["kernel"][layer]
+            / deep["stack"]["layers"]["q"]["kernel"][layer]
+        )
         np.testing.assert_allclose(ratio, factor, rtol=1e-5)
     assert np.array_equal(plain["head"]["kernel"], deep["head"]["kernel"])

@@ -28,14 +28,20 @@ def test_states_and_logits(name):
     assert shapes == jax.tree.map(jnp.shape, models.shapes(blt)), "parameter trees differ"
     model = models.module(blt)
     cases = hf_fixture.cases(io)
-    batches = [hf_fixture.batch(io[f"{case}.input_ids"], io[f"{case}.patch_lengths"]) for case in cases]
+    batches = [
+        hf_fixture.batch(io[f"{case}.input_ids"], io[f"{case}.patch_lengths"]) for case in cases
+    ]
     rows = np.cumsum([0] + [len(batch["ids_BxL"]) for batch in batches])
     together = hf_fixture.padded_together(batches)
-    states = hf_fixture.run(lambda p, b: model.apply({"params": p}, b, method="states"), params, together)
+    states = hf_fixture.run(
+        lambda p, b: model.apply({"params": p}, b, method="states"), params, together
+    )
     errors = dict.fromkeys(STATES.values(), 0.0)
     for case, batch, begin, end in zip(cases, batches, rows[:-1], rows[1:], strict=True):
         length, slots = batch["ids_BxL"].shape[1], batch["patch_segment_BxP"].shape[1]
-        owned = (batch["patch_BxL"][:, :, None] == np.arange(slots)).any(1)  # a patch of only the next byte is unread
+        owned = (batch["patch_BxL"][:, :, None] == np.arange(slots)).any(
+            1
+        )  # a patch of only the next byte is unread
         for ours, theirs in STATES.items():
             size, mask = (length, slice(None)) if "L" in ours else (slots, owned)
             error = np.abs(states[ours][begin:end, :size] - io[f"{case}.{theirs}"])[mask].max()
@@ -60,7 +66,9 @@ def test_gradients(name):
     else:
         case = meta["grad_case"]
         batch = hf_fixture.batch(io[f"{case}.input_ids"], io[f"{case}.patch_lengths"])
-    grad = hf_fixture.run(jax.grad(lambda p, b: _mean_loss(p, b, model)), hf_fixture.params(weights, model), batch)
+    grad = hf_fixture.run(
+        jax.grad(lambda p, b: _mean_loss(p, b, model)), hf_fixture.params(weights, model), batch
+    )
     named = dict(hf_weights.from_params(grad, hf_weights.tensors(model), models.shapes(model)))
     stored = {key[len("grad.") :]: value for key, value in io.items() if key.startswith("grad.")}
     assert stored and meta["grad_norms"], "the fixture holds no gradients"

@@ -19,19 +19,27 @@ def dense(q, k, v, segment, window):
     k, v = (np.repeat(x, H // k.shape[2], axis=2) for x in (k, v))
     scores = np.einsum("bqhc,bshc->bhqs", q, k) / np.sqrt(C)
     behind = np.arange(L)[:, None] - np.arange(L)
-    mask = (behind >= 0) & (behind < (window or L)) & (segment[:, :, None] == segment[:, None])[:, None]
+    mask = (
+        (behind >= 0)
+        & (behind < (window or L))
+        & (segment[:, :, None] == segment[:, None])[:, None]
+    )
     scores = np.where(mask, scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     return np.einsum("bhqs,bshc->bqhc", weights / weights.sum(-1, keepdims=True), v)
 
 
-@pytest.mark.parametrize("length, window", [(50, 0), (50, 7), (300, 130), (300, 128), (257, 1), (40, 512)])
+@pytest.mark.parametrize(
+    "length, window", [(50, 0), (50, 7), (300, 130), (300, 128), (257, 1), (40, 512)]
+)
 def test_attend_equals_dense(length, window):
     rng = np.random.default_rng(length + window)
     q = rng.normal(size=(2, length, 4, 6)).astype(np.float32)
     k, v = (rng.normal(size=(2, length, 2, 6)).astype(np.float32) for _ in range(2))
     segment = np.sort(rng.integers(1, 4, (2, length)), axis=1)
-    np.testing.assert_allclose(attend(q, k, v, segment, window), dense(q, k, v, segment, window), atol=TOLERANCE)
+    np.testing.assert_allclose(
+        attend(q, k, v, segment, window), dense(q, k, v, segment, window), atol=TOLERANCE
+    )
 
 
 def test_banded_attention_has_no_square_array():
@@ -40,7 +48,9 @@ def test_banded_attention_has_no_square_array():
         shape, shape, shape, jax.ShapeDtypeStruct((1, 4096), jnp.int32)
     )
     largest = max(np.prod(v.aval.shape) for e in jaxpr.eqns for v in e.outvars)
-    assert largest <= 4096 * 2 * 8 * attention.BLOCK  # O(L x window); the square would be 4096^2 x heads
+    assert (
+        largest <= 4096 * 2 * 8 * attention.BLOCK
+    )  # O(L x window); the square would be 4096^2 x heads
 
 
 def cross_case(seed, L=40, P=12, K=2, E=16):
@@ -60,13 +70,18 @@ def cross_config(kv_heads):
 
 
 def dense_cross(params, queries, context, mask, heads):
-    """[B, Q, E] queries over [B, S, E] context, boolean mask [B, Q, S]; a query without keys gets zeros."""
+    """[B, Q, E] queries over [B, S, E] context, boolean mask [B, Q, S]; a query without keys gets
+    zeros.
+    """
     p = params["params"]
-    norm = lambda x, scale: x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * scale  # noqa: E731
-    project = lambda name, x: np.einsum("bse,ehc->bshc", x, p[name]["kernel"])  # noqa: E731
+    norm = lambda x, scale: x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * scale
+    project = lambda name, x: np.einsum("bse,ehc->bshc", x, p[name]["kernel"])
     normed = norm(context, p["context_norm"]["scale"])
     q = project("q", norm(queries, p["query_norm"]["scale"])) / np.sqrt(queries.shape[-1] // heads)
-    k, v = (np.repeat(project(name, normed), heads // p[name]["kernel"].shape[1], axis=2) for name in "kv")
+    k, v = (
+        np.repeat(project(name, normed), heads // p[name]["kernel"].shape[1], axis=2)
+        for name in "kv"
+    )
     weights = np.exp(np.einsum("bqhc,bshc->bhqs", q, k)) * mask[:, None]
     weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1e-30)
     merged = np.einsum("bhqs,bshc->bqhc", weights, v)
@@ -81,8 +96,10 @@ def test_patches_read_their_own_bytes(kv_heads):
     B, P, K, E = slots.shape
     mask = np.repeat(patch[:, None] == np.arange(P)[:, None], K, axis=1)
     expected = dense_cross(params, slots.reshape(B, P * K, E), h, mask, 4).reshape(slots.shape)
-    np.testing.assert_allclose(jax.jit(module.apply)(params, slots, h, patch), expected, atol=TOLERANCE)
-    total = lambda p, h: module.apply(p, slots, h, patch).sum()  # noqa: E731
+    np.testing.assert_allclose(
+        jax.jit(module.apply)(params, slots, h, patch), expected, atol=TOLERANCE
+    )
+    total = lambda p, h: module.apply(p, slots, h, patch).sum()
     gradient = jax.jit(jax.grad(total, argnums=(0, 1)))(params, h)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
@@ -96,7 +113,9 @@ def test_bytes_read_one_patch(kv_heads):
     B, P, K, E = slots.shape
     mask = np.repeat(read[:, :, None] == np.arange(P), K, axis=2)
     expected = dense_cross(params, h, slots.reshape(B, P * K, E), mask, 4)
-    np.testing.assert_allclose(jax.jit(module.apply)(params, h, slots, read), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(
+        jax.jit(module.apply)(params, h, slots, read), expected, atol=TOLERANCE
+    )
 
 
 def test_max_pooling_ignores_padding_and_empties_to_zero():

@@ -1,4 +1,6 @@
-"""Every attention backend against a dense float64 one, and what the compiled programs are made of."""
+"""Every attention backend against a dense float64 one, and what the compiled programs are made
+of.
+"""
 
 import functools
 
@@ -38,7 +40,11 @@ def dense(q, k, v, segment, window):
     k, v = np.repeat(k, repeat, 2), np.repeat(v, repeat, 2)
     scores = np.einsum("blhc,bmhc->bhlm", q, k) / np.sqrt(q.shape[-1])
     behind = np.arange(q.shape[1])[:, None] - np.arange(q.shape[1])
-    mask = (behind >= 0) & (behind < (window or q.shape[1])) & (segment[:, :, None] == segment[:, None])[:, None]
+    mask = (
+        (behind >= 0)
+        & (behind < (window or q.shape[1]))
+        & (segment[:, :, None] == segment[:, None])[:, None]
+    )
     weights = np.exp(scores - scores.max(-1, keepdims=True)) * mask
     return np.einsum("bhlm,bmhc->blhc", weights / weights.sum(-1, keepdims=True), v)
 
@@ -53,7 +59,7 @@ def test_equals_dense(backend, window):
 
 def gradients(form, arrays, window):
     q, k, v, weight, segment = arrays
-    loss = lambda q, k, v: (form(q, k, v, segment, window) * weight).sum()  # noqa: E731
+    loss = lambda q, k, v: (form(q, k, v, segment, window) * weight).sum()
     return jax.jit(jax.grad(loss, (0, 1, 2)))(q, k, v)
 
 
@@ -66,7 +72,9 @@ def test_gradients_of_blockwise_equal_those_of_plain_autodiff(window):
 
 @pytest.mark.parametrize("window", [0, 100])
 def test_splash_interpreted_equals_blockwise(window):
-    """The TPU kernel itself, run by the interpreter of Pallas: rows of 300 positions padded to 384."""
+    """The TPU kernel itself, run by the interpreter of Pallas: rows of 300 positions padded to
+    384.
+    """
 
     def form(q, k, v, segment, window):
         grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[-1]) * q.shape[-1] ** -0.5
@@ -74,8 +82,14 @@ def test_splash_interpreted_equals_blockwise(window):
 
     arrays = case(C=128)
     q, k, v, _, segment = arrays
-    np.testing.assert_allclose(form(q, k, v, segment, window), dense(q, k, v, segment, window), atol=TOLERANCE)
-    for a, b in zip(gradients(form, arrays, window), gradients(BACKENDS["blockwise"], arrays, window), strict=True):
+    np.testing.assert_allclose(
+        form(q, k, v, segment, window), dense(q, k, v, segment, window), atol=TOLERANCE
+    )
+    for a, b in zip(
+        gradients(form, arrays, window),
+        gradients(BACKENDS["blockwise"], arrays, window),
+        strict=True,
+    ):
         np.testing.assert_allclose(a, b, atol=TOLERANCE)
 
 
@@ -105,7 +119,9 @@ def lowered(model, backend, platform):
 def test_tpu_programs_call_the_kernel(model):
     text = lowered(model, backend_of("tpu"), "tpu")
     assert text.count("tpu_custom_call") >= 3, "forward, dq, dkv"
-    assert text.count("stablehlo.exponential") < lowered(model, "banded", "tpu").count("stablehlo.exponential")
+    assert text.count("stablehlo.exponential") < lowered(model, "banded", "tpu").count(
+        "stablehlo.exponential"
+    )
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
@@ -125,12 +141,16 @@ def test_kernel_runs_per_device_under_a_mesh():
         assert "tpu_custom_call" in program.lower(lowering_platforms=("tpu",)).as_text()
     text = str(program.jaxpr)
     assert "shard_map" in text and "fsdp" in text[text.index("shard_map") :]
-    assert "shard_map" not in str(traced("lm", "splash").jaxpr), "and without a mesh it is called as it is"
+    assert "shard_map" not in str(traced("lm", "splash").jaxpr), (
+        "and without a mesh it is called as it is"
+    )
 
 
 def test_the_platform_chooses_and_says_so(caplog):
     with caplog.at_level("INFO"):
-        assert compute(Train(), "tpu") == Compute(jnp.dtype("bfloat16"), "none", "splash", sharded_embedding.lookup)
+        assert compute(Train(), "tpu") == Compute(
+            jnp.dtype("bfloat16"), "none", "splash", sharded_embedding.lookup
+        )
     assert "attention by splash" in caplog.text
     assert compute(Train(attention="banded"), "tpu").attention == "banded"
     assert {backend_of(p) for p in ("cpu", "gpu", "tpu")} == set(ATTENTION)
@@ -139,7 +159,9 @@ def test_the_platform_chooses_and_says_so(caplog):
 
 
 def test_training_keeps_no_scores():
-    """Nothing of L x L, not even a mask: the largest array is what the layers' feed-forwards keep."""
+    """Nothing of L x L, not even a mask: the largest array is what the layers' feed-forwards
+    keep.
+    """
     length = 2048
     config = Lm(Stack(2, 32, 2, ffn_multiple=8), vocab=64, unit="token")
     ids = jax.ShapeDtypeStruct((1, length), jnp.int32)

@@ -51,12 +51,17 @@ def test_fixture():
         expected = arrays[f"hash_{rows}"]
         for function in range(len(PRIMES)):
             for s, n in enumerate(range(3, 9)):
-                assert np.array_equal(hash_ids(arrays["input_ids"], n, function, rows), expected[function, s])
+                assert np.array_equal(
+                    hash_ids(arrays["input_ids"], n, function, rows), expected[function, s]
+                )
 
 
 def test_newest_order_is_the_mirror_image():
     ids = np.random.default_rng(0).integers(4, 260, (1, 3))
-    assert hash_ids(ids, 3, 0, 500_002, order="newest")[0, 2] == hash_ids(ids[:, ::-1], 3, 0, 500_002)[0, 2]
+    assert (
+        hash_ids(ids, 3, 0, 500_002, order="newest")[0, 2]
+        == hash_ids(ids[:, ::-1], 3, 0, 500_002)[0, 2]
+    )
 
 
 def embed(short, scope, ids, segment):
@@ -82,10 +87,15 @@ def test_omitted_ngrams_add_nothing():
 def test_lookup_and_its_gradient_equal_the_one_hot_product():
     """Repeated rows add up, and id R (here 7) neither reads nor writes."""
     table, weight = (
-        np.random.default_rng(i).normal(size=shape).astype(np.float32) for i, shape in enumerate([(7, 3), (2, 5, 3)])
+        np.random.default_rng(i).normal(size=shape).astype(np.float32)
+        for i, shape in enumerate([(7, 3), (2, 5, 3)])
     )
     ids = np.random.default_rng(2).integers(0, 8, (4, 2, 5))
     one_hot = np.eye(8, dtype=np.float32)[ids][..., :7]
-    found, gradient = jax.value_and_grad(lambda t: (lookup(t, jnp.array(ids), jnp.float32) * weight).sum())(table)
-    np.testing.assert_allclose(found, (np.einsum("tblr,re->ble", one_hot, table) * weight).sum(), rtol=1e-5)
+    found, gradient = jax.value_and_grad(
+        lambda t: (lookup(t, jnp.array(ids), jnp.float32) * weight).sum()
+    )(table)
+    np.testing.assert_allclose(
+        found, (np.einsum("tblr,re->ble", one_hot, table) * weight).sum(), rtol=1e-5
+    )
     np.testing.assert_allclose(gradient, np.einsum("tblr,ble->re", one_hot, weight), atol=1e-5)

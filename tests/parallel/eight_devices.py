@@ -1,9 +1,11 @@
-"""Trains each tiny model 3 steps on 1 device and on meshes of 8 forced host devices, and tells how far they are apart.
+"""Trains each tiny model 3 steps on 1 device and on meshes of 8 forced host devices, and tells how
+far they are apart.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu python -m tests.parallel.eight_devices
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu python -m
+    tests.parallel.eight_devices
 
-A program of its own, because a process has as many host devices as it was started with. Prints JSON: for every model
-and mesh the differences and the collectives of the compiled step.
+A program of its own, because a process has as many host devices as it was started with. Prints
+JSON: for every model and mesh the differences and the collectives of the compiled step.
 """
 
 import dataclasses
@@ -57,12 +59,16 @@ def run_of(model, rules_of, device_rows):
     patched = isinstance(model, Blt)
     paths = dict(store="", index="", validation_index="", tokenizer="" if patched else "t")
     train = Train(rows=ROWS, device_rows=device_rows, dtype="float32", attention="banded")
-    kind = dict(model=model, patching=Patching() if patched else None, optimizer=rules_of, train=train)
+    kind = dict(
+        model=model, patching=Patching() if patched else None, optimizer=rules_of, train=train
+    )
     return Run(name="x", family="x", size="x", **paths, **kind)
 
 
 def batches(model):
-    """STEPS batches of rows with unequal numbers of targets, documents, empty patches and padding."""
+    """STEPS batches of rows with unequal numbers of targets, documents, empty patches and
+    padding.
+    """
     draw = np.random.default_rng(0)
     for _ in range(STEPS):
         ids = draw.integers(4, model.vocab, (ROWS, L + 1), dtype=np.int32)
@@ -96,15 +102,21 @@ def trained(run, mesh, start):
 
 def apart(found, expected):
     """The largest over arrays of max |a - b| / max |b|."""
-    each = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b)) / np.max(np.abs(b))), found, expected)
+    each = jax.tree.map(
+        lambda a, b: float(np.max(np.abs(a - b)) / np.max(np.abs(b))), found, expected
+    )
     return max(jax.tree.leaves(each))
 
 
 def looked_up():
     """Bytes of one device for value and gradient of a lookup alone, on the mixed mesh."""
     mesh, (T, R, E), (B, L) = make_mesh(MESHES[MIXED]), (6, 4096, 256), (16, 128)
-    table = jax.ShapeDtypeStruct((T * R, E), jnp.float32, sharding=rules.sharding(mesh, (None, "columns"), (T * R, E)))
-    ids = jax.ShapeDtypeStruct((T, B, L), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec(None, rules.BATCH)))
+    table = jax.ShapeDtypeStruct(
+        (T * R, E), jnp.float32, sharding=rules.sharding(mesh, (None, "columns"), (T * R, E))
+    )
+    ids = jax.ShapeDtypeStruct(
+        (T, B, L), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec(None, rules.BATCH))
+    )
 
     def total(table, ids):
         h_BxLxE = sharded_embedding.lookup(embedding.lookup, table, ids, jnp.bfloat16)
@@ -113,8 +125,15 @@ def looked_up():
     with rules.context(mesh):
         compiled = jax.jit(jax.value_and_grad(total)).lower(table, ids).compile()
     memory = compiled.memory_analysis()
-    told = {"table": T * R * E * 4, "batch": B * L * E * 4, "temporaries": memory.temp_size_in_bytes}
-    return told | {"out": memory.output_size_in_bytes, "collectives": aot.collectives(compiled.as_text())}
+    told = {
+        "table": T * R * E * 4,
+        "batch": B * L * E * 4,
+        "temporaries": memory.temp_size_in_bytes,
+    }
+    return told | {
+        "out": memory.output_size_in_bytes,
+        "collectives": aot.collectives(compiled.as_text()),
+    }
 
 
 def main():
@@ -127,7 +146,9 @@ def main():
             start = jax.device_get(new_state(run, one)["params"])
             alone[name] = start, trained(run, one, start)
         start, (params, losses, _) = alone[name]
-        run = dataclasses.replace(run, train=dataclasses.replace(run.train, device_rows=device_rows))
+        run = dataclasses.replace(
+            run, train=dataclasses.replace(run.train, device_rows=device_rows)
+        )
         ours, our_losses, collectives = trained(run, make_mesh(MESHES[mesh]), start)
         moved = apart(params, start)
         told.append(

@@ -1,4 +1,6 @@
-"""The table on meshes of no devices: what divides is split, what does not is told once, moments follow parameters."""
+"""The table on meshes of no devices: what divides is split, what does not is told once, moments
+follow parameters.
+"""
 
 import dataclasses
 
@@ -13,7 +15,9 @@ from tests.parallel.eight_devices import ADAM, BLT, run_of
 
 def mesh_of(data, fsdp, tensor):
     names = ("data", "fsdp", "tensor")
-    return jax.sharding.AbstractMesh((data, fsdp, tensor), names, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    return jax.sharding.AbstractMesh(
+        (data, fsdp, tensor), names, axis_types=(jax.sharding.AxisType.Auto,) * 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,7 +37,9 @@ def test_columns_go_over_as_many_devices_as_divide_them(mesh, columns):
 
 def test_a_dimension_that_stays_whole_is_told_once_by_name(caplog):
     for _ in range(2):
-        found = rules.sharding(mesh_of(1, 1, 5), ("embed", "heads", None), (32, 4, 8), "['q']['kernel']")
+        found = rules.sharding(
+            mesh_of(1, 1, 5), ("embed", "heads", None), (32, 4, 8), "['q']['kernel']"
+        )
     assert found.spec == PartitionSpec(None, None, None)
     assert [record.getMessage() for record in caplog.records] == [
         "['q']['kernel']: axis heads of size 4 is split over none, not all of {'tensor': 5}"
@@ -44,22 +50,35 @@ def test_a_dimension_that_stays_whole_is_told_once_by_name(caplog):
 def test_moments_lie_as_their_parameters(tables):
     mesh = mesh_of(2, 2, 2)
     layout = state_shardings(run_of(BLT, dataclasses.replace(ADAM, tables=tables), 0), mesh)
-    specs = {jax.tree_util.keystr(p): s.spec for p, s in jax.tree_util.tree_leaves_with_path(layout["moments"])}
+    specs = {
+        jax.tree_util.keystr(p): s.spec
+        for p, s in jax.tree_util.tree_leaves_with_path(layout["moments"])
+    }
     columns = ("tensor", "data", "fsdp")
-    of_tables = {name.split(".")[-1].split("[")[0]: spec for name, spec in specs.items() if "'tables'" in name[-10:]}
+    of_tables = {
+        name.split(".")[-1].split("[")[0]: spec
+        for name, spec in specs.items()
+        if "'tables'" in name[-10:]
+    }
     assert (
         of_tables
         == {
-            "adam": {"mu": PartitionSpec(None, None, columns), "nu": PartitionSpec(None, None, columns)},
+            "adam": {
+                "mu": PartitionSpec(None, None, columns),
+                "nu": PartitionSpec(None, None, columns),
+            },
             "lion": {"mu": PartitionSpec(None, None, columns)},
-            "adafactor": {  # means over rows keep the columns, means over columns the rows, which are whole
+            # means over rows keep the columns, means over columns the rows, which are whole
+            "adafactor": {
                 "v_row": PartitionSpec(None, columns),
                 "v_col": PartitionSpec(None, None),
                 "v": PartitionSpec(None),
             },
         }[tables]
     )
-    gate = next(spec for name, spec in specs.items() if "mu" in name and "latent" in name and "gate" in name)
+    gate = next(
+        spec for name, spec in specs.items() if "mu" in name and "latent" in name and "gate" in name
+    )
     assert (
         gate
         == layout["params"]["latent"]["layers"]["gate"]["kernel"].spec

@@ -14,14 +14,18 @@ from blt_jax.record import build
 
 
 def corpus(levels=0):
-    """Documents with heavy-tailed entropies; with `levels`, of only so many values: nearly all are ties."""
+    """Documents with heavy-tailed entropies; with `levels`, of only so many values: nearly all are
+    ties.
+    """
     rng = np.random.default_rng(0)
     made = []
     for i in range(10):
         n = int(rng.integers(3, 200))
         entropies = (rng.random(n) ** 3 * 5).astype(np.float16)
         if levels:
-            entropies = (np.round(entropies.astype(np.float32) / 5 * levels) / levels).astype(np.float16)
+            entropies = (np.round(entropies.astype(np.float32) / 5 * levels) / levels).astype(
+                np.float16
+            )
         made.append((rng.integers(4, 260, n), entropies, f"source{i % 2}"))
     return made
 
@@ -43,7 +47,8 @@ def test_nearest_mean(rule, levels):
     if rule == "relative":
         values = np.unique(np.concatenate([np.diff(e.astype(np.float32)) for _, e, _ in documents]))
     tried = [mean_size(documents, dataclasses.replace(wanted, threshold=float(v))) for v in values]
-    # Thresholds are float16 numbers; a rise is a float32 difference, which one of them separates to 1e-2 here.
+    # Thresholds are float16 numbers; a rise is a float32 difference, which one of them separates to
+    # 1e-2 here.
     tolerance = 1e-2 if rule == "relative" else 0
     assert abs(found.achieved - 4.5) <= min(abs(m - 4.5) for m in tried) + tolerance
 
@@ -52,7 +57,11 @@ def test_result_adds_up_and_is_json():
     documents = corpus()
     found = calibrate(documents, Patching(target=4.5, max_length=8))
     assert sum(found.patch_lengths) == found.patches
-    assert sum(k * n for k, n in enumerate(found.patch_lengths)) == found.positions == sum(len(d[0]) for d in documents)
+    assert (
+        sum(k * n for k, n in enumerate(found.patch_lengths))
+        == found.positions
+        == sum(len(d[0]) for d in documents)
+    )
     assert not any(found.patch_lengths[9:]) and set(found.sources) == {"source0", "source1"}
     assert found.documents == 10 and abs(found.achieved - 4.5) < 0.02
     assert build(Calibration, json.loads(json.dumps(record(found)))["calibration"]) == found
@@ -64,7 +73,11 @@ def test_longest_patches_are_counted_together():
     entropies = np.zeros(sum(sizes), np.float16)
     entropies[np.cumsum(sizes)[1:-1] - 1] = 3.0
     found = calibrate([(np.full(entropies.size, 70), entropies, "s")], Patching())
-    assert {k: n for k, n in enumerate(found.patch_lengths) if n} == {1: 1, LONGEST: 1, LONGEST + 1: 2}
+    assert {k: n for k, n in enumerate(found.patch_lengths) if n} == {
+        1: 1,
+        LONGEST: 1,
+        LONGEST + 1: 2,
+    }
 
 
 def test_small_patches_need_falls_to_count_as_rises():
@@ -75,7 +88,9 @@ def test_small_patches_need_falls_to_count_as_rises():
 def test_a_given_threshold_is_only_measured():
     documents = corpus()
     found = calibrate(documents, Patching(threshold=2.0))
-    assert found.threshold == 2.0 and found.achieved == mean_size(documents, Patching(threshold=2.0))
+    assert found.threshold == 2.0 and found.achieved == mean_size(
+        documents, Patching(threshold=2.0)
+    )
     byte = calibrate([(ids, None, s) for ids, _, s in documents], Patching(rule="byte"))
     assert byte.achieved == 1.0 and byte.patch_lengths[1] == byte.positions
 
@@ -107,9 +122,10 @@ def test_a_target_is_the_mean_of_what_is_read():
     found = calibrate(documents, Patching(target=4.5), weights=weights)
     positions = {s: sum(len(ids) for ids, _, name in documents if name == s) for s in weights}
     patches = {
-        s: sum(int(starts(ids, e, found.patching).sum()) for ids, e, name in documents if name == s) for s in weights
+        s: sum(int(starts(ids, e, found.patching).sum()) for ids, e, name in documents if name == s)
+        for s in weights
     }
-    weighted = lambda counts: sum(w * counts[s] for s, w in weights.items())  # noqa: E731
+    weighted = lambda counts: sum(w * counts[s] for s, w in weights.items())
     assert found.achieved == pytest.approx(weighted(positions) / weighted(patches))
     assert abs(found.achieved - 4.5) < 0.03 < abs(sum(positions.values()) / found.patches - 4.5)
     assert {s: (one.patches, one.weight) for s, one in found.sources.items()} == {
@@ -131,7 +147,10 @@ MARKS = {"corpus": "c0", "entropy_model": "e0"}
 
 def kept(folder, change=lambda saved: None, rule="entropy"):
     found = calibrate(
-        corpus(), Patching(rule=rule, target=4.5 * (rule == "entropy")), weights={"source1": 2.0}, **MARKS
+        corpus(),
+        Patching(rule=rule, target=4.5 * (rule == "entropy")),
+        weights={"source1": 2.0},
+        **MARKS,
     )
     saved = record(found)
     change(saved)
@@ -153,10 +172,26 @@ def test_without_entropies_their_model_does_not_matter(tmp_path):
 @pytest.mark.parametrize(
     "change, marks, message",
     [
-        (lambda saved: None, {"corpus": "c1"}, "blt.json: of corpus c0, the store holds c1; prepare the study again"),
-        (lambda saved: None, {"entropy_model": "e1"}, "of entropies e0, the store holds e1; prepare"),
-        (lambda saved: None, {"entropy_model": ""}, "of entropies e0, the store holds none; prepare"),
-        (lambda saved: saved["calibration"].update(threshold=1.0), {}, "changed since it was written; delete it"),
+        (
+            lambda saved: None,
+            {"corpus": "c1"},
+            "blt.json: of corpus c0, the store holds c1; prepare the study again",
+        ),
+        (
+            lambda saved: None,
+            {"entropy_model": "e1"},
+            "of entropies e0, the store holds e1; prepare",
+        ),
+        (
+            lambda saved: None,
+            {"entropy_model": ""},
+            "of entropies e0, the store holds none; prepare",
+        ),
+        (
+            lambda saved: saved["calibration"].update(threshold=1.0),
+            {},
+            "changed since it was written; delete it",
+        ),
         (lambda saved: saved.update(format=9), {}, "format 9, known is 1"),
         (lambda saved: saved.pop("calibration"), {}, "is not a calibration of this program"),
     ],

@@ -1,4 +1,6 @@
-"""Patch layout against worked examples and a slow reference that follows the words, byte by byte."""
+"""Patch layout against worked examples and a slow reference that follows the words, byte by
+byte.
+"""
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ def slow_row(starts_L, segment_L):
         owner.append(len(spans) - 1)
     read = []
     for i, patch in enumerate(owner):
-        complete = i + 1 == len(owner) or owner[i + 1] != patch  # the newest complete patch is this one, or the last
+        complete = (
+            i + 1 == len(owner) or owner[i + 1] != patch
+        )  # the newest complete patch is this one, or the last
         read.append(None if patch is None else patch if complete else patch - 1)
     return owner, read, spans
 
@@ -40,7 +44,9 @@ def test_lengths_and_starts_are_inverse():
 
 
 def test_published_example():
-    patch_BxL, read_BxL = layout.lengths_to_patch_and_read([[1, 2, 2, 1, 2, 0], [1, 2, 2, 1, 1, 1]], 7)
+    patch_BxL, read_BxL = layout.lengths_to_patch_and_read(
+        [[1, 2, 2, 1, 2, 0], [1, 2, 2, 1, 1, 1]], 7
+    )
     assert patch_BxL.tolist() == [[0, 1, 1, 2, 2, 3, 4]] * 2
     assert read_BxL.tolist() == [[0, 0, 1, 1, 2, 3, 3], [0, 0, 1, 1, 2, 3, 4]]
     assert patch_BxL.dtype == read_BxL.dtype == np.int32
@@ -57,7 +63,9 @@ def test_row_layout_against_slow_reference():
     for _ in range(200):
         sizes = rng.integers(1, 9, rng.integers(0, 5))
         padding = int(rng.integers(0, 4))
-        segment_L = np.concatenate([np.repeat(np.arange(1, sizes.size + 1), sizes), np.zeros(padding, int)]).astype(int)
+        segment_L = np.concatenate(
+            [np.repeat(np.arange(1, sizes.size + 1), sizes), np.zeros(padding, int)]
+        ).astype(int)
         if not segment_L.size:
             continue
         starts_L = rng.random(segment_L.size) < 0.3

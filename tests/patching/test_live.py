@@ -38,11 +38,15 @@ def test_equals_the_rule_over_the_row(name):
         known = [list(x[:, :first]) for x in (ids, entropies)]
         state = live.after(*known, patching)
         _, starts = jax.lax.scan(one, state, (ids[:, first:].T, entropies[:, first:].T))
-        np.testing.assert_array_equal(np.asarray(starts).T, expected[:, first + 1 :], f"after {first} ids")
+        np.testing.assert_array_equal(
+            np.asarray(starts).T, expected[:, first + 1 :], f"after {first} ids"
+        )
 
 
 def test_rounding_is_float16s():
     powers = np.float32(2.0) ** np.arange(-26, 6)
     x = np.random.default_rng(0).exponential(1.0, 4096).astype(np.float32) * powers[:, None]
     x = np.concatenate([x.ravel(), powers, [0.0]]).astype(np.float32)
-    np.testing.assert_array_equal(jax.jit(live.as_float16)(x), x.astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(
+        jax.jit(live.as_float16)(x), x.astype(np.float16).astype(np.float32)
+    )

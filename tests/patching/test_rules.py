@@ -11,7 +11,9 @@ from blt_jax.patching.layout import lengths_to_starts, starts_to_lengths
 from blt_jax.patching.rules import starts
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "patching"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.exists(), reason="shared/fixtures/patching is not beside the checkout")
+needs_fixtures = pytest.mark.skipif(
+    not FIXTURES.exists(), reason="shared/fixtures/patching is not beside the checkout"
+)
 THRESHOLD = Patching().threshold  # of the published models
 
 
@@ -23,7 +25,8 @@ def lengths(ids, entropies, include_next=False, **patching):
     return starts_to_lengths(starts(ids, entropies, Patching(**patching), include_next)).tolist()
 
 
-# ---------------------------------------------------------------- worked examples (blt.md, section 2.3)
+# ---------------------------------------------------------------- worked examples (blt.md, section
+# 2.3)
 
 ABCDEF = ids_of("abcdef")[:-1]
 E7 = np.array([5.0, 0.2, 2.0, 0.1, 1.5, 1.4, 0.3], np.float32)
@@ -44,13 +47,26 @@ def test_entropy_rules(patching, closed, with_next):
 
 def test_adjacency_guard_blocks_only_position_3():
     ramp = np.array([0, 0, 1, 2, 3, 4, 5, 6], np.float32)
-    assert lengths(np.full(8, 70), ramp, rule="combined", threshold=0.5, threshold_add=0.5) == [1, 1, 2, 1, 1, 1, 1]
+    assert lengths(np.full(8, 70), ramp, rule="combined", threshold=0.5, threshold_add=0.5) == [
+        1,
+        1,
+        2,
+        1,
+        1,
+        1,
+        1,
+    ]
 
 
 def test_max_length_cuts_last_and_from_the_left():
     low = np.zeros(8, np.float32)
     assert lengths(np.full(8, 70), low, include_next=True, rule="entropy") == [1, 8]
-    assert lengths(np.full(8, 70), low, include_next=True, rule="entropy", max_length=3) == [1, 3, 3, 2]
+    assert lengths(np.full(8, 70), low, include_next=True, rule="entropy", max_length=3) == [
+        1,
+        3,
+        3,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("rule", ["entropy", "relative", "combined", "space", "byte", "bpe"])
@@ -83,18 +99,48 @@ def test_bpe_starts_after_each_delimiter():
 
 
 def test_golden_sentence():
-    """The paper's figure 4: the starts, the lengths and the segmentation say the same, and the rule gives them."""
+    """The paper's figure 4: the starts, the lengths and the segmentation say the same, and the rule
+    gives them.
+    """
     words = "<|D|a|e|n|erys_Targaryen_|is_|in_|G|a|me_|of_Thrones,_|a|_|f|a|n|tasy_|epic_|b|y_|G|eorge_R.R._Martin.>"
-    golden_starts = [0, 1, 2, 3, 4, 5, 20, 23, 26, 27, 28, 31, 43, 44, 45, 46, 47, 48, 53, 58, 59, 61, 62]
+    golden_starts = [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        20,
+        23,
+        26,
+        27,
+        28,
+        31,
+        43,
+        44,
+        45,
+        46,
+        47,
+        48,
+        53,
+        58,
+        59,
+        61,
+        62,
+    ]
     golden_lengths = [1, 1, 1, 1, 1, 15, 3, 3, 1, 1, 3, 12, 1, 1, 1, 1, 1, 5, 5, 1, 2, 1, 19]
     assert [len(w) for w in words.split("|")] == golden_lengths
     ids = ids_of(words.replace("|", "").replace("_", " ")[1:-1])
     assert ids.size == 81 == sum(golden_lengths)
-    # Of the published entropies only the first six are known; the others are put on the side the starts show.
+    # Of the published entropies only the first six are known; the others are put on the side the
+    # starts show.
     entropies = np.where(np.isin(np.arange(1, 82), golden_starts), 2.0, 0.5)
     entropies[:6] = 3.395, 2.166, 2.322, 2.821, 1.525, 0.040
     for dtype in (np.float32, np.float16):
-        assert np.flatnonzero(starts(ids, entropies.astype(dtype), Patching())).tolist() == golden_starts
+        assert (
+            np.flatnonzero(starts(ids, entropies.astype(dtype), Patching())).tolist()
+            == golden_starts
+        )
     assert np.array_equal(np.flatnonzero(lengths_to_starts(golden_lengths)), golden_starts)
 
 
@@ -125,7 +171,13 @@ def test_fixture_entropy_cases():
 def test_fixture_space_and_static_cases():
     cases = json.loads((FIXTURES / "cases.json").read_text())
     for number, case in enumerate(cases["space"]):
-        got = lengths(case["ids"], None, include_next=True, rule="space", max_length=case["max_patch_length"] or 0)
+        got = lengths(
+            case["ids"],
+            None,
+            include_next=True,
+            rule="space",
+            max_length=case["max_patch_length"] or 0,
+        )
         assert got == case["patch_lengths"], number
     for number, case in enumerate(cases["static"]):
         ids = np.full(case["length"], 70)
@@ -158,18 +210,29 @@ def test_starts_of_a_prefix_are_a_prefix_of_the_starts(rule, max_length):
         whole = starts(ids, entropies, patching, include_next=True)
         assert np.array_equal(starts(ids, entropies, patching), whole[:-1])
         for m in range(1, n + 1):
-            assert np.array_equal(starts(ids[:m], entropies[:m], patching, include_next=True), whole[: m + 1])
+            assert np.array_equal(
+                starts(ids[:m], entropies[:m], patching, include_next=True), whole[: m + 1]
+            )
         if max_length:
             assert starts_to_lengths(whole).max() <= max_length
 
 
 def test_float16_is_compared_in_float32():
-    """1.3359375 is the float16 above the threshold; in float16 or bfloat16 the threshold itself would round to it."""
+    """1.3359375 is the float16 above the threshold; in float16 or bfloat16 the threshold itself
+    would round to it.
+    """
     entropies = np.array([0, 1.3359375, 1.3349609375], np.float16)
-    assert starts(np.full(3, 70), entropies, Patching(), include_next=True).tolist() == [True, True, True, False]
+    assert starts(np.full(3, 70), entropies, Patching(), include_next=True).tolist() == [
+        True,
+        True,
+        True,
+        False,
+    ]
     # 4 - 0.00097656 is 3.99902344 in float32, but 4 in float16.
     rise = np.array([0, 0.00097656, 4], np.float16)
-    assert not starts(np.full(3, 70), rise, Patching(rule="relative", threshold=3.9995), include_next=True)[-1]
+    assert not starts(
+        np.full(3, 70), rise, Patching(rule="relative", threshold=3.9995), include_next=True
+    )[-1]
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=lambda r: r["rule"])

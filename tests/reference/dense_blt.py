@@ -1,6 +1,8 @@
-"""The whole BLT in float64 NumPy with dense masks and loops: slow, plain, and written from the description.
+"""The whole BLT in float64 NumPy with dense masks and loops: slow, plain, and written from the
+description.
 
-It shares no code with the product but the layout of the parameter tree. Released conventions only (`RELEASED`).
+It shares no code with the product but the layout of the parameter tree. Released conventions only
+(`RELEASED`).
 """
 
 import numpy as np
@@ -54,7 +56,9 @@ def _block(p, x, mask, stack):
 
 def _cross(p, x, context, mask, eps):
     y, z = _norm(x, p["query_norm"]["scale"], eps), _norm(context, p["context_norm"]["scale"], eps)
-    attended = _attend(_heads(y, p["q"]["kernel"]), _heads(z, p["k"]["kernel"]), _heads(z, p["v"]["kernel"]), mask)
+    attended = _attend(
+        _heads(y, p["q"]["kernel"]), _heads(z, p["k"]["kernel"]), _heads(z, p["v"]["kernel"]), mask
+    )
     return 2 * x + np.einsum("lhc,hcd->ld", attended, p["o"]["kernel"])
 
 
@@ -64,7 +68,9 @@ def _layer(tree, i):
 
 def _mask(document_L, window):
     behind = np.arange(len(document_L))[:, None] - np.arange(len(document_L))
-    return (behind >= 0) & (behind < (window or len(document_L))) & (document_L[:, None] == document_L)
+    return (
+        (behind >= 0) & (behind < (window or len(document_L))) & (document_L[:, None] == document_L)
+    )
 
 
 def _hashed(ids, c, tables):
@@ -100,7 +106,10 @@ def logits(params, c, ids, lengths):
         h = _block(block, h, local, c.encoder)
         if every or i == c.encoder.layers - 1:
             if slots is None:
-                held = [h[patch == j].max(0) if (patch == j).any() else np.zeros(E) for j in range(patches)]
+                held = [
+                    h[patch == j].max(0) if (patch == j).any() else np.zeros(E)
+                    for j in range(patches)
+                ]
                 slots = (np.array(held) @ p["encoder"]["query"]["kernel"]).reshape(patches * K, E)
             cross = p["encoder"][f"cross_{i}"] if every else p["encoder"]["cross"]
             slots = _cross(cross, slots, h, own, c.encoder.norm_eps)
@@ -113,12 +122,28 @@ def logits(params, c, ids, lengths):
     reads = read[:, None] == np.repeat(np.arange(patches), K)
     for i in range(c.decoder.layers):
         every = c.decoder_cross == "all"
-        tree = _layer(p["decoder"]["layers"], i) if every else {"block": _layer(p["decoder"]["stack"]["layers"], i)}
+        tree = (
+            _layer(p["decoder"]["layers"], i)
+            if every
+            else {"block": _layer(p["decoder"]["stack"]["layers"], i)}
+        )
         if every or i == 0:
-            h = _cross(tree["cross"] if every else p["decoder"]["cross"], h, slots, reads, c.decoder.norm_eps)
+            h = _cross(
+                tree["cross"] if every else p["decoder"]["cross"],
+                h,
+                slots,
+                reads,
+                c.decoder.norm_eps,
+            )
         h = _block(tree["block"], h, local, c.decoder)
-    return _norm(h, p["decoder"]["norm"]["scale"], c.decoder.norm_eps) @ p["decoder"]["head"]["kernel"]
+    return (
+        _norm(h, p["decoder"]["norm"]["scale"], c.decoder.norm_eps) @ p["decoder"]["head"]["kernel"]
+    )
 
 
 def _float64(tree):
-    return {k: _float64(v) for k, v in tree.items()} if isinstance(tree, dict) else np.asarray(tree, np.float64)
+    return (
+        {k: _float64(v) for k, v in tree.items()}
+        if isinstance(tree, dict)
+        else np.asarray(tree, np.float64)
+    )

@@ -36,17 +36,24 @@ def _folder(name):
 
 
 def load(name):
-    """(config.json, weights, io arrays, meta.json) of a fixture; skips where the fixtures are absent."""
+    """(config.json, weights, io arrays, meta.json) of a fixture; skips where the fixtures are
+    absent.
+    """
     safetensors = pytest.importorskip("safetensors.numpy")
     folder = _folder(name)
-    read = lambda file: json.loads((folder / file).read_text())  # noqa: E731
-    arrays = [safetensors.load_file(folder / file) for file in ("weights.safetensors", "io.safetensors")]
+    read = lambda file: json.loads((folder / file).read_text())
+    arrays = [
+        safetensors.load_file(folder / file) for file in ("weights.safetensors", "io.safetensors")
+    ]
     return read("config.json"), *arrays, read("meta.json")
 
 
 def directory(name, folder):
     """A fixture as a Hugging Face directory, made in `folder`."""
-    for ours, theirs in (("config.json", "config.json"), ("model.safetensors", "weights.safetensors")):
+    for ours, theirs in (
+        ("config.json", "config.json"),
+        ("model.safetensors", "weights.safetensors"),
+    ):
         (folder / ours).symlink_to(_folder(name) / theirs)
     return folder
 
@@ -72,5 +79,7 @@ def batch(ids_BxN, lengths_BxP):
 def padded_together(batches, length=96):
     """All rows of all cases as one batch: what is padding must not matter."""
     fill = {"patch_BxL": length, "read_BxL": length - 1}
-    pad = lambda key, x: np.pad(x, ((0, 0), (0, length - x.shape[1])), constant_values=fill.get(key, 0))  # noqa: E731
+    pad = lambda key, x: np.pad(
+        x, ((0, 0), (0, length - x.shape[1])), constant_values=fill.get(key, 0)
+    )
     return {key: np.concatenate([pad(key, batch[key]) for batch in batches]) for key in batches[0]}

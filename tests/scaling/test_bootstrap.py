@@ -1,4 +1,6 @@
-"""Bootstrap weights: mean 1, the variance that pays for fitted constants, seeds within runs, and no false intervals."""
+"""Bootstrap weights: mean 1, the variance that pays for fitted constants, seeds within runs, and no
+false intervals.
+"""
 
 import numpy as np
 import pytest
@@ -29,17 +31,24 @@ def test_without_freedom_nothing_varies():
 
 
 def test_the_interval_of_a_mean_holds_it_about_as_often_as_it_says():
-    """Of 400 samples of 12, the 90% interval of the mean holds the truth in 0.86 to 0.93 (normal noise)."""
+    """Of 400 samples of 12, the 90% interval of the mean holds the truth in 0.86 to 0.93 (normal
+    noise).
+    """
     rng, held = np.random.default_rng(1), 0
     for _ in range(400):
         sample = rng.normal(size=12)
         drawn_RxM = bootstrap.weights(np.arange(12), 1, 400, rng)
-        held += bootstrap.estimate(sample.mean(), (drawn_RxM @ sample) / drawn_RxM.sum(1)).holds(0.0)
+        held += bootstrap.estimate(sample.mean(), (drawn_RxM @ sample) / drawn_RxM.sum(1)).holds(
+            0.0
+        )
     assert 0.84 < held / 400 < 0.94
 
 
 def test_estimate_counts_replicates_without_a_value():
     found = bootstrap.estimate(2.0, [1.0, 3.0, np.nan, np.nan])
     assert found.share == 0.5 and found.holds(2.0) and not found.holds(3.1)
-    assert bootstrap.estimate(2.0) == bootstrap.Estimate(2.0) and bootstrap.estimate(np.nan).value is None
+    assert (
+        bootstrap.estimate(2.0) == bootstrap.Estimate(2.0)
+        and bootstrap.estimate(np.nan).value is None
+    )
     assert bootstrap.estimate(2.0, [np.nan]).share == 0.0

@@ -14,7 +14,11 @@ def point(folder, family, bpb, size="s", budget=1e10, seed=0, parameters=100, no
     path.mkdir()
     rng = np.random.default_rng(1)
     text_bytes = rng.integers(100, 200, 40)
-    nats = text_bytes * np.log(2) * (bpb + noise * np.random.default_rng(hash_of(family)).normal(size=40))
+    nats = (
+        text_bytes
+        * np.log(2)
+        * (bpb + noise * np.random.default_rng(hash_of(family)).normal(size=40))
+    )
     table = {"source": ["x"] * 40, "nats": nats.tolist(), "text_bytes": text_bytes.tolist()}
     (path / "validation.json").write_text(json.dumps({"documents": table}))
     cost = {"parameters": {"non_embedding": parameters}}
@@ -28,10 +32,18 @@ def hash_of(text):
 def test_envelope_takes_the_best_size_of_each_budget(tmp_path):
     points = [
         point(tmp_path, "a", bpb, size, budget)
-        for size, budget, bpb in (("s", 1e10, 3.0), ("l", 1e10, 3.2), ("s", 1e11, 2.5), ("l", 1e11, 2.4))
+        for size, budget, bpb in (
+            ("s", 1e10, 3.0),
+            ("l", 1e10, 3.2),
+            ("s", 1e11, 2.5),
+            ("l", 1e11, 2.4),
+        )
     ]
     found = curves.envelope(points, "a")
-    assert [(budget, bpb, group[0].size) for budget, bpb, group in found] == [(1e10, 3.0, "s"), (1e11, 2.4, "l")]
+    assert [(budget, bpb, group[0].size) for budget, bpb, group in found] == [
+        (1e10, 3.0, "s"),
+        (1e11, 2.4, "l"),
+    ]
 
 
 def test_one_seed_claims_nothing(tmp_path):
@@ -45,12 +57,16 @@ def seeds(folder, family, values):
 
 
 def test_a_clear_gap_over_seeds_is_claimed(tmp_path):
-    found = curves.compare(seeds(tmp_path, "a", [2.0, 2.01, 1.99]), seeds(tmp_path, "b", [2.5, 2.51, 2.49]), 1e10)
+    found = curves.compare(
+        seeds(tmp_path, "a", [2.0, 2.01, 1.99]), seeds(tmp_path, "b", [2.5, 2.51, 2.49]), 1e10
+    )
     assert found.claim and found.seeds[0] > 0.4 and found.evaluation[0] > 0.4
 
 
 def test_a_gap_inside_the_noise_is_not(tmp_path):
-    found = curves.compare(seeds(tmp_path, "a", [2.0, 2.3, 1.7]), seeds(tmp_path, "b", [2.1, 2.4, 1.8]), 1e10)
+    found = curves.compare(
+        seeds(tmp_path, "a", [2.0, 2.3, 1.7]), seeds(tmp_path, "b", [2.1, 2.4, 1.8]), 1e10
+    )
     assert not found.claim and "inside the noise" in found.words
 
 

@@ -1,4 +1,6 @@
-"""Tables of evaluations: paired intervals, what is compared with what, the study's page; no model is run."""
+"""Tables of evaluations: paired intervals, what is compared with what, the study's page; no model
+is run.
+"""
 
 import json
 
@@ -13,18 +15,26 @@ from tests.scaling.test_page import study
 
 @pytest.fixture(scope="module")
 def two():
-    return {"blt": evaluation("patch", 0.95, ["Drop"]), "bpe": evaluation("token", 1.0, ["Drop"], seed=1)}
+    return {
+        "blt": evaluation("patch", 0.95, ["Drop"]),
+        "bpe": evaluation("token", 1.0, ["Drop"], seed=1),
+    }
 
 
 def test_differences_are_paired_and_to_the_token_model(two):
     assert evaluations.baseline(two) == "bpe" and evaluations.baseline({"blt": two["blt"]}) == "blt"
     rows = evaluations.by_label(two, "lang")
-    assert [(value, documents) for value, documents, *_ in rows] in ([("x", 20), ("y", 20)], [("y", 20), ("x", 20)])
+    assert [(value, documents) for value, documents, *_ in rows] in (
+        [("x", 20), ("y", 20)],
+        [("y", 20), ("x", 20)],
+    )
     for _, _, size, of in rows:
         assert of["bpe"].gap is None and of["blt"].gap.high < 0
         assert of["blt"].bytes_per_unit == pytest.approx(4, rel=0.05)
         width = of["blt"].bpb.high - of["blt"].bpb.low
-        assert of["blt"].gap.high - of["blt"].gap.low < width / 3  # documents differ, models hardly do
+        assert (
+            of["blt"].gap.high - of["blt"].gap.low < width / 3
+        )  # documents differ, models hardly do
         assert of["bpe"].bits_per_line.value == pytest.approx(of["bpe"].bpb.value * size / 60)
     again = evaluations.by_label(two, "lang")
     assert again == rows  # seeded
@@ -34,7 +44,11 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says():
     random, held = np.random.default_rng(0), 0
     for _ in range(200):
         size_D = random.integers(50, 400, 60)
-        held += evaluations.Draws(60, draws=300).estimate(size_D * random.uniform(1, 3, 60), size_D).holds(2.0)
+        held += (
+            evaluations.Draws(60, draws=300)
+            .estimate(size_D * random.uniform(1, 3, 60), size_D)
+            .holds(2.0)
+        )
     assert 160 <= held <= 195
 
 
@@ -42,11 +56,15 @@ def test_noise_is_told_per_clean_byte_and_per_own(two):
     rows = evaluations.under_noise(two)
     assert list(rows) == ["clean", "Drop"]
     one = rows["Drop"]["blt"]
-    assert one.rise.value == pytest.approx(1.5) and one.bpb.value == pytest.approx(2 * one.own.value)
+    assert one.rise.value == pytest.approx(1.5) and one.bpb.value == pytest.approx(
+        2 * one.own.value
+    )
     assert one.per_character.value == pytest.approx(2 * one.bpb.value, rel=0.02)
     assert one.gap.high < 0 and abs(one.gap_rise.value) < 1e-9 and rows["Drop"]["bpe"].gap is None
     for documents in (1, 4, 5):
-        alone = evaluations.Draws(documents).estimate(np.arange(documents) + 3.0, np.full(documents, 2.0))
+        alone = evaluations.Draws(documents).estimate(
+            np.arange(documents) + 3.0, np.full(documents, 2.0)
+        )
         assert alone.value >= 1.5 and (alone.low is None) == (documents < 5)
 
 
@@ -60,22 +78,38 @@ def test_other_texts_are_no_comparison(two):
 def test_thresholds_are_compared_with_the_trained_one():
     random = np.random.default_rng(0)
     size_D, bits_D = np.full(20, 50.0), random.uniform(50, 150, 20)
-    columns = lambda factor: {"bits": (bits_D * factor).tolist(), "bytes": size_D.tolist(), "units": [9] * 20}  # noqa: E731
-    dial = [{"threshold": t, "flops_per_byte": {}} | columns(f) for t, f in ((1.0, 1.01), (1.5, 1.0))]
-    found = evaluations.along_thresholds({"blt": {"threshold": 1.5, "dial": dial}, "bpe": {"threshold": None}})
+    columns = lambda factor: {
+        "bits": (bits_D * factor).tolist(),
+        "bytes": size_D.tolist(),
+        "units": [9] * 20,
+    }
+    dial = [
+        {"threshold": t, "flops_per_byte": {}} | columns(f) for t, f in ((1.0, 1.01), (1.5, 1.0))
+    ]
+    found = evaluations.along_thresholds(
+        {"blt": {"threshold": 1.5, "dial": dial}, "bpe": {"threshold": None}}
+    )
     low, trained = found["blt"]
-    assert trained.gap is None and low.gap.low > 0 and low.gap.value == pytest.approx(0.01 * trained.bpb.value)
+    assert (
+        trained.gap is None
+        and low.gap.low > 0
+        and low.gap.value == pytest.approx(0.01 * trained.bpb.value)
+    )
     assert low.bpb.high - low.bpb.low > 10 * (low.gap.high - low.gap.low)
 
 
 def test_tasks():
     right = np.arange(100) % 4 == 0
     told = {"one": {"unit": "patch"}, "two": {"unit": "token"}}
-    told["one"]["tasks"] = {"arc": {"documents": {"acc": (right | (np.arange(100) < 20)).astype(float).tolist()}}}
+    told["one"]["tasks"] = {
+        "arc": {"documents": {"acc": (right | (np.arange(100) < 20)).astype(float).tolist()}}
+    }
     told["two"]["tasks"] = {"arc": {"documents": {"acc": right.astype(float).tolist()}}}
     of = evaluations.on_tasks(told)["arc", "acc"]
     assert of["two"].value.value == 0.25 and of["two"].gap is None and of["one"].documents == 100
-    figure = evaluation_plots.tasks(evaluations.on_tasks(told), plots.looks({name: name for name in told}))
+    figure = evaluation_plots.tasks(
+        evaluations.on_tasks(told), plots.looks({name: name for name in told})
+    )
     assert [axis.get_xlabel() for axis in figure.axes] == ["acc"]
     assert of["one"].gap.value == pytest.approx(0.15) and 0 < of["one"].gap.low < of["one"].gap.high
 
@@ -86,8 +120,14 @@ def test_what_a_study_lacks(tmp_path):
     assert list(evaluations.missing(folder, points, 1000)) == ["blt", "space", "bpe"]
     evaluate(folder, ("blt", "bpe"))
     assert list(evaluations.missing(folder, points, 1000)) == ["space"]
-    assert list(evaluations.missing(folder, points, 2000)) == ["blt", "space", "bpe"]  # of other text
-    assert all(asked["budget"] == 6e10 for _, asked in evaluations.missing(folder, points, 2000).values())
+    assert list(evaluations.missing(folder, points, 2000)) == [
+        "blt",
+        "space",
+        "bpe",
+    ]  # of other text
+    assert all(
+        asked["budget"] == 6e10 for _, asked in evaluations.missing(folder, points, 2000).values()
+    )
     (folder / evaluations.FOLDER / "bpe.json").write_text("{}")
     with pytest.raises(ConfigError, match="bpe.json: not an evaluation"):
         report.write(folder)
@@ -96,5 +136,8 @@ def test_what_a_study_lacks(tmp_path):
 def test_pictures_of_labels(two):
     looks = plots.looks({name: name for name in two})
     figure = evaluation_plots.labels(evaluations.by_label(two, "lang"), looks, "lang")
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] in (["x", "y"], ["y", "x"])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] in (
+        ["x", "y"],
+        ["y", "x"],
+    )
     assert plots.encoded(figure)["png"].startswith(b"\x89PNG")

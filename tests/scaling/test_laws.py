@@ -1,4 +1,6 @@
-"""All laws of one table: what its columns and rows bear is fitted, the rest refused in a sentence, nothing raises."""
+"""All laws of one table: what its columns and rows bear is fitted, the rest refused in a sentence,
+nothing raises.
+"""
 
 import numpy as np
 import pytest
@@ -34,7 +36,9 @@ def test_a_full_table(tmp_path):
     assert found.best == "a" and [(one.a, one.b) for one in found.crossings] == [("a", "b")]
     assert found.crossings[0].measured == pytest.approx((1e18, 1e21))
     assert all(one.factor.value > 1 for one in found.crossings[0].savings)
-    assert words(found) == {"patch size": (("a", "b"), "1 different patch sizes; laws with the patch size need three")}
+    assert words(found) == {
+        "patch size": (("a", "b"), "1 different patch sizes; laws with the patch size need three")
+    }
 
 
 def test_three_patch_sizes_have_their_laws(tmp_path):
@@ -58,8 +62,14 @@ def test_columns_that_are_missing(tmp_path):
 def test_refusals_of_several_families_are_one_sentence(tmp_path):
     found = laws.fit_all(laws.read(write(tmp_path / "p.csv", grid(budgets=1))), draws=4)
     told = words(found)
-    assert told["frontier"] == (("a", "b"), "1 budgets give a point; bpb = e + a flops^-b needs three")
-    assert told["Chinchilla"][1].startswith("3 different runs;") and found.isoflops.keys() == {"a", "b"}
+    assert told["frontier"] == (
+        ("a", "b"),
+        "1 budgets give a point; bpb = e + a flops^-b needs three",
+    )
+    assert told["Chinchilla"][1].startswith("3 different runs;") and found.isoflops.keys() == {
+        "a",
+        "b",
+    }
     assert not found.crossings and found.best is None
 
 
@@ -78,7 +88,9 @@ def test_sizes_that_go_with_the_patch_size_tell_nothing_apart(tmp_path):
     """Six runs at each budget on one line of (log size, log T): no paraboloid, said in words."""
     rows = []
     for patch in (2.0, 3.0, 4.0, 6.0, 8.0, 12.0):
-        rows += [row for row in grid(((f"t{patch:g}", patch, 1.0),)) if row[2] == 0.1 * row[1] ** 0.5]
+        rows += [
+            row for row in grid(((f"t{patch:g}", patch, 1.0),)) if row[2] == 0.1 * row[1] ** 0.5
+        ]
     rows = [(family, c, n * patch, d / patch, patch, bpb) for family, c, n, d, patch, bpb in rows]
     found = laws.fit_all(laws.read(write(tmp_path / "p.csv", rows)), draws=0)
     assert {one.word for one in found.patch.optima} == {

@@ -1,4 +1,6 @@
-"""The Chinchilla law on the published replication data; recovery, lack of fit and refusals on data with known truth."""
+"""The Chinchilla law on the published replication data; recovery, lack of fit and refusals on data
+with known truth.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -11,23 +13,37 @@ from blt_jax.config import ConfigError
 from blt_jax.scaling import fit, points, power_sums
 from blt_jax.scaling.points import Points
 
-DATA = Path(__file__).resolve().parents[3] / "shared/data/scaling/epoch_chinchilla_svg_extracted_data.csv"
-# arXiv 2404.10102, table 1; the other line is Hoffmann et al.'s, whose constants that paper shows not to fit.
+DATA = (
+    Path(__file__).resolve().parents[3]
+    / "shared/data/scaling/epoch_chinchilla_svg_extracted_data.csv"
+)
+# arXiv 2404.10102, table 1; the other line is Hoffmann et al.'s, whose constants that paper shows
+# not to fit.
 PUBLISHED = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
 HOFFMANN = {"E": 1.6934, "B": 410.7, "beta": 0.2849}
 TRUTH = {"E": 0.7, "A": 40.0, "B": 60.0, "alpha": 0.31, "beta": 0.28}
 
 
 def table(noise, seeds=1, bend=0.0, seed=0):
-    """Runs of TRUTH at 4 budgets x 6 sizes, log-normal noise, and a bend that the law does not know."""
+    """Runs of TRUTH at 4 budgets x 6 sizes, log-normal noise, and a bend that the law does not
+    know.
+    """
     rng = np.random.default_rng(seed)
-    flops, place, _ = (grid.ravel() for grid in np.meshgrid(10.0 ** np.arange(18, 22), range(6), range(seeds)))
+    flops, place, _ = (
+        grid.ravel() for grid in np.meshgrid(10.0 ** np.arange(18, 22), range(6), range(seeds))
+    )
     params = 0.1 * flops**0.5 * 2.0 ** (place - 2.5)
     data = flops / (6 * params)
     loss = TRUTH["E"] + TRUTH["A"] / params ** TRUTH["alpha"] + TRUTH["B"] / data ** TRUTH["beta"]
     loss = loss * np.exp(noise * rng.normal(size=len(loss)) + bend * (place % 2))
     values = {"params": params, "data": data, "loss": loss, "flops": flops}
-    return Points("table.csv", values, np.full(len(flops), "all"), flops, np.unique(params, return_inverse=True)[1])
+    return Points(
+        "table.csv",
+        values,
+        np.full(len(flops), "all"),
+        flops,
+        np.unique(params, return_inverse=True)[1],
+    )
 
 
 def test_gradient_is_that_of_the_objective():
@@ -37,14 +53,20 @@ def test_gradient_is_that_of_the_objective():
     weights_M = np.random.default_rng(1).gamma(1, size=len(own))
     given = (*design, np.log(own["loss"]), weights_M, 0.02)
     for theta_P in fit.CHINCHILLA.starts(1.0)[::40]:
-        value = lambda t: power_sums.objective(t, *given)[0]  # noqa: E731
+        value = lambda t: power_sums.objective(t, *given)[0]
         _, gradient_P = power_sums.objective(theta_P, *given)
-        np.testing.assert_allclose(gradient_P, optimize.approx_fprime(theta_P, value, 1e-7), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(
+            gradient_P, optimize.approx_fprime(theta_P, value, 1e-7), rtol=1e-3, atol=1e-5
+        )
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the replication data of Chinchilla is not beside this checkout")
+@pytest.mark.skipif(
+    not DATA.exists(), reason="the replication data of Chinchilla is not beside this checkout"
+)
 def test_chinchilla_replication():
-    """Published minimum of the Huber sum (delta 1e-3) on the 240 rows; intervals hold the published constants."""
+    """Published minimum of the Huber sum (delta 1e-3) on the 240 rows; intervals hold the published
+    constants.
+    """
     names = {"params": "Model Size", "flops": "Training FLOP"}
     own = points.load(DATA, ("params", "data", "loss"), rename=names).without_highest(5, "loss")
     found = fit.fit(fit.CHINCHILLA, own, draws=200, seed=0)
@@ -55,7 +77,9 @@ def test_chinchilla_replication():
         assert found.constants[name].holds(value), name
     for name, value in HOFFMANN.items():
         assert not found.constants[name].holds(value), name
-    split = fit.allocation(found, [5.76e23])  # Chinchilla's own budget: 20 tokens for a parameter lie in the band
+    split = fit.allocation(
+        found, [5.76e23]
+    )  # Chinchilla's own budget: 20 tokens for a parameter lie in the band
     low, value, high = (float(one[0]) for one in split.data_per_param)
     assert low < 20 < high and split.a.holds(0.5126)
     assert abs(found.held_out.error) < 0.02 and found.held_out.runs >= 3
@@ -76,8 +100,16 @@ def test_what_is_held_out_does_not_help_the_fit():
     """Runs of the largest budget raised by 10%: a law fitted without them is 1 / 1.1 - 1 off."""
     own = table(0.0005)
     loss = own["loss"] * np.where(own.budget == own.budget.max(), 1.1, 1.0)
-    found = fit.fit(fit.CHINCHILLA, dataclasses.replace(own, values=own.values | {"loss": loss}), draws=0, seed=0)
-    assert found.held_out.error == pytest.approx(1 / 1.1 - 1, abs=0.01) and found.held_out.budget == 1e21
+    found = fit.fit(
+        fit.CHINCHILLA,
+        dataclasses.replace(own, values=own.values | {"loss": loss}),
+        draws=0,
+        seed=0,
+    )
+    assert (
+        found.held_out.error == pytest.approx(1 / 1.1 - 1, abs=0.01)
+        and found.held_out.budget == 1e21
+    )
 
 
 def test_lack_of_fit_sees_what_seeds_do_not_explain():
@@ -89,7 +121,9 @@ def test_lack_of_fit_sees_what_seeds_do_not_explain():
 
 
 def test_one_seed_of_the_bootstrap_gives_one_answer():
-    one, same, other = (fit.fit(fit.CHINCHILLA, table(0.01), draws=8, seed=s, hold_out=0) for s in (1, 1, 2))
+    one, same, other = (
+        fit.fit(fit.CHINCHILLA, table(0.01), draws=8, seed=s, hold_out=0) for s in (1, 1, 2)
+    )
     assert one.constants == same.constants and one.constants != other.constants
 
 
@@ -107,22 +141,34 @@ def test_refusals():
     with pytest.raises(ConfigError, match="data is 1e\\+09 in every row"):
         fit.fit(fit.CHINCHILLA, same, draws=0, seed=0)
     exact = fit.fit(fit.CHINCHILLA, own.where([0, 5, 9, 14, 23]), draws=20, seed=0)
-    assert exact.constants["E"].low is None and exact.band(params=1e9, data=1e9)[0] is None, "no freedom, no interval"
+    assert exact.constants["E"].low is None and exact.band(params=1e9, data=1e9)[0] is None, (
+        "no freedom, no interval"
+    )
     assert exact.held_out is None
 
 
 def test_replicates_in_step_end_where_one_after_another_do():
-    """The objective at the ends of damped Gauss-Newton, all replicates at once, against L-BFGS for each."""
+    """The objective at the ends of damped Gauss-Newton, all replicates at once, against L-BFGS for
+    each.
+    """
     own = table(0.01)
     logs, log_y_M = {name: np.log(own[name]) for name in ("params", "data")}, np.log(own["loss"])
-    law, design = fit.CHINCHILLA, fit.CHINCHILLA.design(logs, {name: value.mean() for name, value in logs.items()})
+    law, design = (
+        fit.CHINCHILLA,
+        fit.CHINCHILLA.design(logs, {name: value.mean() for name, value in logs.items()}),
+    )
     theta_P, huber = power_sums.fit(law, design, log_y_M)
     weights_RxM = np.random.default_rng(2).gamma(1.0, size=(3, len(own)))
-    ends_RxP = power_sums.refit(law, design, np.broadcast_to(log_y_M, weights_RxM.shape), theta_P, weights_RxM)
+    ends_RxP = power_sums.refit(
+        law, design, np.broadcast_to(log_y_M, weights_RxM.shape), theta_P, weights_RxM
+    )
     for end_P, weights_M in zip(ends_RxP, weights_RxM, strict=True):
         least = power_sums.minimise(law, design, log_y_M, theta_P, weights_M)[1]
         reached = power_sums.objective(end_P, *design, log_y_M, weights_M, law.delta)[0]
         assert reached == pytest.approx(least, rel=1e-4) and np.abs(end_P - theta_P).max() > 1e-3
     ones_M = np.ones(len(own))
-    ends = [power_sums.minimise(law, design, log_y_M, start_P, ones_M, passes=1) for start_P in law.starts(1.0)[::29]]
+    ends = [
+        power_sums.minimise(law, design, log_y_M, start_P, ones_M, passes=1)
+        for start_P in law.starts(1.0)[::29]
+    ]
     assert huber <= min(value for _, value in ends) * (1 + 1e-6)

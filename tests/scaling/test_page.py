@@ -1,4 +1,6 @@
-"""The page of a study and of a table alone: self-contained, reproducible, with bands where there are any, and frank."""
+"""The page of a study and of a table alone: self-contained, reproducible, with bands where there
+are any, and frank.
+"""
 
 import csv
 import json
@@ -11,7 +13,11 @@ from blt_jax.config import ConfigError
 from blt_jax.scaling import laws, report
 from tests.scaling.evaluated import evaluate
 
-FAMILIES = {"blt": ("BLT, entropy patches", 4.5, 1.05), "space": ("SpaceByte", 6.0, 1.1), "bpe": ("BPE tokens", 3.0, 1)}
+FAMILIES = {
+    "blt": ("BLT, entropy patches", 4.5, 1.05),
+    "space": ("SpaceByte", 6.0, 1.1),
+    "bpe": ("BPE tokens", 3.0, 1),
+}
 SILENT, WARNING = "blt-6e+10-m-s0", "its output no longer matters <"
 PARTS = ("encoder", "pooling", "latent", "decoder", "head")
 
@@ -21,7 +27,9 @@ def bpb_of(budget, place, gain, noise):
 
 
 def study(folder, budgets=(1e10, 2.5e10, 6e10), seeds=(0,), noise=0.002, left_out=1):
-    """Run folders as a sweep leaves them, of known laws: three sizes at each budget; the last runs are not done."""
+    """Run folders as a sweep leaves them, of known laws: three sizes at each budget; the last runs
+    are not done.
+    """
     rng, runs = np.random.default_rng(0), []
 
     def put(path, value):
@@ -35,22 +43,50 @@ def study(folder, budgets=(1e10, 2.5e10, 6e10), seeds=(0,), noise=0.002, left_ou
                 params = int(0.5 * budget**0.5 * place)
                 per_byte = budget / 3 / (budget / (6 * params) * patch)
                 for seed in seeds:
-                    name, text_bytes = f"{family}-{budget:g}-{size}-s{seed}", int(budget / (3 * per_byte))
+                    name, text_bytes = (
+                        f"{family}-{budget:g}-{size}-s{seed}",
+                        int(budget / (3 * per_byte)),
+                    )
                     forward = {"total": per_byte} | dict.fromkeys(PARTS, per_byte / 5)
                     entropy = 0.0 if family == "bpe" else 0.3 * budget
                     cost = {"bytes": text_bytes, "bytes_per_unit": patch}
-                    cost |= {"parameters": {"non_embedding": params, "total": 2 * params, "hash_tables": params}}
+                    cost |= {
+                        "parameters": {
+                            "non_embedding": params,
+                            "total": 2 * params,
+                            "hash_tables": params,
+                        }
+                    }
                     cost |= {"forward_flops_per_byte": {"exact": forward, "paper": forward}}
                     cost |= {"entropy_model_flops": {"exact": entropy, "paper": entropy}}
-                    own = {"name": name, "family": family, "size": size, "seed": seed, "budget": budget}
+                    own = {
+                        "name": name,
+                        "family": family,
+                        "size": size,
+                        "seed": seed,
+                        "budget": budget,
+                    }
                     bpb = bpb_of(budget, place, gain, noise * rng.normal())
                     size_D = rng.integers(80, 200, 20)
                     nats = (size_D * np.log(2) * bpb * np.exp(0.05 * rng.normal(size=20))).tolist()
-                    put(f"runs/{name}/validation.json", {"documents": {"nats": nats, "text_bytes": size_D.tolist()}})
-                    told = {"steps": 9, "text_bytes": text_bytes, "train_bpb": bpb, "validation": {"bpb": bpb}}
-                    told |= {"timing": {"seconds": 1.0}, "train_flops": {"exact": budget, "paper": budget}}
+                    put(
+                        f"runs/{name}/validation.json",
+                        {"documents": {"nats": nats, "text_bytes": size_D.tolist()}},
+                    )
+                    told = {
+                        "steps": 9,
+                        "text_bytes": text_bytes,
+                        "train_bpb": bpb,
+                        "validation": {"bpb": bpb},
+                    }
+                    told |= {
+                        "timing": {"seconds": 1.0},
+                        "train_flops": {"exact": budget, "paper": budget},
+                    }
                     put(f"runs/{name}/result.json", own | told)
-                    lines = [{"text_bytes": text_bytes * i / 9, "bpb": bpb + 3 / i} for i in range(1, 10)]
+                    lines = [
+                        {"text_bytes": text_bytes * i / 9, "bpb": bpb + 3 / i} for i in range(1, 10)
+                    ]
                     put(f"runs/{name}/metrics.jsonl", "\n".join(map(json.dumps, lines)))
                     runs.append(own | {"cost": cost})
     for run in runs[len(runs) - left_out :]:
@@ -68,22 +104,38 @@ def study(folder, budgets=(1e10, 2.5e10, 6e10), seeds=(0,), noise=0.002, left_ou
             "patch_lengths": [0, 3, 9, 2],
         }
         header["sources"] = {"wiki": {"text_bytes": 9000, "positions": 2000, "patches": 40 * slots}}
-        put(f"store/rows/{family}/train/header.json", header | ({"patch_waste": 0.02} if slots else {}))
-    corpus = {part: {"text_bytes": 9000, "documents": 9} for part in ("train", "validation")} | {"skips": []}
+        put(
+            f"store/rows/{family}/train/header.json",
+            header | ({"patch_waste": 0.02} if slots else {}),
+        )
+    corpus = {part: {"text_bytes": 9000, "documents": 9} for part in ("train", "validation")} | {
+        "skips": []
+    }
     scorer = {"parameters": 100, "bpb": 2.5, "train_flops": {"exact": 1e9, "paper": 1e9}}
     scorer["forward_flops_per_byte"] = {"exact": 2e4, "paper": 2e4}
-    plan = {"runs": runs, "facts": facts, "corpus": corpus, "entropy_model": scorer, "versions": {"python": "3"}}
+    plan = {
+        "runs": runs,
+        "facts": facts,
+        "corpus": corpus,
+        "entropy_model": scorer,
+        "versions": {"python": "3"},
+    }
     put("plan.json", plan | {"tokenizer": {"vocab": 512, "bytes_per_token": 3.0}})
     data = {"input": "text.jsonl", "row_bytes": 256}
     put("study.json", {"study": {"name": "made-up", "convention": "exact", "data": data}})
     shown = {"label": "BLT, entropy patches", "starts": [0, 4], "threshold": 1.5}
-    put("sample.json", {"text": list(b"two words"), "entropies": [0.5] * 9, "families": {"blt": shown}})
+    put(
+        "sample.json",
+        {"text": list(b"two words"), "entropies": [0.5] * 9, "families": {"blt": shown}},
+    )
     return folder
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """The quickstart's size: three budgets, one seed, one run missing, one with a warning; two families evaluated."""
+    """The quickstart's size: three budgets, one seed, one run missing, one with a warning; two
+    families evaluated.
+    """
     folder = study(tmp_path_factory.mktemp("study"))
     path = folder / "runs" / SILENT / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"warning": WARNING}))
@@ -95,17 +147,31 @@ def drawn(tmp_path_factory):
 
 def read(folder):
     page = (folder / "index.html").read_text()
-    return page, " ".join(re.sub("<[^>]*>", " ", page).split()), json.loads((folder / "report.json").read_text())
+    return (
+        page,
+        " ".join(re.sub("<[^>]*>", " ", page).split()),
+        json.loads((folder / "report.json").read_text()),
+    )
 
 
 def test_the_page_needs_nothing_else(drawn):
     page, text, _ = read(drawn)
     assert "http://" not in page and "https://" not in page and "<script" not in page
     sources = re.findall(r'src="([^"]*)"', page)
-    assert len(sources) >= 7 and all(one.startswith("data:image/svg+xml;base64,") for one in sources)
+    assert len(sources) >= 7 and all(
+        one.startswith("data:image/svg+xml;base64,") for one in sources
+    )
     pictures = {path.stem for path in drawn.glob("*.svg")}
     assert pictures == {path.stem for path in drawn.glob("*.png")} and len(pictures) == len(sources)
-    assert {"scaling", "isoflop", "best_sizes", "patch_lengths", "flops_per_byte", "training", "sample"} <= pictures
+    assert {
+        "scaling",
+        "isoflop",
+        "best_sizes",
+        "patch_lengths",
+        "flops_per_byte",
+        "training",
+        "sample",
+    } <= pictures
     assert all(path.stat().st_size < 120_000 for path in drawn.glob("*.svg"))
     assert "1 of 27 runs missing" in text and "bpe-6e+10-l-s0" in text
 
@@ -114,7 +180,14 @@ def test_what_is_first_and_what_is_folded(drawn):
     page, _, _ = read(drawn)
     first, folded = page[: page.index("<details>")], page[page.index("<details>") :]
     assert first.count("<img") == 3 and first.count("<table>") == 3 and folded.count("<img") >= 5
-    for summary in ("Constants of the laws", "Lack of fit", "How text is cut", "Training", "Runs", "What it stands on"):
+    for summary in (
+        "Constants of the laws",
+        "Lack of fit",
+        "How text is cut",
+        "Training",
+        "Runs",
+        "What it stands on",
+    ):
         assert f"<summary>{summary}" in folded
 
 
@@ -128,29 +201,45 @@ def test_a_warning_stands_with_its_run_and_on_top(drawn):
 
 def test_noise_and_the_dial(drawn):
     page, text, told = read(drawn)
-    assert page.index("Under noise") < page.index("<details>") < page.index("The patch threshold as a dial")
+    assert (
+        page.index("Under noise")
+        < page.index("<details>")
+        < page.index("The patch threshold as a dial")
+    )
     assert "BLT, entropy patches less BPE tokens" in text and "× 1.500" in text
     assert told["evaluations"]["noise"]["Drop"]["blt"]["rise"]["value"] == pytest.approx(1.5)
     assert "arc_easy Drop acc 20 0.5" in text and (drawn / "tasks.svg").exists()
-    assert told["evaluations"]["asked"]["blt"]["run"] in text and (drawn / "robustness.png").exists()
+    assert (
+        told["evaluations"]["asked"]["blt"]["run"] in text and (drawn / "robustness.png").exists()
+    )
 
 
 def test_one_seed_and_three_budgets_show_no_confident_curve(drawn):
     _, text, told = read(drawn)
-    assert "No intervals for BLT, entropy patches" in text and "one seed: the noise between runs is not known" in text
+    assert (
+        "No intervals for BLT, entropy patches" in text
+        and "one seed: the noise between runs is not known" in text
+    )
     assert "no saving is claimed" in text
     assert (laws.DRAWS, laws.SEED) == (400, 0) and "90% intervals of 60 bootstrap draws" in text
     fits = told["laws"]
     assert fits["bootstrap"] == {"draws": 60, "seed": 0, "level": 0.9, "over": "runs and seeds"}
     for law in fits["frontiers"].values():
         assert law["law"]["constants"]["b"]["low"] is None and len(law["points"]) == 3
-    assert fits["isoflops"]["blt"]["minima"][0]["params"]["value"] > 0 and told["envelope"]["blt"][0]["params"] > 0
+    assert (
+        fits["isoflops"]["blt"]["minima"][0]["params"]["value"] > 0
+        and told["envelope"]["blt"][0]["params"] > 0
+    )
 
 
 def test_equal_tables_are_equal_files(tmp_path):
-    rows = [(c, 0.5 + (c / 1e18) ** -0.1 + 0.001 * i) for i, c in enumerate(np.geomspace(1e18, 1e20, 5))]
+    rows = [
+        (c, 0.5 + (c / 1e18) ** -0.1 + 0.001 * i) for i, c in enumerate(np.geomspace(1e18, 1e20, 5))
+    ]
     (tmp_path / "p.csv").write_text("flops,bpb\n" + "\n".join(f"{c},{bpb}" for c, bpb in rows))
-    one, other = (report.write_table(tmp_path / "p.csv", tmp_path / name).parent for name in ("one", "other"))
+    one, other = (
+        report.write_table(tmp_path / "p.csv", tmp_path / name).parent for name in ("one", "other")
+    )
     files = {path.name: path.read_bytes() for path in one.iterdir()}
     assert files.keys() == {"index.html", "report.json", "scaling.svg", "scaling.png"}
     assert files == {path.name: path.read_bytes() for path in other.iterdir()}
@@ -160,7 +249,11 @@ def test_equal_tables_are_equal_files(tmp_path):
 def seeded(tmp_path_factory):
     """Five budgets and two seeds, as a table alone."""
     folder = study(
-        tmp_path_factory.mktemp("seeded"), (1e10, 2.5e10, 6e10, 1.5e11, 4e11), seeds=(0, 1), noise=0.0005, left_out=0
+        tmp_path_factory.mktemp("seeded"),
+        (1e10, 2.5e10, 6e10, 1.5e11, 4e11),
+        seeds=(0, 1),
+        noise=0.0005,
+        left_out=0,
     )
     _, points, _ = report.curves.load(folder)
     (folder / "points.csv").write_text(report._csv(points))
@@ -177,7 +270,10 @@ def test_a_table_alone_gives_the_laws_with_intervals(seeded):
         assert b["low"] < 0.2 < b["high"]
         exponent = told["laws"]["isoflops"][family]["params"]["exponents"]["flops"]
         assert exponent["low"] < 0.5 < exponent["high"]
-    assert told["laws"]["best"] == "bpe" and "To the bits per byte that space has at 4e11 FLOPs, bpe saves 3" in text
+    assert (
+        told["laws"]["best"] == "bpe"
+        and "To the bits per byte that space has at 4e11 FLOPs, bpe saves 3" in text
+    )
     for crossing in told["laws"]["crossings"][:2]:
         gain = {"blt": 1.05, "space": 1.1}[crossing["b"]]
         factor = crossing["savings"][-1]["factor"]
@@ -192,13 +288,19 @@ def test_what_cannot_be_fitted_is_said_in_a_sentence(tmp_path):
     table.write_text("family,flops,bpb\n" + "\n".join(",".join(map(str, row)) for row in rows))
     _, text, told = read(report.write_table(table, tmp_path / "out").parent)
     assert "frontier law (a, b): 2 budgets give a point; bpb = e + a flops^-b needs three" in text
-    assert "the table has no params" in text and told["laws"]["frontiers"] == {} and told["laws"]["patch"] is None
+    assert (
+        "the table has no params" in text
+        and told["laws"]["frontiers"] == {}
+        and told["laws"]["patch"] is None
+    )
     assert "no frontier law for both" in text and not (tmp_path / "out" / "isoflop.svg").exists()
 
 
 def test_one_family_and_many(tmp_path):
     rows = [
-        (f"f{i}", c, 0.5 + (1 + i / 50) * (c / 1e18) ** -0.1) for i in range(9) for c in np.geomspace(1e18, 1e20, 4)
+        (f"f{i}", c, 0.5 + (1 + i / 50) * (c / 1e18) ** -0.1)
+        for i in range(9)
+        for c in np.geomspace(1e18, 1e20, 4)
     ]
     for name, kept in (("one", rows[:4]), ("nine", rows)):
         with (tmp_path / f"{name}.csv").open("w") as file:

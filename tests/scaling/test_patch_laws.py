@@ -1,4 +1,6 @@
-"""Laws with the mean patch size on runs of known truth: optima, powers, the joint law, and what it answers."""
+"""Laws with the mean patch size on runs of known truth: optima, powers, the joint law, and what it
+answers.
+"""
 
 import numpy as np
 import pytest
@@ -21,7 +23,12 @@ def cost(params, patch):
 def loss(params, patch, data):
     t = TRUTH
     size = t["A"] * patch ** t["gamma"] / params ** t["alpha"]
-    return t["E"] + size + t["B"] * patch ** t["delta"] / data ** t["beta"] + t["H"] * patch ** t["eta"]
+    return (
+        t["E"]
+        + size
+        + t["B"] * patch ** t["delta"] / data ** t["beta"]
+        + t["H"] * patch ** t["eta"]
+    )
 
 
 def best_size(budget, patch):
@@ -62,7 +69,9 @@ def test_optima_of_the_paraboloids(found):
     for one in found.optima:
         params, patch = best(one.budget)
         assert one.word == "inside the runs" and one.runs == 35
-        assert one.patch.value == pytest.approx(patch, rel=0.15) and one.params.value == pytest.approx(params, rel=0.2)
+        assert one.patch.value == pytest.approx(
+            patch, rel=0.15
+        ) and one.params.value == pytest.approx(params, rel=0.2)
         assert one.patch.low < one.patch.value < one.patch.high
     assert found.patch.exponents["flops"].high < 0, "the best patch shrinks with the budget"
 
@@ -74,8 +83,14 @@ def test_powers_of_size_and_bytes(found):
     logs = np.stack([np.ones(21), np.log(budgets), np.log(patches)], 1)
     for law, truth in ((found.params, params), (found.data, data)):
         _, of_budget, of_patch = np.linalg.lstsq(logs, np.log(truth), rcond=None)[0]
-        assert law.points == 21 and law.exponents["flops"].holds(of_budget) and law.exponents["patch"].holds(of_patch)
-        assert law.predict(1e19, 4.0) == pytest.approx(truth[(budgets == 1e19) & (patches == 4)][0], rel=0.1)
+        assert (
+            law.points == 21
+            and law.exponents["flops"].holds(of_budget)
+            and law.exponents["patch"].holds(of_patch)
+        )
+        assert law.predict(1e19, 4.0) == pytest.approx(
+            truth[(budgets == 1e19) & (patches == 4)][0], rel=0.1
+        )
     assert abs(found.held_out.error) < 0.15 and found.held_out.runs == 7
 
 
@@ -83,7 +98,9 @@ def test_joint_law_and_cost(found):
     for name in ("E", "A", "B", "H", "alpha", "beta", "eta"):
         assert found.joint.constants[name].holds(TRUTH[name]), name
     assert abs(found.joint.constants["gamma"].value - TRUTH["gamma"]) < 0.02
-    assert abs(found.joint.held_out.error) < 0.005 and found.joint.lack_of_fit.rms == pytest.approx(0.002, rel=0.2)
+    assert abs(found.joint.held_out.error) < 0.005 and found.joint.lack_of_fit.rms == pytest.approx(
+        0.002, rel=0.2
+    )
     assert found.cost.constants["F"].value == pytest.approx(2, rel=1e-3)
     assert found.cost.constants["z"].value == pytest.approx(0.6, rel=1e-2)
 
@@ -91,28 +108,38 @@ def test_joint_law_and_cost(found):
 def test_answer_at_a_budget(found):
     params, patch = best(1e20)
     answer = patch_laws.answer(found, 1e20)
-    assert answer.patch.value == pytest.approx(patch, rel=0.1) and answer.params.value == pytest.approx(
-        params, rel=0.15
-    )
+    assert answer.patch.value == pytest.approx(
+        patch, rel=0.1
+    ) and answer.params.value == pytest.approx(params, rel=0.15)
     assert answer.words == "inside the runs" and answer.patch.low < answer.patch.high
-    assert answer.loss.value == pytest.approx(loss(params, patch, 1e20 / (3 * cost(params, patch))), rel=0.005)
+    assert answer.loss.value == pytest.approx(
+        loss(params, patch, 1e20 / (3 * cost(params, patch))), rel=0.005
+    )
 
 
 def test_answer_at_an_inference_cost_takes_longer_patches(found):
-    """A third of the cost per byte of the training optimum: longer patches, a smaller model, more bytes."""
+    """A third of the cost per byte of the training optimum: longer patches, a smaller model, more
+    bytes.
+    """
     free = patch_laws.answer(found, 1e20)
     params, patch = best(1e20, free.inference / 3)
     answer = patch_laws.answer(found, 1e20, free.inference / 3)
-    assert answer.patch.value == pytest.approx(patch, rel=0.1) and answer.params.value == pytest.approx(params, rel=0.1)
+    assert answer.patch.value == pytest.approx(
+        patch, rel=0.1
+    ) and answer.params.value == pytest.approx(params, rel=0.1)
     assert answer.patch.value > free.patch.value and answer.params.value < free.params.value
     assert answer.data.value == pytest.approx(1e20 / free.inference)
-    assert cost(answer.params.value, answer.patch.value) == pytest.approx(free.inference / 3, rel=0.01)
+    assert cost(answer.params.value, answer.patch.value) == pytest.approx(
+        free.inference / 3, rel=0.01
+    )
 
 
 def test_answers_say_where_they_leave_the_runs(found):
     assert "patch size that can be told of is the best" in patch_laws.answer(found, 1e14).words
     assert "extrapolated" in patch_laws.answer(found, 1e23).words
-    with pytest.raises(ConfigError, match="inference = 1e\\+20 FLOPs per byte: the runs can tell of"):
+    with pytest.raises(
+        ConfigError, match="inference = 1e\\+20 FLOPs per byte: the runs can tell of"
+    ):
         patch_laws.answer(found, 1e20, 1e20)
 
 
@@ -122,7 +149,11 @@ def test_an_optimum_outside_the_runs_is_refused_in_words():
     last = short.optima[-1]
     assert last.patch.value is None and "towards" in last.word and "shorter patches" in last.word
     few = own.where((own["patch"] <= 4) & ((own.budget > 1e18) | (own["patch"] < 4)))
-    assert patch_laws.fit_patch_laws(few, draws=0, seed=0).optima[0].word.startswith("needs six different runs")
+    assert (
+        patch_laws.fit_patch_laws(few, draws=0, seed=0)
+        .optima[0]
+        .word.startswith("needs six different runs")
+    )
 
 
 def test_two_patch_sizes_are_refused_in_a_line():

@@ -1,4 +1,6 @@
-"""Tables of runs: fields under any name, what is derived, and one line with file, line and field for what is wrong."""
+"""Tables of runs: fields under any name, what is derived, and one line with file, line and field
+for what is wrong.
+"""
 
 import json
 
@@ -35,12 +37,17 @@ def test_plain_table(write):
 
 def test_our_report(write):
     own = points.load(write(REPORT), ("params", "data", "flops", "loss", "patch"))
-    assert own.families() == ["a", "b"] and own.cell.tolist() == [0, 0, 1], "seeds of one run share a cell"
+    assert own.families() == ["a", "b"] and own.cell.tolist() == [0, 0, 1], (
+        "seeds of one run share a cell"
+    )
     assert own["flops"].tolist() == [5.1e10, 5.1e10, 4.9e10] and own.budget.tolist() == [5e10] * 3
     assert own["loss"].tolist() == [3.5, 3.6, 3.4] and own["patch"].tolist() == [4.5, 4.5, 3.5]
     assert own.of("b")["data"].tolist() == [1e6]
     paper = points.load(write(REPORT), ("flops", "bpb"), convention="paper", entropy_model=True)
-    assert paper["flops"].tolist() == [4.1e10, 4.1e10, 4e10] and "entropy_model_flops_paper" in paper.notes[0]
+    assert (
+        paper["flops"].tolist() == [4.1e10, 4.1e10, 4e10]
+        and "entropy_model_flops_paper" in paper.notes[0]
+    )
 
 
 def test_other_names_json_and_derived_data(write):
@@ -57,7 +64,9 @@ def test_other_names_json_and_derived_data(write):
 def test_budgets_of_nearly_equal_flops():
     flops = np.array([1.02e18, 1e19, 0.98e18, 1e18, 1.05e19])
     grouped = points.grouped(flops, points.SAME_BUDGET)
-    assert len(set(grouped)) == 2 and grouped[0] == grouped[2] == grouped[3] == pytest.approx(1e18, rel=1e-3)
+    assert len(set(grouped)) == 2 and grouped[0] == grouped[2] == grouped[3] == pytest.approx(
+        1e18, rel=1e-3
+    )
 
 
 def test_highest_rows_are_left_out(write):
@@ -70,10 +79,16 @@ def test_highest_rows_are_left_out(write):
 @pytest.mark.parametrize(
     "text, message",
     [
-        (CSV.replace("3.25", "nan"), r"points.csv: line 3, loss = 'nan': must be finite and positive"),
+        (
+            CSV.replace("3.25", "nan"),
+            r"points.csv: line 3, loss = 'nan': must be finite and positive",
+        ),
         (CSV.replace("3.25", ""), r"line 3, loss = '': must be a number"),
         (CSV.replace("2e9", "-1"), r"line 2, data = '-1': must be finite and positive"),
-        ("params,data\n1,2\n", r"no column for loss \(.*\); found: params, data; name yours by --columns=loss=COLUMN"),
+        (
+            "params,data\n1,2\n",
+            r"no column for loss \(.*\); found: params, data; name yours by --columns=loss=COLUMN",
+        ),
         ("params,data,loss\n", r"points.csv: no rows"),
         ("params,data,loss\n1e6,2e9\n", r"line 2, loss = None: must be a number"),
     ],

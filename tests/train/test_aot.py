@@ -1,4 +1,6 @@
-"""What a compiled program says: collectives by kind with their loops, memory; and the model of memory against it."""
+"""What a compiled program says: collectives by kind with their loops, memory; and the model of
+memory against it.
+"""
 
 import dataclasses
 import math
@@ -64,7 +66,11 @@ def test_collectives_are_counted_with_their_loops():
 LOCAL = Stack(1, 64, 4, window=64)
 MODELS = {  # model, positions, slots
     "lm": (Lm(Stack(4, 128, 4), vocab=2048, unit="token"), 512, 0),
-    "blt": (Blt(LOCAL, Stack(3, 128, 4), dataclasses.replace(LOCAL, layers=2), hash_rows=2048), 1024, 256),
+    "blt": (
+        Blt(LOCAL, Stack(3, 128, 4), dataclasses.replace(LOCAL, layers=2), hash_rows=2048),
+        1024,
+        256,
+    ),
 }
 FACTOR = 2.0  # the model of memory is that near to what the CPU's compiler says, either way
 
@@ -72,17 +78,26 @@ FACTOR = 2.0  # the model of memory is that near to what the CPU's compiler says
 def run_of(model, **train):
     patched = isinstance(model, Blt)
     paths = dict(store="", index="", validation_index="", tokenizer="" if patched else "t")
-    kind = dict(patching=Patching() if patched else None, optimizer=Optimizer(), train=Train(**train))
+    kind = dict(
+        patching=Patching() if patched else None, optimizer=Optimizer(), train=Train(**train)
+    )
     return Run(name="x", family="x", size="x", model=model, **paths, **kind)
 
 
 @pytest.mark.parametrize("name, remat", [("lm", "none"), ("lm", "full"), ("blt", "full")])
 def test_memory_is_near_a_compiled_step(name, remat):
     model, positions, slots = MODELS[name]
-    run = run_of(model, rows=4, remat=remat, dtype="float32", device_rows=2 if remat == "full" else 0)
+    run = run_of(
+        model, rows=4, remat=remat, dtype="float32", device_rows=2 if remat == "full" else 0
+    )
     program = aot.compile_step(run, make_mesh(Mesh(), jax.devices()[:1]), positions, slots)
-    ours = memory.per_device(model, run.train, (1, 1, 1), positions=positions, slots=slots, attention=backend_of("cpu"))
-    print(f"\n{name}, remat {remat}: model {ours.total / 2**20:.1f} MiB, compiler {program.needs / 2**20:.1f} MiB")
+    ours = memory.per_device(
+        model, run.train, (1, 1, 1), positions=positions, slots=slots, attention=backend_of("cpu")
+    )
+    print(
+        f"\n{name}, remat {remat}: model {ours.total / 2**20:.1f} MiB, compiler "
+        f"{program.needs / 2**20:.1f} MiB"
+    )
     batch = run.train.rows * 4 * (positions * (7 if slots else 5) + slots)
     state = 3 * 4 * sum(math.prod(x.shape) for x in jax.tree.leaves(models.shapes(model)))
     assert program.arguments == pytest.approx(state + batch, rel=0.01)
@@ -91,13 +106,19 @@ def test_memory_is_near_a_compiled_step(name, remat):
     assert program.devices == 1 and program.kernels == 0 and not program.collectives
 
 
-@pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 4, 1), (1, 4, 2), (1, 3, 1), (5, 4, 2), (1, 96, 1)])
+@pytest.mark.parametrize(
+    "mesh", [(1, 8, 1), (2, 4, 1), (1, 4, 2), (1, 3, 1), (5, 4, 2), (1, 96, 1)]
+)
 @pytest.mark.parametrize("name", ["lm", "blt"])
 def test_state_is_split_as_the_rules_split_it(name, mesh):
-    """Exact but for what is too small to split, on meshes that divide the widths and on some that do not."""
+    """Exact but for what is too small to split, on meshes that divide the widths and on some that
+    do not.
+    """
     model = MODELS[name][0]
     run = run_of(model)
-    devices = jax.sharding.AbstractMesh(mesh, ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    devices = jax.sharding.AbstractMesh(
+        mesh, ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3
+    )
     layout = jax.tree.leaves(state_shardings(run, devices)["params"])
     shapes = jax.tree.leaves(models.shapes(model))
     exact = 4 * sum(math.prod(s.shard_shape(x.shape)) for s, x in zip(layout, shapes, strict=True))

@@ -1,4 +1,6 @@
-"""Bad steps are seen, skipped or stopped at; a skipped one leaves no trace in weights or moments."""
+"""Bad steps are seen, skipped or stopped at; a skipped one leaves no trace in weights or
+moments.
+"""
 
 import dataclasses
 
@@ -78,6 +80,12 @@ def test_a_skipped_step_leaves_weights_and_moments(bad):
 
 def test_without_skipping_nothing_is_held_back():
     mesh = make_mesh(Mesh(), jax.devices()[:1])
-    runs = [dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, bad_step=b)) for b in ("skip", "stop")]
-    made = [make_step(r, mesh)(new_state(r, mesh), batch(0), optimizer.schedule(r.optimizer, 10))[0] for r in runs]
+    runs = [
+        dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, bad_step=b))
+        for b in ("skip", "stop")
+    ]
+    made = [
+        make_step(r, mesh)(new_state(r, mesh), batch(0), optimizer.schedule(r.optimizer, 10))[0]
+        for r in runs
+    ]
     jax.tree.map(np.testing.assert_array_equal, *made)

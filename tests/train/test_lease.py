@@ -26,7 +26,9 @@ with Lease(sys.argv[1], "study"):
 
 
 def start_holder(folder):
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     return process
 
@@ -218,7 +220,9 @@ def wait_for(happened, seconds=60):
 def own_holder():
     now = time.time()
     pid = os.getpid()
-    return lease.Holder(socket.gethostname(), lease._machine(), pid, lease._start_ticks(pid), now, now, "x", "own")
+    return lease.Holder(
+        socket.gethostname(), lease._machine(), pid, lease._start_ticks(pid), now, now, "x", "own"
+    )
 
 
 def dead_holder():

@@ -48,7 +48,11 @@ def test_stopped_and_continued_equals_undisturbed(study, kind):
     train(run(kind), folder)
     assert runs.outcome(folder) == runs.outcome(study / f"{kind}-whole")
     metrics, result, _ = runs.outcome(folder)
-    assert [m["step"] for m in metrics] == [3, 6, 8] and result["validation"]["bpb"] < 8 and "warning" not in result
+    assert (
+        [m["step"] for m in metrics] == [3, 6, 8]
+        and result["validation"]["bpb"] < 8
+        and "warning" not in result
+    )
     assert result["validation"]["text_bytes"] == Store(study / "store", "validation").text_bytes
 
 
@@ -56,7 +60,9 @@ WILD = Optimizer(learning_rate=1e30, warmup_steps=0)
 
 
 def test_a_loss_that_is_no_number_stops_with_its_step(study):
-    with pytest.raises(Diverged, match="bytes: loss .* at step [1-8]; lower optimizer.learning_rate"):
+    with pytest.raises(
+        Diverged, match="bytes: loss .* at step [1-8]; lower optimizer.learning_rate"
+    ):
         train(run("bytes", optimizer=WILD), study / "wild")
 
 
@@ -75,7 +81,9 @@ def test_steps_that_are_skipped_are_counted_until_there_are_too_many(study, caps
 def test_a_folder_of_another_run_is_refused(study):
     folder = study / "bytes-other"
     assert train(run("bytes"), folder, StopAt(3)) is None
-    with pytest.raises(ConfigError, match="holds another run \\(train.rows: 2 -> 4\\); choose another --workdir"):
+    with pytest.raises(
+        ConfigError, match="holds another run \\(train.rows: 2 -> 4\\); choose another --workdir"
+    ):
         train(run("bytes", train=dict(rows=4)), folder)
     free = dict(log_every=2, keep=5, checkpoint_every=4)
     assert train(run("bytes", train=free), folder)["steps"] == 8
@@ -86,7 +94,9 @@ def test_what_a_run_tells(study, capsys, monkeypatch):
     result = train(run("blt", train=dict(log_every=4)), study / "told")
     assert result["warning"].startswith("the latent model's gradient is ")
     assert f"blt: warning: {result['warning']}\n" in capsys.readouterr().out
-    lines = [json.loads(line) for line in (study / "told" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (study / "told" / "metrics.jsonl").read_text().splitlines()
+    ]
     header = pack.load_header(study / "store" / "rows" / "blt" / "train")
     for line in lines:
         assert 0 <= line["position_waste"] < 0.2 and 0 <= line["patch_waste"] < 1
@@ -96,8 +106,13 @@ def test_what_a_run_tells(study, capsys, monkeypatch):
         assert {"encoder", "hash", "latent", "decoder"} == set(line["norms"]["weights"])
         speed = line["speed"]
         assert 0 <= speed["wait_seconds"] <= speed["step_seconds"] and speed["memory_bytes"] > 10**8
-        assert speed["bytes_per_second"] / speed["patches_per_second"] == pytest.approx(line["bytes_per_patch"])
-        assert set(speed["flops_per_second"]) == {"paper", "exact", "executed"} and "mfu_exact" not in speed
+        assert speed["bytes_per_second"] / speed["patches_per_second"] == pytest.approx(
+            line["bytes_per_patch"]
+        )
+        assert (
+            set(speed["flops_per_second"]) == {"paper", "exact", "executed"}
+            and "mfu_exact" not in speed
+        )
         assert speed["flops_per_second"]["executed"] > speed["flops_per_second"]["exact"]
     assert (study / "told" / "patches.png").stat().st_size > 10_000
     assert any((study / "told" / "tensorboard").iterdir())
@@ -114,7 +129,10 @@ def test_a_profile_of_some_steps(study, capsys):
 
 def test_drift_from_the_calibration_is_told(study, capsys, monkeypatch):
     monkeypatch.setattr(drift, "SURE", 2.0)  # a short window
-    store, header = Store(study / "store", "train"), pack.load_header(study / "store" / "rows" / "blt" / "train")
+    store, header = (
+        Store(study / "store", "train"),
+        pack.load_header(study / "store" / "rows" / "blt" / "train"),
+    )
     documents = ((store.ids(i), None, "made up") for i in range(len(store)))
     found = calibrate.calibrate(documents, Patching(rule="space"), corpus=store.fingerprint)
     path = study / "calibration.json"
@@ -122,7 +140,9 @@ def test_drift_from_the_calibration_is_told(study, capsys, monkeypatch):
     window = drift.watch(found, header).window
     steps = int(1.2 * window * header["rows"] / header["patches"] / 2)  # of two rows each
     assert steps < 200
-    one = dataclasses.replace(run("blt", train=dict(steps=steps)), calibration="../calibration.json")
+    one = dataclasses.replace(
+        run("blt", train=dict(steps=steps)), calibration="../calibration.json"
+    )
     train(one, study / "steady")
     assert "drift" not in capsys.readouterr().out
     wrong = dataclasses.replace(found, text_bytes_per_patch=found.text_bytes_per_patch * 1.2)

@@ -6,14 +6,19 @@ from blt_jax.train import silence
 
 
 def lines(*shares, every=10):
-    """Lines of metrics.jsonl with these shares of the latent model's gradient: local models of norm 5."""
+    """Lines of metrics.jsonl with these shares of the latent model's gradient: local models of norm
+    5.
+    """
     norms = [{"encoder": 3.0, "hash": 9.0, "decoder": 4.0, "latent": 5 * share} for share in shares]
     return [{"step": (i + 1) * every, "norms": {"gradient": one}} for i, one in enumerate(norms)]
 
 
 def test_silent_in_the_last_tenth():
     told = silence.warning(lines(*[0.02] * 18, 1e-5, 3e-5), 200, 0.032)
-    assert "gradient is 3e-05 of the local models'" in told and "lower optimizer.learning_rate (now 0.032)" in told
+    assert (
+        "gradient is 3e-05 of the local models'" in told
+        and "lower optimizer.learning_rate (now 0.032)" in told
+    )
 
 
 @pytest.mark.parametrize(

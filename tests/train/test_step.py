@@ -1,4 +1,6 @@
-"""One step in parts: rows a few at a time, the head some positions at a time; the same numbers as at once."""
+"""One step in parts: rows a few at a time, the head some positions at a time; the same numbers as
+at once.
+"""
 
 import dataclasses
 import functools
@@ -46,7 +48,7 @@ def run_of(model, **train):
 def batch_of(model):
     """Rows with unequal numbers of targets: a mean of means would differ from the mean."""
     key = iter(jax.random.split(jax.random.key(1), 4))
-    ids = lambda: jax.random.randint(next(key), (ROWS, L), 4, model.vocab)  # noqa: E731
+    ids = lambda: jax.random.randint(next(key), (ROWS, L), 4, model.vocab)
     mask = (jnp.arange(L) < jnp.arange(5, 5 + 3 * ROWS, 3)[:, None]).astype(jnp.float32)
     batch = {"ids_BxL": ids(), "targets_BxL": ids(), "segment_BxL": jnp.ones((ROWS, L), jnp.int32)}
     batch |= {"loss_mask_BxL": mask, "bytes_BxL": mask.astype(jnp.int32)}
@@ -68,18 +70,30 @@ def stepped(run):
 
 @pytest.mark.parametrize("name, device_rows", [("lm", 2), ("blt", 1)])
 def test_rows_a_few_at_a_time(name, device_rows):
-    """Every parameter. The first step of Adam is the sign of the gradient, near enough; with a larger eps an entry
-    whose gradient is rounding noise hardly moves, where it would else move either way."""
-    run = dataclasses.replace(run_of(MODELS[name]), optimizer=Optimizer(warmup_steps=0, learning_rate=1e-2, eps=1e-4))
+    """Every parameter. The first step of Adam is the sign of the gradient, near enough; with a
+    larger eps an entry whose gradient is rounding noise hardly moves, where it would else move
+    either way.
+    """
+    run = dataclasses.replace(
+        run_of(MODELS[name]), optimizer=Optimizer(warmup_steps=0, learning_rate=1e-2, eps=1e-4)
+    )
     params, metrics = stepped(run)
-    parts, told = stepped(dataclasses.replace(run, train=dataclasses.replace(run.train, device_rows=device_rows)))
+    parts, told = stepped(
+        dataclasses.replace(run, train=dataclasses.replace(run.train, device_rows=device_rows))
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6), told, metrics)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max()), parts, params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max()),
+        parts,
+        params,
+    )
 
 
 def test_parts_must_be_whole():
     mesh = make_mesh(Mesh(), jax.devices()[:1])
-    with pytest.raises(ConfigError, match="train.rows = 6: must be a multiple of 4, train.device_rows on 1 devices"):
+    with pytest.raises(
+        ConfigError, match="train.rows = 6: must be a multiple of 4, train.device_rows on 1 devices"
+    ):
         make_step(run_of(MODELS["lm"], device_rows=4), mesh)
 
 
@@ -95,12 +109,16 @@ def gradients(model):
 
 @functools.cache
 def at_once(name):
-    """(params, losses, gradient) of a model whose head reads a row in one piece; the losses are those of its logits."""
+    """(params, losses, gradient) of a model whose head reads a row in one piece; the losses are
+    those of its logits.
+    """
     model, batch = MODELS[name], batch_of(MODELS[name])
     params = random_params(model)
     (_, whole), gradient = gradients(model)(params, batch)
     logits = jax.jit(lambda p, b: models.apply(p, b, model, models.PLAIN))(params, batch)
-    logp = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["targets_BxL"][..., None], -1)[..., 0]
+    logp = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["targets_BxL"][..., None], -1)[
+        ..., 0
+    ]
     np.testing.assert_allclose(whole, -logp, atol=1e-5)
     return params, whole, gradient
 
@@ -116,7 +134,11 @@ def test_head_some_positions_at_a_time(name, part, monkeypatch):
     np.testing.assert_allclose(cut, whole, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), in_parts, gradient)
     shapes = {v.aval.shape for e in _equations(traced.jaxpr.jaxpr) for v in e.outvars}
-    assert not {s for s in shapes if len(s) > 2 and s[-1] == model.vocab and np.prod(s) > ROWS * part * model.vocab}
+    assert not {
+        s
+        for s in shapes
+        if len(s) > 2 and s[-1] == model.vocab and np.prod(s) > ROWS * part * model.vocab
+    }
 
 
 def _equations(jaxpr):
