@@ -272,9 +272,9 @@ PAPER = dict(
 
 def preset(name):
     """The model config of a published shape, such as "blt-8b" or "llama3-1b" (see
-    `blt_jax/presets.py`).
+    `blt_jax/families/presets.py`).
     """
-    from blt_jax import presets  # the shapes are made of this module's dataclasses
+    from blt_jax.families import presets  # the shapes are made of this module's dataclasses
 
     return presets.preset(name)
 

@@ -12,16 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blt_jax import models, storage
+from blt_jax import storage
 from blt_jax.config import EOS, Blt, ConfigError, Lm
 from blt_jax.data import bpe, pack, vocab
 from blt_jax.eval import likelihood
-from blt_jax.eval.entropy import NEWLINE, entropies
-from blt_jax.infer import decode, layers
+from blt_jax.eval.entropy_scoring import NEWLINE, entropies
+from blt_jax.families import network
+from blt_jax.infer import generation as decode
 from blt_jax.infer import prompts as from_prompts
-from blt_jax.interop import hf, hf_config
-from blt_jax.patching import layout, rules
-from blt_jax.train.checkpoint import load_params
+from blt_jax.interop import hf_config, huggingface
+from blt_jax.nn import incremental
+from blt_jax.patching import row_layout, rules
+from blt_jax.runs.checkpoint import load_params
 
 ENTROPY_MODEL = "../../entropy_model"  # from a run's folder
 
@@ -35,14 +37,14 @@ def load(folder, dtype="float32"):
     """
     folder = storage.at(folder)
     settings = hf_config.load_settings(folder / "config.json")
-    compute = models.Compute(jnp.dtype(dtype), attention=models.backend_of(jax.default_backend()))
+    compute = network.Compute(jnp.dtype(dtype), attention=network.backend_of(jax.default_backend()))
     if "model_type" in settings:
         if storage.in_bucket(folder):
             raise ConfigError(
                 f"{folder}: a Hugging Face model in a bucket; copy it to a folder of this machine "
                 "first"
             )
-        found = hf.load(folder)
+        found = huggingface.load(folder)
         path = folder / "tokenizer.json"
         tokenizer = (
             path
@@ -66,7 +68,9 @@ def load(folder, dtype="float32"):
         entropy_run, patcher_params = load_params(folder / ENTROPY_MODEL)
         patcher = entropy_run.model
     context = pack.load_header(folder / run.index)["row_positions"]
-    found = hf.Pretrained(run.model, params, patcher, patcher_params, run.patching, context)
+    found = huggingface.Pretrained(
+        run.model, params, patcher, patcher_params, run.patching, context
+    )
     # Training kept entropies as float16 and its threshold was solved for such values: round
     # likewise to cut alike.
     return Model(
@@ -79,7 +83,7 @@ class Model:
     (positions).
     """
 
-    def __init__(self, folder, found: hf.Pretrained, tokenizer, entropy_dtype, compute):
+    def __init__(self, folder, found: huggingface.Pretrained, tokenizer, entropy_dtype, compute):
         self.folder, self.config, self.params = storage.at(folder), found.model, found.params
         self.patching, self.context = found.patching, found.context
         self.patcher, self.patcher_params = found.patcher, found.patcher_params
@@ -356,8 +360,8 @@ class Model:
     @functools.cached_property
     def _by_layer(self):
         """Parameters as the loop takes them: layers apart, all else the same arrays."""
-        patcher = self._plan.patcher and layers.by_layer(self._patcher_on_device)
-        return decode.Params(layers.by_layer(self._on_device), patcher)
+        patcher = self._plan.patcher and incremental.by_layer(self._patcher_on_device)
+        return decode.Params(incremental.by_layer(self._on_device), patcher)
 
     def _need_patches(self):
         if not isinstance(self.config, Blt):
@@ -387,7 +391,9 @@ class Model:
         self._need_patches()
         measured = self._entropies(rows) if self.patching.needs_entropies else [None] * len(rows)
         return [
-            layout.starts_to_lengths(rules.starts(row, entropies, self.patching, include_next=True))
+            row_layout.starts_to_lengths(
+                rules.starts(row, entropies, self.patching, include_next=True)
+            )
             for row, entropies in zip(rows, measured, strict=True)
         ]
 
@@ -438,4 +444,4 @@ class _Text:
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _logits(params, batch, config, compute):
-    return models.apply(params, batch, config, compute)
+    return network.apply(params, batch, config, compute)

@@ -24,7 +24,7 @@ import time
 import uuid
 from pathlib import Path
 
-from blt_jax import trouble
+from blt_jax import storage_errors
 from blt_jax.config import ConfigError
 
 BUCKET = "gs://"
@@ -101,7 +101,7 @@ def check(path):
                 f"{path}: no bucket {bucket!r}; `gcloud storage buckets create` makes one"
             ) from None
         except Exception as error:
-            why = trouble.of_bucket(error)
+            why = storage_errors.of_bucket(error)
             if not why:
                 raise
             raise ConfigError(f"{path}: {why}") from None

@@ -20,7 +20,7 @@ size and window are another config, entropy_model.py: they change the patches, n
 import dataclasses
 
 from blt_jax.config import ConfigError, Patching, preset
-from blt_jax.study import Family
+from blt_jax.study.config import Family
 from experiments import published
 from experiments.base import of
 

@@ -2,8 +2,8 @@
 
     python -m launch.plan  --config=experiments/blt_1t.py --hardware=h100 --devices=256 --details
     python -m launch.plan  --config=experiments/blt_1t.py --compile=v5p:4x4x4 --runs='*entropy*'
-    python -m launch.sweep --config=experiments/blt_1t.py --workdir=runs/blt_1t
-    --config.data.input='corpus/*.jsonl.zst'
+    python -m launch.sweep --config=experiments/blt_1t.py --workdir=runs/blt_1t \\
+        --config.data.input='corpus/*.jsonl.zst'
 
 Question: at the training FLOPs of a Llama-3-like 8B on 1T tokens (4.4T bytes), what do bytes in
 space patches (6T bytes in the paper) and entropy patches (4.5T bytes) reach? Rows of 16 KiB,
@@ -14,7 +14,7 @@ tasks 60.0 (Llama 3), 58.0 (space), 61.1 (entropy).
 """
 
 from blt_jax.config import Patching, Train, preset
-from blt_jax.study import Family
+from blt_jax.study.config import Family
 from experiments import published
 from experiments.base import of
 

@@ -1,7 +1,8 @@
 """Compute-optimal scaling from 400M to 8B: BLT paper, Figure 6 (and at 8B its Table 6).
 
     python -m launch.plan  --config=experiments/compute_optimal.py --hardware=h100 --devices=256
-    python -m launch.plan  --config=experiments/compute_optimal.py --runs='*-8b-*' --compile=v5p:4x4x4
+    python -m launch.plan  --config=experiments/compute_optimal.py --runs='*-8b-*' \\
+        --compile=v5p:4x4x4
     python -m launch.sweep --config=experiments/compute_optimal.py --workdir=runs/compute_optimal \\
         --config.data.input='corpus/*.jsonl.zst'
 
@@ -23,7 +24,7 @@ which the ten 8B runs take 47,600; the entropy model's training and scoring come
 
 from blt_jax.config import ConfigError, Patching, preset
 from blt_jax.flops import parameters
-from blt_jax.study import Family
+from blt_jax.study.config import Family
 from experiments import published
 from experiments.base import of
 

@@ -1,9 +1,10 @@
 """Which compression is compute-optimal? The study of arXiv 2605.01188 as one config: patches of 2
 to 16 bytes.
 
-    python -m launch.plan  --config=experiments/compute_optimal_tokenization.py --hardware=h100 --devices=64
-    python -m launch.sweep --config=experiments/compute_optimal_tokenization.py
-    --workdir=runs/tokenization \\
+    python -m launch.plan  --config=experiments/compute_optimal_tokenization.py --hardware=h100 \\
+        --devices=64
+    python -m launch.sweep --config=experiments/compute_optimal_tokenization.py \\
+        --workdir=runs/tokenization \\
         --config.data.input='corpus/*.jsonl.zst'
 
 Question: at a training budget C and a compression T (bytes per patch or token), how many parameters
@@ -25,7 +26,7 @@ device-hours, entropy model apart.
 from blt_jax.config import Blt, Lm, Patching, Stack, Train
 from blt_jax.flops import parameters
 from blt_jax.scaling.grid import bytes_per_token
-from blt_jax.study import Family
+from blt_jax.study.config import Family
 from experiments import published
 from experiments.base import of
 

@@ -2,8 +2,8 @@
 `:SIZE,WINDOW`.
 
     for s in 1m 10m 50m 100m; do for w in 64 128 512; do
-      python -m launch.sweep --config=experiments/entropy_model.py:$s,$w
-      --workdir=runs/entropy_$s-$w \\
+      python -m launch.sweep --config=experiments/entropy_model.py:$s,$w \\
+        --workdir=runs/entropy_$s-$w \\
           --config.data.input='corpus/*.jsonl.zst'; done; done
 
 Question: does a better model of the next byte cut text better? A study keeps one entropy model,
@@ -17,7 +17,7 @@ Cost of one of the twelve, by `launch.plan --hardware=h100 --mfu=0.4` (exact FLO
 """
 
 from blt_jax.config import ConfigError, Lm, Patching, Stack, preset
-from blt_jax.study import Family
+from blt_jax.study.config import Family
 from experiments import published
 from experiments.base import of
 

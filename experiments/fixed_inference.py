@@ -1,9 +1,10 @@
 """Equal inference FLOPs, more and more training bytes: BLT paper, Figure 1 and Table 2, `:small` or
 `:large`.
 
-    python -m launch.plan  --config=experiments/fixed_inference.py:small --hardware=h100 --devices=64
-    python -m launch.sweep --config=experiments/fixed_inference.py:large
-    --workdir=runs/fixed_inference_large \\
+    python -m launch.plan  --config=experiments/fixed_inference.py:small --hardware=h100 \\
+        --devices=64
+    python -m launch.sweep --config=experiments/fixed_inference.py:large \\
+        --workdir=runs/fixed_inference_large \\
         --config.data.input='corpus/*.jsonl.zst'
 
 Question: among models that cost the same per byte at inference, from how many training bytes on do
@@ -23,7 +24,7 @@ import dataclasses
 
 from blt_jax.config import ConfigError, Patching, preset
 from blt_jax.flops import match, training
-from blt_jax.study import Family
+from blt_jax.study.config import Family
 from experiments import published
 from experiments.base import of
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from blt_jax.config import Data, Mesh, Optimizer, Tokenizer, Train, preset
 from blt_jax.flops import per_byte, training
 from blt_jax.record import to_dict
-from blt_jax.study import EntropyModel, Family, Size, Study
+from blt_jax.study.config import EntropyModel, Family, Size, Study
 from experiments.base import of, tuples
 
 RATE = 4e-4
@@ -26,7 +26,7 @@ SIZES = (
     "2b",
     "4b",
     "8b",
-)  # of `blt_jax.presets`; the names are those of the latent models
+)  # of `blt_jax.families.presets`; the names are those of the latent models
 BYTES_PER_TOKEN = {32_000: 3.7, 128_000: 4.4}  # Llama 2, Llama 3 (paper, section 4.1)
 NO_CROSS = dict(encoder_cross="none", decoder_cross="none")
 NO_HASH = dict(hash_sizes=(), hash_functions=0)

@@ -23,7 +23,7 @@ is such a study, over several sources.
 """
 
 from blt_jax.config import Blt, Data, Lm, Optimizer, Patching, Stack, Tokenizer, Train
-from blt_jax.study import EntropyModel, Family, Size, Study
+from blt_jax.study.config import EntropyModel, Family, Size, Study
 from experiments.base import of
 
 VOCAB = 1024

@@ -6,7 +6,7 @@ budget.
 The "sizes" of this study are learning rates. The best of each family goes into quickstart.py.
 """
 
-from blt_jax.study import Size
+from blt_jax.study.config import Size
 from experiments import quickstart
 from experiments.base import of
 

@@ -1,10 +1,12 @@
 """Evaluate models: bits per byte of any text by source, language and script, under noise, along
 thresholds; tasks.
 
-    python -m launch.evaluate --model=STUDY/runs/A,STUDY/runs/B --input='texts/*.jsonl.gz'
-    --json=out.json --plots=DIR python -m launch.evaluate --model=DIR --input=GLOB --noise=all
-    --thresholds=auto python -m launch.evaluate --model=DIR --tasks=hellaswag,mmlu,cute
-    --files=EVALS --noise=AntSpeak --limit=200 python -m launch.evaluate --workdir=STUDY
+    python -m launch.evaluate --model=STUDY/runs/A,STUDY/runs/B --input='texts/*.jsonl.gz' \\
+        --json=out.json --plots=DIR
+    python -m launch.evaluate --model=DIR --input=GLOB --noise=all --thresholds=auto
+    python -m launch.evaluate --model=DIR --tasks=hellaswag,mmlu,cute --files=EVALS \\
+        --noise=AntSpeak --limit=200
+    python -m launch.evaluate --workdir=STUDY
 
 A model is a run folder or a Hugging Face directory. Every byte is scored once, each document by
 itself, one longer than the context by windows that overlap by half. Intervals are 90% over
@@ -31,8 +33,8 @@ from absl import flags
 from blt_jax import facade
 from blt_jax.config import ConfigError
 from blt_jax.eval import noise, tasks, texts
-from blt_jax.scaling import curves, evaluations, fit
-from launch import evaluation
+from blt_jax.scaling import law_fit
+from blt_jax.study import evaluate, evaluation_results, results
 from launch import evaluation_tables as tables
 from launch import flags as launch_flags
 
@@ -84,36 +86,37 @@ def offline():
 
 def thresholds_of(text):
     """`auto`, or the numbers of a comma list."""
-    if text in ("", evaluation.DIAL):
+    if text in ("", evaluate.DIAL):
         return text
     try:
         return sorted(float(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(
-            f"--thresholds={text}: must be {evaluation.DIAL}, or nats with commas between"
+            f"--thresholds={text}: must be {evaluate.DIAL}, or nats with commas between"
         ) from None
 
 
 def pictures(found, folder):
     """The figures of evaluations {name: evaluation}, as SVG and PNG in `folder`."""
-    from blt_jax.scaling import evaluation_plots, plots  # matplotlib takes long to import
+    from blt_jax.scaling import figures as plots  # matplotlib takes long to import
+    from blt_jax.study import evaluation_figures
 
     looks, figures = plots.looks({name: one["label"] for name, one in found.items()}), {}
     for label in texts.LABELS:
-        rows = evaluations.by_label(found, label)
+        rows = evaluation_results.by_label(found, label)
         if len(rows) > 1:
-            figures[label] = evaluation_plots.labels(rows, looks, label)
-    noised = evaluations.under_noise(found)
+            figures[label] = evaluation_figures.labels(rows, looks, label)
+    noised = evaluation_results.under_noise(found)
     if noised:
-        figures["noise"] = evaluation_plots.noises(noised, looks)
-    dials = evaluations.along_thresholds(found)
+        figures["noise"] = evaluation_figures.noises(noised, looks)
+    dials = evaluation_results.along_thresholds(found)
     if dials:
-        figures["thresholds"] = evaluation_plots.dials(
-            dials, looks, evaluations.beside_dials(found)
+        figures["thresholds"] = evaluation_figures.dials(
+            dials, looks, evaluation_results.beside_dials(found)
         )
-    scores = evaluations.on_tasks(found)
+    scores = evaluation_results.on_tasks(found)
     if scores:
-        figures["tasks"] = evaluation_plots.tasks(scores, looks)
+        figures["tasks"] = evaluation_figures.tasks(scores, looks)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
@@ -139,10 +142,10 @@ def main(_):
         from blt_jax.eval import harness  # noqa: F401  before minutes are spent: it may not be installed
     how = {"execute": EXECUTE.value, "most": MAX_NEW_BYTES.value}
     if WORKDIR.value is not None:
-        from blt_jax.scaling import report
+        from blt_jax.study import report
 
-        evaluation.of_study(WORKDIR.value, SEED.value, asked, **how)
-        found = evaluations.of_study(WORKDIR.value, curves.load(WORKDIR.value)[0]["facts"])
+        evaluate.of_study(WORKDIR.value, SEED.value, asked, **how)
+        found = evaluation_results.of_study(WORKDIR.value, results.load(WORKDIR.value)[0]["facts"])
         tables.show(found)
         print(f"report: {report.write(WORKDIR.value)}")
         return 0
@@ -158,11 +161,11 @@ def main(_):
         print(f"left out: {line}")
     found = {}
     for name, model in named(MODEL.value).items():
-        found[name] = evaluation.facts(model, name)
+        found[name] = evaluate.facts(model, name)
         if read:
-            found[name] |= evaluation.of_texts(model, read, noises, thresholds, SEED.value)
+            found[name] |= evaluate.of_texts(model, read, noises, thresholds, SEED.value)
         if asked:
-            found[name] |= evaluation.of_tasks(model, asked, SEED.value, **how)
+            found[name] |= evaluate.of_tasks(model, asked, SEED.value, **how)
     if thresholds and not any("dial" in one for one in found.values()):
         print("no thresholds: entropies cut the patches of none of these models")
     tables.show(found)
@@ -173,7 +176,7 @@ def main(_):
             "input": INPUT.value,
             "seed": SEED.value,
             "models": found,
-            "tables": fit.as_json(tables.rows(found)),
+            "tables": law_fit.as_json(tables.rows(found)),
         }
         Path(JSON.value).write_text(json.dumps(told, indent=1))
     return 0

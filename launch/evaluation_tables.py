@@ -4,19 +4,19 @@ from rich.console import Console
 from rich.table import Table
 
 from blt_jax.eval import texts
-from blt_jax.scaling import evaluations
+from blt_jax.study import evaluation_results
 
 MOST = 80  # lines of a table
 
 
 def rows(found):
     """All numbers of evaluations {name: evaluation}, by table."""
-    made = {label: evaluations.by_label(found, label) for label in texts.LABELS}
+    made = {label: evaluation_results.by_label(found, label) for label in texts.LABELS}
     made |= {
-        "noise": evaluations.under_noise(found),
-        "thresholds": evaluations.along_thresholds(found),
+        "noise": evaluation_results.under_noise(found),
+        "thresholds": evaluation_results.along_thresholds(found),
     }
-    made["tasks"] = {", ".join(task): of for task, of in evaluations.on_tasks(found).items()}
+    made["tasks"] = {", ".join(task): of for task, of in evaluation_results.on_tasks(found).items()}
     return {name: one for name, one in made.items() if one}
 
 
@@ -34,7 +34,7 @@ def told(estimate, form="{:.4f}"):
 
 def show(found):
     """Prints the tables of {name: evaluation}."""
-    made, base = rows(found), evaluations.baseline(found)
+    made, base = rows(found), evaluation_results.baseline(found)
     console = Console(width=None if Console().is_terminal else 200)
     others = [name for name in found if name != base]
     for label in texts.LABELS:

@@ -2,9 +2,9 @@
 largest budget.
 
     python -m launch.fit --points=runs/quickstart/report/points.csv --law=frontier --json=fit.json
-    python -m launch.fit --points=points.csv --law=patch --budget=1e22 --inference=2e9
-    --plot=patch.svg python -m launch.fit --points=chinchilla.csv --law=chinchilla --drop_highest=5
-    \\
+    python -m launch.fit --points=points.csv --law=patch --budget=1e22 --inference=2e9 \\
+        --plot=patch.svg
+    python -m launch.fit --points=chinchilla.csv --law=chinchilla --drop_highest=5 \\
         --columns='params=Model Size,flops=Training FLOP'
 
     law         columns                    says
@@ -13,8 +13,7 @@ largest budget.
     frontier    flops, bpb, family         BPB = e + a/C^b on each budget's best size, or at --ratio of data to params
     crossing    flops, bpb, family         where two families' frontiers meet, and the FLOPs saved at equal BPB
     patch       params, flops, loss, patch N*(C, T), B*(C, T), T*(C) with the mean patch size T; a joint law of loss,
-                                           and the best patch and size at --budget and --inference
-                                           FLOPs per byte
+                                           and the best patch and size at --budget and --inference FLOPs per byte
 
 A points.csv of ours has all of them. `data` may be left out where flops = 6 params data. Files are
 CSV, or a JSON list of records. Runs that differ only in seed count as one run with several seeds.
@@ -29,7 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import bootstrap, fit, frontier, isoflop, patch_laws, points
+from blt_jax.scaling import bootstrap, law_fit, points
+from blt_jax.scaling.laws import frontier, isoflop, patch
 from launch import flags as launch_flags
 
 NEEDED = {
@@ -73,15 +73,15 @@ def fit_law(law, table, *, draws, seed, ratio=None, budget=None, inference=None)
     how = {"draws": draws}
     if law == "chinchilla":
         return fit_each(
-            table, seed, lambda own, seed: fit.fit(fit.CHINCHILLA, own, seed=seed, **how)
+            table, seed, lambda own, seed: law_fit.fit(law_fit.CHINCHILLA, own, seed=seed, **how)
         )
     if law == "isoflop":
         return fit_each(table, seed, lambda own, seed: isoflop.fit(own, seed=seed, **how))
     if law == "patch":
-        found = patch_laws.fit_patch_laws(table, seed=seed, **how)
-        answers = [patch_laws.answer(found, budget or table.budget.max())]
+        found = patch.fit_patch_laws(table, seed=seed, **how)
+        answers = [patch.answer(found, budget or table.budget.max())]
         if inference:
-            answers.append(patch_laws.answer(found, budget or table.budget.max(), inference))
+            answers.append(patch.answer(found, budget or table.budget.max(), inference))
         return {"patch": found, "answers": answers}
     fits = fit_each(
         table, seed, lambda own, seed: frontier.fit_frontier(own, seed=seed, ratio=ratio, **how)
@@ -148,7 +148,7 @@ def extrapolation(held, what="loss"):
 
 def show_chinchilla(name, found):
     table = table_of(f"{name}: {found.law}", found.constants)
-    split = fit.allocation(found, [1e18, 1e20, 1e22, 1e24])
+    split = law_fit.allocation(found, [1e18, 1e20, 1e22, 1e24])
     table.add_section()
     table.add_row("N_opt ~ C^", number(split.a.value), interval(split.a))
     for i, budget in enumerate(split.budget):
@@ -260,7 +260,7 @@ def show_patch(found, answers):
 
 
 SHOW = {
-    fit.LawFit: show_chinchilla,
+    law_fit.LawFit: show_chinchilla,
     isoflop.IsoflopFit: show_isoflop,
     frontier.FrontierFit: show_frontier,
     frontier.Crossing: show_crossing,
@@ -269,16 +269,16 @@ SHOW = {
 
 def plot(law, found, table):
     """The Figure of a law's results."""
-    from blt_jax.scaling import fit_plots  # matplotlib takes longer to import than all else
+    from blt_jax.scaling import law_figures  # matplotlib takes longer to import than all else
 
     if law == "chinchilla":
-        return fit_plots.chinchillas(found, table)
+        return law_figures.chinchillas(found, table)
     if law == "isoflop":
-        return fit_plots.isoflops(found)
+        return law_figures.isoflops(found)
     if law == "patch":
-        return fit_plots.patches(found["patch"])
+        return law_figures.patches(found["patch"])
     crossings = [one for one in found.values() if isinstance(one, frontier.Crossing)]
-    return fit_plots.frontiers(
+    return law_figures.frontiers(
         table, {n: one for n, one in found.items() if one not in crossings}, crossings
     )
 
@@ -332,7 +332,7 @@ def main(_):
             "over": "runs and seeds",
         }
         Path(JSON.value).write_text(
-            json.dumps(told | {"fits": fit.as_json(found)}, indent=1, allow_nan=False)
+            json.dumps(told | {"fits": law_fit.as_json(found)}, indent=1, allow_nan=False)
         )
     return 0
 

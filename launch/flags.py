@@ -13,9 +13,9 @@ import sys
 from absl import app, flags
 from ml_collections import config_dict, config_flags
 
-from blt_jax import storage, trouble
+from blt_jax import storage, storage_errors
 from blt_jax.config import ConfigError
-from blt_jax.train.lease import LeaseHeld
+from blt_jax.runs.lease import LeaseHeld
 
 flags.disclaim_key_flags()  # what is defined here belongs to the command that asked for it
 
@@ -71,10 +71,10 @@ def explain(error):
     """The line for an exception that is a person's to mend; None for one that is ours."""
     if isinstance(error, ConfigError | LeaseHeld):
         return str(error)
-    told = trouble.of_bucket(error)
+    told = storage_errors.of_bucket(error)
     if told:
         return f"{told}; mend it, then run the same command again"
-    told = trouble.of_disk(error)
+    told = storage_errors.of_disk(error)
     return told and "; ".join(told)
 
 

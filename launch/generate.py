@@ -1,8 +1,9 @@
 """Streams what a model writes after a prompt.
 
-    python -m launch.generate --model=runs/quickstart/runs/NAME --prompt='Once upon a time'
-    --max_new_bytes=200 python -m launch.generate --model=DIR --prompt=@FILE --temperature=0.8
-    --top_p=0.9 --seed=1 --stop='\\n\\n' --colour
+    python -m launch.generate --model=runs/quickstart/runs/NAME --prompt='Once upon a time' \\
+        --max_new_bytes=200
+    python -m launch.generate --model=DIR --prompt=@FILE --temperature=0.8 --top_p=0.9 --seed=1 \\
+        --stop='\\n\\n' --colour
 
 --model is a run folder or a Hugging Face directory (`blt`, `llama`). Several --prompt make one
 batch, whose texts are printed one after the other. What is no UTF-8 is shown as U+FFFD, and on a

@@ -1,10 +1,11 @@
 """Print a study's runs: what each is, costs and needs. No device, data or tokenizer: an 8B grid
 takes seconds.
 
-    python -m launch.plan --config=experiments/quickstart.py python -m launch.plan
-    --config=experiments/compute_optimal.py --hardware=h100 --devices=256 --mfu=0.4 --details python
-    -m launch.plan --config=experiments/compute_optimal.py --runs='*-8b-*' --compile=v5p:4x4x4
-    --json=plan.json
+    python -m launch.plan --config=experiments/quickstart.py
+    python -m launch.plan --config=experiments/compute_optimal.py --hardware=h100 --devices=256 \\
+        --mfu=0.4 --details
+    python -m launch.plan --config=experiments/compute_optimal.py --runs='*-8b-*' \\
+        --compile=v5p:4x4x4 --json=plan.json
 
 FLOPs per byte are forward, `total FLOPs` those of training (3 x forward), both in the study's
 convention. Mesh: data x fsdp x tensor. Memory is a model of it (`flops/memory.py`); `at least`: the
@@ -32,11 +33,11 @@ from rich.table import Table
 from blt_jax import storage
 from blt_jax.config import Blt, ConfigError
 from blt_jax.flops import hardware
+from blt_jax.parallel import topology as slices
 from blt_jax.record import build, fingerprint, to_dict
 from blt_jax.scaling import forecast, grid
-from blt_jax.study import Study
+from blt_jax.study.config import Study
 from launch import flags as launch_flags
-from launch import topology as slices
 
 GIB = 2**30
 SOURCES = 12  # shown of a training text, the largest

@@ -1,8 +1,8 @@
 """Documents -> store; with an entropy model, their entropies too.
 
-    python -m launch.preprocess --input='texts/*.jsonl.gz' --output=store python -m
-    launch.preprocess --input='gs://bucket/*.parquet' --output=store
-    --entropy_model=STUDY/entropy_model
+    python -m launch.preprocess --input='texts/*.jsonl.gz' --output=store
+    python -m launch.preprocess --input='gs://bucket/*.parquet' --output=store \\
+        --entropy_model=STUDY/entropy_model
 
 `stdlib` as --input is the text of Python's own standard library. What is done is not repeated, and
 a command that was killed goes on when it is given again.
@@ -11,12 +11,13 @@ Many processes on one shared folder, such as array jobs, take a stage in pieces,
 often as they like; a stage needs the one before it. Each of them lists the input, and reads and
 writes its own share only. The store has the same files, byte for byte, for any number of pieces.
 
-    run="python -m launch.preprocess --input=s3://bucket/*.jsonl.zst --output=/shared/store
-    --pieces=64" sbatch --array=0-63 --wait --wrap "$run --stage=read
-    --piece=\\$SLURM_ARRAY_TASK_ID" sbatch --array=0-63 --wait --wrap "$run --stage=sort
-    --piece=\\$SLURM_ARRAY_TASK_ID" $run --stage=merge run="$run
-    --entropy_model=/shared/entropy_model" sbatch --array=0-63 --wait --gpus=8 --wrap "$run
-    --stage=entropies --piece=\\$SLURM_ARRAY_TASK_ID" $run --stage=merge
+    run="python -m launch.preprocess --input=s3://bucket/*.jsonl.zst --output=/shared/store --pieces=64"
+    sbatch --array=0-63 --wait --wrap "$run --stage=read --piece=\\$SLURM_ARRAY_TASK_ID"
+    sbatch --array=0-63 --wait --wrap "$run --stage=sort --piece=\\$SLURM_ARRAY_TASK_ID"
+    $run --stage=merge
+    run="$run --entropy_model=/shared/entropy_model"
+    sbatch --array=0-63 --wait --gpus=8 --wrap "$run --stage=entropies --piece=\\$SLURM_ARRAY_TASK_ID"
+    $run --stage=merge
 """
 
 from absl import flags
@@ -25,8 +26,8 @@ from blt_jax.config import ConfigError, Data
 from blt_jax.data.parts import Piece
 from blt_jax.data.shuffle import SPLITS
 from blt_jax.data.store import Store
+from blt_jax.study import prepare
 from launch import flags as launch_flags
-from launch import prepare
 
 KINDS = "local or any fsspec URL (gs://, s3://, ...)"
 INPUT = flags.DEFINE_string(

@@ -1,9 +1,10 @@
 """Redraw a study's report from its run folders, or draw the same laws from a table of runs of your
 own.
 
-    python -m launch.report --workdir=runs/quickstart python -m launch.report --points=points.csv
-    --output=report python -m launch.report --points=runs.csv --output=report
-    --columns='params=Model Size,flops=Training FLOP'
+    python -m launch.report --workdir=runs/quickstart
+    python -m launch.report --points=points.csv --output=report
+    python -m launch.report --points=runs.csv --output=report --columns='params=Model \\
+        Size,flops=Training FLOP'
 
 Runs of a study that are not done are named in its report. A table needs the columns flops and bpb
 (or loss); with params and data (bytes or tokens) it gets isoFLOP minima and Chinchilla laws too,
@@ -37,7 +38,7 @@ def main(_):
         )
     if POINTS.value is not None and OUTPUT.value is None:
         raise ConfigError("--points needs --output=DIR, the folder for its report")
-    from blt_jax.scaling import report  # matplotlib takes longer to import than all else
+    from blt_jax.study import report  # matplotlib takes longer to import than all else
 
     if WORKDIR.value is not None:
         page = report.write(WORKDIR.value)

@@ -7,19 +7,19 @@
 On a Slurm cluster, from any machine that has sbatch and the folder; with --dry_run it only writes
 STUDY/slurm:
 
-    python -m launch.sweep --config=... --workdir=/shared/STUDY --engine=slurm --slurm.partition=gpu
-    --slurm.gpus=8
+    python -m launch.sweep --config=... --workdir=/shared/STUDY --engine=slurm \\
+        --slurm.partition=gpu --slurm.gpus=8
 
 --slurm. takes partition account time nodes gpus cpus constraint at_once extra
-(launch/engines/slurm.py). Given again, the command submits what is neither done nor failed nor in
+(blt_jax/engines/slurm.py). Given again, the command submits what is neither done nor failed nor in
 the queue; --retry_failed takes the failed ones too (on this machine they are always tried again).
 TPU slices on GKE, by xpk, likewise; and scripts for one TPU VM:
 
-    python -m launch.sweep --config=... --workdir=gs://BUCKET/STUDY --engine=gke --gke.cluster=C
-    --gke.project=P \\
-        --gke.zone=Z --gke.tpu_type=v5p-64 --gke.image=REGISTRY/blt_jax:tpu  (launch/engines/gke.py)
-    python -m launch.sweep --config=... --workdir=gs://BUCKET/STUDY --engine=tpu_vm --tpu_vm.name=N
-    --tpu_vm.zone=Z
+    python -m launch.sweep --config=... --workdir=gs://BUCKET/STUDY --engine=gke --gke.cluster=C \\
+        --gke.project=P \\
+        --gke.zone=Z --gke.tpu_type=v5p-64 --gke.image=REGISTRY/blt_jax:tpu  (blt_jax/engines/gke.py)
+    python -m launch.sweep --config=... --workdir=gs://BUCKET/STUDY --engine=tpu_vm \\
+        --tpu_vm.name=N --tpu_vm.zone=Z
 
 Ctrl-C saves the runs in progress; the same command goes on from there and repeats nothing. Exit
 code 0: every run is done; 1: some run failed (the report says which); 2: a setting or input is
@@ -37,17 +37,17 @@ from absl import flags
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
+from blt_jax.engines import local, submit
 from blt_jax.record import build, to_dict
+from blt_jax.runs import preemption
+from blt_jax.runs.lease import Lease
 from blt_jax.scaling import grid
 from blt_jax.storage import write_json
-from blt_jax.study import Study
-from blt_jax.train import preemption
-from blt_jax.train.lease import Lease
+from blt_jax.study import overview, status
+from blt_jax.study.config import Study
+from blt_jax.study.folder import finish, interrupted, job, planned_jobs, record
 from launch import flags as launch_flags
-from launch import overview, status, submit
 from launch import plan as launch_plan
-from launch.engines import local
-from launch.study_folder import finish, interrupted, job, planned_jobs, record
 
 CONFIG = launch_flags.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study.", required=True)
@@ -84,7 +84,7 @@ def prepare(study: Study, folder):
     """All stages before the runs. Returns (facts, plan.json's shared part), or None when
     interrupted.
     """
-    from launch import prepare as stages  # not needed for a dry run or a finished study
+    from blt_jax.study import prepare as stages  # not needed for a dry run or a finished study
 
     began = time.monotonic()
     store_folder = folder / "store"

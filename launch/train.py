@@ -1,7 +1,7 @@
 """Train one run: the program of every job.
 
-    python -m launch.train --config=experiments/resolved.py:STUDY/runs/NAME/config.json
-    --workdir=STUDY/runs/NAME
+    python -m launch.train --config=experiments/resolved.py:STUDY/runs/NAME/config.json \\
+        --workdir=STUDY/runs/NAME
 
 Continues from the newest checkpoint in --workdir. Writes config.json, metrics.jsonl, tensorboard/,
 checkpoints/, validation.json and, last, result.json. Exit code 0: finished; 42: told to stop,
@@ -11,11 +11,11 @@ saved, run me again; 75: another process of this run is gone, run me again; 1: d
 Several processes train one run together where the cluster says so (srun, TPU pods, Open MPI), or by
 hand, on a shared --workdir, the same line for each PROCESS from 0:
 
-    python -m launch.train --config=... --workdir=... --coordinator=HOST:PORT --processes=2
-    --process=PROCESS
+    python -m launch.train --config=... --workdir=... --coordinator=HOST:PORT --processes=2 \\
+        --process=PROCESS
 """
 
-from blt_jax.train import preemption
+from blt_jax.runs import preemption
 
 if __name__ == "__main__":
     preemption.leave_when_told()
@@ -33,10 +33,10 @@ from blt_jax import storage
 from blt_jax.config import Run
 from blt_jax.parallel import processes
 from blt_jax.record import build
-from blt_jax.train.lease import Lease
+from blt_jax.runs.lease import Lease
+from blt_jax.runs.supervise import supervised
 from blt_jax.train.loop import Diverged, train
 from launch import flags as launch_flags
-from launch.supervise import supervised
 
 CONFIG = launch_flags.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)

@@ -10,7 +10,7 @@ import pytest
 from blt_jax.config import Blt
 from blt_jax.record import build, fingerprint
 from blt_jax.scaling import grid
-from blt_jax.study import Study
+from blt_jax.study.config import Study
 from experiments import quickstart
 
 ARGUMENTS = {

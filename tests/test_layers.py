@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from blt_jax import config, study
+from blt_jax import config
+from blt_jax.study import config as study
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a run and a study are, how that is written down, where, and what may go wrong there.
@@ -30,7 +31,7 @@ BELOW = {
     "infer": {"models", "nn", "patching", "config"},
     "interop": {"models", "data", "parallel", "flops", "patching", "config"},
     "facade": {"models", "data", "eval", "infer", "interop", "patching", "train", "config"},
-    "scaling": {"flops", "config"},
+    "scaling": {"flops", "config", "study"},
 }
 
 

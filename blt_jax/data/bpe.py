@@ -17,7 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.storage import replacing
-from blt_jax.trouble import writing
+from blt_jax.storage_errors import writing
 
 # How Llama 3 cuts text before merging: contractions, words, numbers of up to three digits,
 # punctuation, space.

@@ -20,9 +20,9 @@ from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.data import pool
 from blt_jax.data.mixture import reading_order
-from blt_jax.patching.layout import PatchOverflow
+from blt_jax.patching.row_layout import PatchOverflow
 from blt_jax.storage import replacing, write_json
-from blt_jax.trouble import writing
+from blt_jax.storage_errors import writing
 
 FORMAT = 2
 FILES = (

@@ -2,7 +2,7 @@
 
 Keys, for bytes and tokens alike (L positions of a row): `ids_BxL targets_BxL segment_BxL` int32,
 `loss_mask_BxL` float32, `bytes_BxL` int32 (text bytes that the target stands for), and for patched
-models `patch_BxL read_BxL patch_segment_BxP` int32 (see `patching/layout.py`). Padding: id 0,
+models `patch_BxL read_BxL patch_segment_BxP` int32 (see `patching/row_layout.py`). Padding: id 0,
 segment 0, mask 0. A span's last position has its document's next id as target, wherever that lies:
 over an epoch every id but BOS is a target exactly once.
 """
@@ -14,7 +14,7 @@ from blt_jax import storage
 from blt_jax.config import BYTE_OFFSET, ConfigError
 from blt_jax.data.pack import StartFlags, load_header, mapped
 from blt_jax.patching import calibrate, drift
-from blt_jax.patching.layout import row_layout
+from blt_jax.patching.row_layout import row_layout
 
 EPOCHS = (
     2**30

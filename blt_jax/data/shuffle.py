@@ -28,7 +28,7 @@ from blt_jax.data.sources import DIGEST, TRAIN, VALIDATION, Document, Skips
 from blt_jax.data.store import merge_text, write_text
 from blt_jax.record import differences, fingerprint
 from blt_jax.storage import replacing, write_json
-from blt_jax.trouble import writing
+from blt_jax.storage_errors import writing
 
 SPLITS = ("train", "validation")
 BLOCK = 32 << 20  # bytes of input files, as stored, that are read as one part

@@ -24,7 +24,7 @@ from blt_jax.config import ConfigError
 from blt_jax.data import vocab
 from blt_jax.data.parts import Records
 from blt_jax.storage import replacing, write_json
-from blt_jax.trouble import writing
+from blt_jax.storage_errors import writing
 
 FORMAT = 2
 RECORD = 64 << 10  # bytes per record, of text and of entropies alike

@@ -12,7 +12,7 @@ import numpy as np
 
 from blt_jax.config import Run, round_up
 from blt_jax.data import pipeline
-from blt_jax.parallel import processes, rules
+from blt_jax.parallel import processes, sharding
 from blt_jax.train.step import compute, nats
 
 
@@ -27,13 +27,13 @@ def evaluate(params, run: Run, index, store, mesh):
         functools.partial(
             nats, config=run.model, compute=compute(run.train, mesh.devices.flat[0].platform)
         ),
-        out_shardings=rules.everywhere(mesh),
+        out_shardings=sharding.everywhere(mesh),
     )
     row_offsets, spans = pipeline.span_table(index)
     total_nats, total_bytes = np.zeros(len(store)), np.zeros(len(store), np.int64)
-    rows = round_up(run.train.eval_rows, rules.row_devices(mesh))
+    rows = round_up(run.train.eval_rows, sharding.row_devices(mesh))
     compiled = None
-    with rules.context(mesh):
+    with sharding.context(mesh):
         for row_numbers, batch in pipeline.validation_batches(index, store, rows):
             whole = processes.from_whole(mesh, batch)
             if compiled is None:

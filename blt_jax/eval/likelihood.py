@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blt_jax import models
-from blt_jax.patching import layout
+from blt_jax.families import network
+from blt_jax.patching import row_layout
 from blt_jax.train.step import nats
 
 POSITIONS = 1 << 14  # ids that the device takes at a time
@@ -60,7 +60,7 @@ def _batches(lengths, positions):
     """
     classes = {}
     for number, length in enumerate(lengths):
-        classes.setdefault(layout.padded_length(length), []).append(number)
+        classes.setdefault(row_layout.padded_length(length), []).append(number)
     found, carried = [], []
     for length, own in sorted(classes.items()):
         rows, own = max(1, positions // length), carried + own
@@ -148,7 +148,7 @@ def _nats(params, batch, config, compute):
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _hits(params, batch, config, compute):
-    logits_BxLxV, targets_BxL = models.apply(params, batch, config, compute), batch["targets_BxL"]
+    logits_BxLxV, targets_BxL = network.apply(params, batch, config, compute), batch["targets_BxL"]
     logp_BxLxV = jax.nn.log_softmax(logits_BxLxV, axis=-1)
     found = -jnp.take_along_axis(logp_BxLxV, targets_BxL[..., None], axis=-1)[..., 0]
     return found, jnp.argmax(logits_BxLxV, axis=-1) == targets_BxL

@@ -27,7 +27,7 @@ CONVENTIONS = ("paper", "exact", "executed")
 # What `executed` must know of `nn`, which this layer cannot import; a test holds both to it.
 ATTENTION_BLOCK = 128  # positions per block: `nn.attention.BLOCK` and `nn.blockwise.BLOCK`
 ATTENTION_SPAN = 5  # key blocks per step: `nn.blockwise.SPAN`
-HEAD_LOGITS = 2**25  # most logits of a row at a time: `models.head.LOGITS`
+HEAD_LOGITS = 2**25  # most logits of a row at a time: `families.head.LOGITS`
 ATTENTIONS = (
     "blockwise",
     "banded",
@@ -271,7 +271,7 @@ class _Executed:
         return blocks * block * (1 + back) * block
 
     def pooling(self, m: Blt):
-        """`query` of `models.blt.Encoder` and the `PatchReadsBytes`, which no scan holds."""
+        """`query` of `families.blt.model.Encoder` and the `PatchReadsBytes`, which no scan holds."""
         if m.encoder_cross == "none":
             return 0
         query = 2 * self.P * m.encoder.width * m.slots * m.encoder.width
@@ -289,7 +289,7 @@ class _Executed:
         return queries_and_output + keys_and_values + scores
 
     def decoder_cross(self, m: Blt):
-        """The `ByteReadsPatch` of `models.blt.Decoder`."""
+        """The `ByteReadsPatch` of `families.blt.model.Decoder`."""
         if m.decoder_cross == "none":
             return 0
         times = self.times + (1 if self.recompute and m.decoder_cross == "all" else 0)
@@ -324,7 +324,7 @@ def training(forward):
 
 
 def parameters(model):
-    """Parameters by part, as `models.init` makes them; `non_embedding` leaves out the embedding and
+    """Parameters by part, as `network.init` makes them; `non_embedding` leaves out the embedding and
     hash tables.
     """
     if isinstance(model, Lm):

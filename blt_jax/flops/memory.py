@@ -93,7 +93,7 @@ def per_device(
 
 
 def _split_parameters(model, mesh):
-    """Parameters of one device but for the hash tables (`parallel/rules.py`): widths go over fsdp,
+    """Parameters of one device but for the hash tables (`parallel/sharding.py`): widths go over fsdp,
     heads and feed-forward over tensor; an axis that does not divide its dimension leaves it whole.
     """
     _, fsdp, tensor = mesh

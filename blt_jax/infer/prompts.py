@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blt_jax import models
 from blt_jax.config import EOS, Blt
-from blt_jax.infer import blt, layers, lm
-from blt_jax.infer.decode import Params, Plan, State, exact
-from blt_jax.nn import ring
-from blt_jax.patching import layout, live, rules
+from blt_jax.families import network
+from blt_jax.families.blt import decode as blt
+from blt_jax.families.lm import decode as lm
+from blt_jax.infer.generation import Params, Plan, State, exact
+from blt_jax.nn import incremental, ring
+from blt_jax.patching import live, row_layout, rules
 
 # ---------------------------------------------------------------- static shapes
 
@@ -37,17 +38,17 @@ def padded(parts, size, fill=()):
 
 def lm_batch(rows, closes):
     """A batch of a plain LM of rows of any lengths."""
-    segments = [layout.document_segments(row, closes) for row in rows]
+    segments = [row_layout.document_segments(row, closes) for row in rows]
     return padded(
-        {"ids_BxL": rows, "segment_BxL": segments}, layout.padded_length(max(map(len, rows)))
+        {"ids_BxL": rows, "segment_BxL": segments}, row_layout.padded_length(max(map(len, rows)))
     )
 
 
 def blt_batch(rows, lengths):
     """A batch of a BLT of rows of any lengths with their patch lengths, the next byte counted."""
-    long = layout.padded_length(max(map(len, rows)))
+    long = row_layout.padded_length(max(map(len, rows)))
     made = [
-        layout.rows_by_lengths(row[None], np.asarray(n)[None])
+        row_layout.rows_by_lengths(row[None], np.asarray(n)[None])
         for row, n in zip(rows, lengths, strict=True)
     ]
     parts = {key: [one[key][0] for one in made] for key in made[0]}
@@ -76,7 +77,7 @@ def start(params: Params, plan: Plan, rows, room):
     """State of a batch (B a power of two) after `rows`, lists of int32 ids [L >= 1], with caches
     for `room` more.
 
-    `params`: trees as `models.apply` takes them.
+    `params`: trees as `network.apply` takes them.
     """
     rows = rows + rows[:1] * ((1 << (len(rows) - 1).bit_length()) - len(rows))
     if not isinstance(plan.model, Blt):
@@ -123,7 +124,7 @@ def _after_lm(params, config, compute, rows, closes, room, measure):
 def _after_blt(params, plan, rows, starts, room):
     """(logits [B, V] of the next bytes, BltState). `starts`: bool [L + 1] of each row."""
     c, patching = plan.model, plan.patching
-    batch = blt_batch(rows, [layout.starts_to_lengths(one) for one in starts])
+    batch = blt_batch(rows, [row_layout.starts_to_lengths(one) for one in starts])
     ints = lambda values: np.array(list(values), np.int32)
     at = {
         "length_B": ints(map(len, rows)),
@@ -149,7 +150,7 @@ def _after_blt(params, plan, rows, starts, room):
         one[one < begin] for one, begin in zip(ends, at["begin_B"], strict=True)
     ]  # EOS in complete patches
     document_P = [
-        layout.patch_numbers(s)[one[-1]] + 1 if len(one) else 0
+        row_layout.patch_numbers(s)[one[-1]] + 1 if len(one) else 0
         for s, one in zip(starts, closed, strict=True)
     ]
     back = max(c.hash_sizes, default=1) - 1
@@ -192,12 +193,12 @@ def _after_last(flags):
 
 @functools.partial(jax.jit, static_argnames=("config", "compute", "size", "measure"))
 def _lm_pass(params, batch, length_B, config, compute, size, measure):
-    x_BxLxD, found = models.module(config, compute).apply(
+    x_BxLxD, found = network.module(config, compute).apply(
         {"params": params}, batch, head=False, mutable=["kept"]
     )
-    logits_BxV = models.logits(params, _at(x_BxLxD, length_B - 1), config, compute)[:, 0]
+    logits_BxV = network.logits(params, _at(x_BxLxD, length_B - 1), config, compute)[:, 0]
     entropy_BxL = (
-        models.entropy(models.logits(params, x_BxLxD, config, compute)) if measure else None
+        network.entropy(network.logits(params, x_BxLxD, config, compute)) if measure else None
     )
     kvs = _stacked(found["kept"]["stack"]["layers"]["kv"]) if config.stack.layers else []
     return logits_BxV, entropy_BxL, ring.filled(kvs, length_B, size)
@@ -210,10 +211,10 @@ def _blt_pass(params, batch, at, c, compute, sizes):
     decoder).
     """
     length_B, complete_B = at["length_B"], at["complete_B"]
-    states, found = models.module(c, compute).apply(
+    states, found = network.module(c, compute).apply(
         {"params": params}, batch, head=False, method="states", mutable=["kept"]
     )
-    logits_BxV = models.logits(params, _at(states["logits_BxLxV"], length_B - 1), c, compute)[:, 0]
+    logits_BxV = network.logits(params, _at(states["logits_BxLxV"], length_B - 1), c, compute)[:, 0]
     encoder, decoder = found["kept"]["encoder"], found["kept"]["decoder"]
     if c.encoder_cross == "all":
         local, crosses = (
@@ -235,7 +236,7 @@ def _blt_pass(params, batch, at, c, compute, sizes):
         ring.filled(crosses, length_B, sizes[1]),
         jnp.where(empty_B[:, None], -jnp.inf, pooled_BxE),
         ring.filled(_stacked(found["kept"]["latent"]["layers"]["kv"]), complete_B, sizes[2]),
-        blt.readable(layers.by_layer(params["decoder"]), c, compute, newest_Bx1xD),
+        blt.readable(incremental.by_layer(params["decoder"]), c, compute, newest_Bx1xD),
         ring.filled(_stacked(blocks["kv"]), length_B, sizes[3]),
     )
 

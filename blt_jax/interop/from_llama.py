@@ -6,9 +6,9 @@ Embeddings, final norm and head of the Llama are left behind: they belong to its
 
 from pathlib import Path
 
-from blt_jax import models
 from blt_jax.config import Blt, ConfigError, Lm
-from blt_jax.interop import hf, hf_weights
+from blt_jax.families import network
+from blt_jax.interop import hf_weights, huggingface
 from blt_jax.interop.tensor_files import Weights
 
 # All that the layers' numbers depend on; a window is the latent model's own choice.
@@ -22,7 +22,7 @@ def latent_from_llama(folder, config: Blt):
     Raises ConfigError, in one line that names every field, where `config.latent` is another shape.
     """
     folder = Path(folder)
-    llama = hf.read_config(folder)[0]
+    llama = huggingface.read_config(folder)[0]
     if not isinstance(llama, Lm):
         raise ConfigError(
             f"init.from_llama = {str(folder)!r}: holds no llama model (model_type is not 'llama')"
@@ -38,5 +38,5 @@ def latent_from_llama(folder, config: Blt):
         )
     table = list(hf_weights.layers("model", (), llama.stack.layers, half_split=True))
     return hf_weights.to_params(
-        Weights(folder), table, models.shapes(config)["latent"], str(folder)
+        Weights(folder), table, network.shapes(config)["latent"], str(folder)
     )

@@ -13,8 +13,8 @@ import math
 import jax
 import numpy as np
 
-from blt_jax import models
 from blt_jax.config import Blt, ConfigError
+from blt_jax.families import network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,4 +191,4 @@ def from_params(params, table, shapes):
 
 def model_params(weights, config, patcher=False, where="weights"):
     """`to_params` of a whole model config."""
-    return to_params(weights, tensors(config, patcher), models.shapes(config), where)
+    return to_params(weights, tensors(config, patcher), network.shapes(config), where)

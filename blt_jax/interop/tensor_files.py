@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from blt_jax.config import ConfigError
 from blt_jax.storage import write_json
-from blt_jax.trouble import writing
+from blt_jax.storage_errors import writing
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = ("F32", "F16", "BF16", "F64")

@@ -11,7 +11,7 @@ from blt_jax.config import Stack
 from blt_jax.nn import ring, rope
 from blt_jax.nn.attention import attend
 from blt_jax.nn.compute import Compute
-from blt_jax.nn.layout import constrain
+from blt_jax.nn.constraints import constrain
 from blt_jax.nn.norm import RMSNorm
 
 

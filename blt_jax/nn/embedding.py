@@ -1,6 +1,6 @@
 """Rows of embedding tables, summed: how bytes, tokens and hashed n-grams are looked up.
 
-Tables lie by columns over all devices (`parallel/rules.py`, "columns"), and `Compute.lookup` reads
+Tables lie by columns over all devices (`parallel/sharding.py`, "columns"), and `Compute.lookup` reads
 them so.
 """
 

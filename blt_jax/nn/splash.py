@@ -2,7 +2,7 @@
 backward.
 
 A kernel is opaque to the partitioner, so under a mesh each device runs it on its own rows and heads
-inside `jax.shard_map` (`nn/layout.py`).
+inside `jax.shard_map` (`nn/constraints.py`).
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-from blt_jax.nn.layout import spec
+from blt_jax.nn.constraints import spec
 
 LANES = 128  # the kernel's tile: lengths are padded to it
 BLOCK = 512  # positions per block, where the length allows

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from blt_jax.config import ConfigError
-from blt_jax.parallel import rules
+from blt_jax.parallel import sharding as rules
 
 # seconds without a sign of life after which a process counts as lost and the others are ended
 HEARTBEAT = 30
@@ -32,7 +32,7 @@ def join(coordinator="", count=0, index=0, heartbeat=HEARTBEAT):
     1, the process stays alone. A process that dies later is noticed within `heartbeat` seconds, and
     jax ends the others (SIGABRT). Raises ConfigError where the processes do not find each other.
     """
-    # Its handler of SIGTERM would take the place of ours (`train/preemption.py`), which also knows
+    # Its handler of SIGTERM would take the place of ours (`runs/preemption.py`), which also knows
     # other signals.
     jax.config.update("jax_enable_preemption_service", False)
     if count == 1:

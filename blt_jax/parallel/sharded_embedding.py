@@ -14,7 +14,7 @@ import logging
 import jax
 from jax.sharding import PartitionSpec
 
-from blt_jax.parallel import rules
+from blt_jax.parallel import sharding
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +29,11 @@ def lookup(plain, table_RxE, ids_TxBxL, dtype):
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return plain(table_RxE, ids_TxBxL, dtype)
-    if ids_TxBxL.shape[1] % rules.row_devices(mesh):
-        _tell(ids_TxBxL.shape[1], rules.row_devices(mesh))
+    if ids_TxBxL.shape[1] % sharding.row_devices(mesh):
+        _tell(ids_TxBxL.shape[1], sharding.row_devices(mesh))
         return plain(table_RxE, ids_TxBxL, dtype)
-    rows = tuple(axis for axis in rules.BATCH if mesh.shape[axis] > 1)
-    columns = rules.split(mesh, "columns", table_RxE.shape[1])
+    rows = tuple(axis for axis in sharding.BATCH if mesh.shape[axis] > 1)
+    columns = sharding.split(mesh, "columns", table_RxE.shape[1])
     shared = tuple(
         axis for axis in rows if axis in columns
     )  # axes over which rows and columns change places

@@ -11,7 +11,7 @@ import re
 
 from blt_jax.config import ConfigError, Init, Lm, Patching, Run
 from blt_jax.flops import analytic, match
-from blt_jax.study import Study
+from blt_jax.study.config import Study
 
 CONVENTIONS = ("paper", "exact")  # of costs in a plan; "executed" is a property of a program
 # patch slots of a row over its mean number of patches, before the packer has chosen

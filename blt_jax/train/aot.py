@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from blt_jax.config import Blt, ConfigError, Run
-from blt_jax.parallel import rules
+from blt_jax.parallel import sharding
 from blt_jax.train import optimizer
 from blt_jax.train.step import abstract_state, make_step
 
@@ -56,7 +56,7 @@ def arguments(run: Run, mesh, positions, slots=0):
     """
     state = abstract_state(run, mesh)
     row = lambda n, dtype=jnp.int32: jax.ShapeDtypeStruct(
-        (run.train.rows, n), dtype, sharding=rules.batch_sharding(mesh)
+        (run.train.rows, n), dtype, sharding=sharding.batch_sharding(mesh)
     )
     batch = {key: row(positions) for key in ("ids_BxL", "targets_BxL", "segment_BxL", "bytes_BxL")}
     batch["loss_mask_BxL"] = row(positions, jnp.float32)
@@ -75,7 +75,7 @@ def compile_step(run: Run, mesh, positions, slots=0) -> Program:
     """
     began = time.monotonic()
     given, step = arguments(run, mesh, positions, slots), make_step(run, mesh)
-    with rules.context(mesh):
+    with sharding.context(mesh):
         lowered = step.lower(*given)
         try:
             compiled = lowered.compile()

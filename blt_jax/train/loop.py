@@ -10,17 +10,17 @@ from blt_jax.config import ConfigError, Run
 from blt_jax.data import pack, pipeline
 from blt_jax.data.store import Store
 from blt_jax.eval import bpb
-from blt_jax.parallel import processes, rules
+from blt_jax.parallel import processes, sharding
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.record import build, differences, to_dict
+from blt_jax.runs.checkpoint import Checkpoints
+from blt_jax.runs.preemption import Undisturbed
 from blt_jax.storage import write_json
-from blt_jax.train import guard, optimizer, silence
-from blt_jax.train.checkpoint import Checkpoints
+from blt_jax.train import bad_steps, latent_gradient, optimizer
 from blt_jax.train.meter import Meter, process_memory
 from blt_jax.train.metrics import Metrics
-from blt_jax.train.preemption import Undisturbed
 from blt_jax.train.profiler import Profiler
-from blt_jax.train.progress import RunProgress
+from blt_jax.train.run_progress import RunProgress
 from blt_jax.train.step import abstract_state, compute, make_step, new_state
 
 # What may change between two parts of a run: it moves no number beyond the rounding of another
@@ -134,7 +134,7 @@ class _Training:
             batch = processes.from_part(mesh, local, run.train.rows)
             profiler.before(step)
             if step == self.start + 1:
-                with stop.nothing_to_save(), rules.context(mesh):
+                with stop.nothing_to_save(), sharding.context(mesh):
                     step_fn = self.step_fn.lower(self.state, batch, self.schedule).compile()
                     processes.wait("compiled")
             self.state, values = step_fn(self.state, batch, self.schedule)
@@ -175,7 +175,7 @@ class _Training:
         if (
             not values["good"]
             and run.train.bad_step == "stop"
-            or self.meter.in_a_row >= guard.IN_A_ROW
+            or self.meter.in_a_row >= bad_steps.IN_A_ROW
         ):
             skipped = (
                 f", after {self.meter.in_a_row - 1} skipped steps"
@@ -253,7 +253,7 @@ class _Training:
                 name: flops * scale for name, flops in planned["train_flops"].items()
             }
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        warning = silence.warning(lines, run.train.steps, run.optimizer.learning_rate)
+        warning = latent_gradient.warning(lines, run.train.steps, run.optimizer.learning_rate)
         if warning:
             self.say(f"warning: {warning}")
             result["warning"] = warning

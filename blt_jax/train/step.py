@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from blt_jax import models
 from blt_jax.config import ConfigError, Run, Train
-from blt_jax.parallel import rules, sharded_embedding
-from blt_jax.train import guard, optimizer
+from blt_jax.families import network
+from blt_jax.parallel import sharded_embedding
+from blt_jax.parallel import sharding as rules
+from blt_jax.train import bad_steps, optimizer
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +25,16 @@ def compute(train: Train, platform):
     if dtype == "auto":
         dtype = "float32" if platform == "cpu" else "bfloat16"
     if attention == "auto":
-        attention = models.backend_of(platform)
+        attention = network.backend_of(platform)
     log.info(
         "%s: compute in %s, attention by %s, remat %s", platform, dtype, attention, train.remat
     )
-    return models.Compute(jnp.dtype(dtype), train.remat, attention, sharded_embedding.lookup)
+    return network.Compute(jnp.dtype(dtype), train.remat, attention, sharded_embedding.lookup)
 
 
 def nats(params, batch, config, compute):
     """Cross-entropy of each target in nats, float32 [B, L]; 0 where loss_mask_BxL is 0."""
-    return models.losses(params, batch, config, compute) * batch["loss_mask_BxL"]
+    return network.losses(params, batch, config, compute) * batch["loss_mask_BxL"]
 
 
 def new_state(run: Run, mesh):
@@ -47,7 +48,7 @@ def new_state(run: Run, mesh):
     tx = optimizer.transform(run.optimizer)
 
     def make(key):
-        params = models.init(key, run.model)
+        params = network.init(key, run.model)
         return {
             "params": params,
             "moments": tx.init(params),
@@ -68,7 +69,7 @@ def new_state(run: Run, mesh):
 
 def abstract_state(run: Run, mesh):
     """`new_state` as jax.ShapeDtypeStructs with shardings; nothing is computed."""
-    params = models.shapes(run.model)
+    params = network.shapes(run.model)
     moments = jax.eval_shape(optimizer.transform(run.optimizer).init, params)
     one = lambda dtype: jax.ShapeDtypeStruct((), dtype)
     shapes = {
@@ -85,7 +86,7 @@ def state_shardings(run: Run, mesh):
     """Shardings of `new_state`: moments lie like their parameters (`rules.moment_sharding`),
     scalars everywhere.
     """
-    shapes, logical = models.shapes(run.model), models.logical_axes(run.model)
+    shapes, logical = network.shapes(run.model), network.logical_axes(run.model)
     params = rules.parameter_shardings(mesh, shapes, logical)
     whole = rules.everywhere(mesh)
     tx = optimizer.transform(run.optimizer)
@@ -153,10 +154,10 @@ def make_step(run: Run, mesh):
             for part, weights in state["params"].items()
         }
         norm = optax.tree.norm(gradient)
-        good, recent = guard.judge(state["recent_loss"], mean, norm, run.train.spike)
+        good, recent = bad_steps.judge(state["recent_loss"], mean, norm, run.train.spike)
         if run.train.bad_step == "skip":
             old = state["params"], state["moments"]
-            params, moments = guard.keep_if(good, (params, moments), old)
+            params, moments = bad_steps.keep_if(good, (params, moments), old)
         metrics = {
             "nats": total,
             "text_bytes": batch["bytes_BxL"].sum(),

@@ -11,7 +11,7 @@ from blt_jax.data.mixture import PASSES, reading_order
 from blt_jax.patching import calibrate
 from blt_jax.record import build, fingerprint
 from blt_jax.storage import write_json
-from launch import prepare
+from blt_jax.study import prepare
 from tests.data.corpus import made, space_starts
 
 WEIGHTS = {"word2": 2.0, "word5": 0.5, "odd": 0.0}

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax import models
 from blt_jax.config import ConfigError, Lm, Stack, preset
-from blt_jax.eval import entropy
+from blt_jax.eval import entropy_scoring
+from blt_jax.families import network
 from tests import QUICK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ TOLERANCE = 2e-3  # float16 steps below 8 nats are 0.004 apart: equal up to one 
 
 @pytest.fixture(scope="module")
 def params():
-    return models.init(jax.random.key(0), CONFIG)
+    return network.init(jax.random.key(0), CONFIG)
 
 
 def whole(params, ids, segment=None):
@@ -36,12 +36,12 @@ def whole(params, ids, segment=None):
 
 @jax.jit
 def logits(params, batch):
-    return models.apply(params, batch, CONFIG)
+    return network.apply(params, batch, CONFIG)
 
 
 def score(params, documents, config=CONFIG, **how):
     ids = lambda i, begin, end: documents[i][begin:end]
-    return list(entropy.score(params, config, [len(d) for d in documents], ids, **how))
+    return list(entropy_scoring.score(params, config, [len(d) for d in documents], ids, **how))
 
 
 def documents(*sizes):
@@ -66,7 +66,7 @@ def test_the_context_of_a_piece_is_as_long_as_it_must_be_and_no_longer(params, m
     want = whole(params, ids)
     errors = {}
     for reach in (9, 10):
-        monkeypatch.setattr(entropy, "_reach", lambda _, reach=reach: reach)
+        monkeypatch.setattr(entropy_scoring, "_reach", lambda _, reach=reach: reach)
         (found,) = score(params, [ids], length=32)
         errors[reach] = np.abs(found.astype(np.float32) - want).max()
     assert errors[10] < TOLERANCE < errors[9]
@@ -91,7 +91,7 @@ def test_ranges_are_scored_by_themselves(params):
     all.
     """
     some, ranges = documents(40, 300, 7, 128, 60, 5), [(0, 2), (2, 3), (3, 6)]
-    meter, alone = entropy.Meter(), entropy.Meter()
+    meter, alone = entropy_scoring.Meter(), entropy_scoring.Meter()
     every = score(params, some, rows=2, length=64, ranges=ranges, meter=meter)
     assert len(every) == 6
     for first, end in ranges:
@@ -102,10 +102,10 @@ def test_ranges_are_scored_by_themselves(params):
 
 def test_rows_are_filled_well(params):
     sizes = np.random.default_rng(1).lognormal(4, 1, 2000).astype(int) + 2
-    meter = entropy.Meter()
+    meter = entropy_scoring.Meter()
     ids = lambda i, begin, end: np.full(end - begin, 50, np.int32)
     reached = []
-    for _ in entropy.score(
+    for _ in entropy_scoring.score(
         params,
         CONFIG,
         sizes,
@@ -123,7 +123,7 @@ def test_rows_are_filled_well(params):
 def test_one_document_is_not_read_whole_for_each_of_its_pieces(params):
     read = []
     ids = lambda i, begin, end: read.append(end - begin) or np.full(end - begin, 50, np.int32)
-    list(entropy.score(params, CONFIG, [5000], ids, length=128))
+    list(entropy_scoring.score(params, CONFIG, [5000], ids, length=128))
     assert max(read) <= 128 and sum(read) < 5000 * 128 / (128 - 10) + 128
 
 
@@ -143,7 +143,7 @@ def test_a_failure_of_the_thread_that_makes_rows_is_told(params):
         raise ConfigError("damaged")
 
     with pytest.raises(ConfigError, match="damaged"):
-        list(entropy.score(params, CONFIG, [5], broken))
+        list(entropy_scoring.score(params, CONFIG, [5], broken))
 
 
 @pytest.mark.parametrize(
@@ -161,17 +161,17 @@ def test_models_that_cannot_measure_entropies_are_refused(config, why):
 
 EIGHT = """
 import jax, numpy as np
-from tests.eval.test_entropy import CONFIG, documents, entropy, models, score
-real, shards, programs = entropy.entropies, set(), set()
+from tests.eval.test_entropy import CONFIG, documents, entropy_scoring, network, score
+real, shards, programs = entropy_scoring.entropies, set(), set()
 def watched(params, batch, *how):
     shards.add(batch["ids_BxL"].sharding.shard_shape(batch["ids_BxL"].shape))
     if not programs:
         programs.add(real.lower(params, batch, *how).compile().as_text())
     return real(params, batch, *how)
-params = models.init(jax.random.key(0), CONFIG)
+params = network.init(jax.random.key(0), CONFIG)
 some = documents(*range(2, 90), 900)
 alone = score(params, some, rows=8, length=128, devices=jax.devices()[:1])
-entropy.entropies = watched
+entropy_scoring.entropies = watched
 found = score(params, some, rows=1, length=128)
 print(len(jax.devices()), shards)
 print([w for w in ("all-gather", "all-reduce", "all-to-all", "collective-permute") if w in "".join(programs)])

@@ -15,7 +15,7 @@ import pytest
 from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.record import to_dict
-from blt_jax.train.checkpoint import Checkpoints, bit_sums, load_params
+from blt_jax.runs.checkpoint import Checkpoints, bit_sums, load_params
 from blt_jax.train.metrics import Metrics
 from tests.bucket import bucket
 from tests.faults import runs

@@ -14,7 +14,7 @@ import jax
 import pytest
 
 from blt_jax import storage
-from blt_jax.train.checkpoint import load_params
+from blt_jax.runs.checkpoint import load_params
 from tests.bucket import bucket
 from tests.faults import runs
 
@@ -66,7 +66,7 @@ def until_saved(study, name, step, process, folder=None):
     [("os.abort", 75, "lost"), ("lambda: os.kill(os.getpid(), 9)", 1, "ended by")],
 )
 def test_how_the_child_ends(body, code, line):
-    program = f"import os; from launch.supervise import supervised; os._exit(supervised({body}, 'lost it'))"
+    program = f"import os; from blt_jax.runs.supervise import supervised; os._exit(supervised({body}, 'lost it'))"
     done = subprocess.run([sys.executable, "-uc", program], capture_output=True, text=True)
     assert done.returncode == code and done.stderr.startswith(f"error: {line}"), done
 

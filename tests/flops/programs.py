@@ -7,15 +7,15 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from blt_jax import models
 from blt_jax.config import Blt
+from blt_jax.families import network
 
 B = 2  # rows of every batch
 
 
 @functools.cache
 def _parameters(model):
-    return models.shapes(model)
+    return network.shapes(model)
 
 
 def shapes(model, positions, slots):
@@ -32,13 +32,13 @@ def shapes(model, positions, slots):
 
 def forward(model, **compute):
     return jax.jit(
-        lambda params, batch: models.apply(params, batch, model, models.Compute(**compute))
+        lambda params, batch: network.apply(params, batch, model, network.Compute(**compute))
     )
 
 
 def with_gradient(model, **compute):
     def loss(params, batch):
         targets = batch | {"targets_BxL": batch["ids_BxL"]}
-        return models.losses(params, targets, model, models.Compute(**compute)).mean()
+        return network.losses(params, targets, model, network.Compute(**compute)).mean()
 
     return jax.jit(jax.value_and_grad(loss))

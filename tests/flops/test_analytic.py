@@ -6,8 +6,8 @@ import math
 import pytest
 
 from blt_jax.config import Blt, ConfigError, Lm, Stack
+from blt_jax.families.presets import preset
 from blt_jax.flops import parameters, per_byte
-from blt_jax.presets import preset
 
 # blt.md, section 10: forward FLOPs per byte with the shapes of Table 10; printed to three digits.
 # Two cells lie just outside half of the last digit (llama3-1b by 0.54 of it, blt-2b at 4.5 by

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from blt_jax import models
 from blt_jax.config import Blt, ConfigError, Lm, Stack
+from blt_jax.families import head, network
 from blt_jax.flops import executed_row, per_byte, trace
 from blt_jax.flops.analytic import ATTENTION_BLOCK, ATTENTION_SPAN, ATTENTIONS, HEAD_LOGITS
-from blt_jax.models import head
 from blt_jax.nn import attention, blockwise
 from tests.flops.programs import B, forward, shapes, with_gradient
 
@@ -115,7 +114,7 @@ def test_what_the_formulas_know_of_attention():
         blockwise.SPAN,
     )
     assert HEAD_LOGITS == head.LOGITS
-    assert ATTENTIONS[0] == models.Compute().attention
+    assert ATTENTIONS[0] == network.Compute().attention
 
 
 @pytest.mark.parametrize("backend", ATTENTIONS)

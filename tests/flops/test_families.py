@@ -11,8 +11,8 @@ import math
 import pytest
 
 from blt_jax.config import Lm, Stack
+from blt_jax.families.presets import preset
 from blt_jax.flops import differences, executed_row, per_byte, trace, training
-from blt_jax.presets import preset
 from tests.flops.programs import B, forward, shapes, with_gradient
 
 

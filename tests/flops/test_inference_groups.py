@@ -12,8 +12,8 @@ import dataclasses
 import pytest
 
 from blt_jax.config import Blt, ConfigError, Lm, Stack
+from blt_jax.families.presets import preset
 from blt_jax.flops import match
-from blt_jax.presets import preset
 
 ROUNDING = 0.005  # the sheet's figures have three digits
 ENTROPY = preset("entropy-100m")

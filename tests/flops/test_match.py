@@ -8,8 +8,8 @@ import math
 import pytest
 
 from blt_jax.config import Blt, ConfigError, Lm, Stack
+from blt_jax.families.presets import preset
 from blt_jax.flops import match, per_byte
-from blt_jax.presets import preset
 
 LM = Lm(Stack(1, 8, 2, ffn=8))
 TOKENS = Lm(Stack(1, 8, 2, ffn=8), vocab=50, unit="token")

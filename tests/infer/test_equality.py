@@ -8,11 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax import models
 from blt_jax.config import EOS, Blt, Lm, Patching, Stack
-from blt_jax.eval.entropy import NEWLINE
-from blt_jax.infer import decode, layers, prompts
-from blt_jax.patching import layout, rules
+from blt_jax.eval.entropy_scoring import NEWLINE
+from blt_jax.families import network
+from blt_jax.infer import generation, prompts
+from blt_jax.nn import incremental
+from blt_jax.patching import row_layout, rules
 from tests.interop.test_round_trip import random_params
 
 TOLERANCE = 1e-4  # of a logit; measured: below 1e-5
@@ -79,10 +80,10 @@ def decoded(plan, params, ids_BxL):
     """
     rows = [row[:n] for row, n in zip(ids_BxL, FIRST, strict=True)]
     state = prompts.start(params, plan, rows, LENGTH)
-    split = decode.Params(*map(layers.by_layer, params))
+    split = generation.Params(*map(incremental.by_layer, params))
 
     def one(state, ids_B):
-        state, starts_B = decode.feed(split, plan, state, ids_B, np.zeros(len(rows), bool))
+        state, starts_B = generation.feed(split, plan, state, ids_B, np.zeros(len(rows), bool))
         return state, (state.logits_BxV, starts_B)
 
     longest = LENGTH - min(FIRST)
@@ -112,15 +113,19 @@ def test_blt(name):
     config, patching = CASES[name]
     reads = patching.needs_entropies
     closes = (EOS, NEWLINE) if patching.newline_reset else (EOS,)
-    plan = decode.Plan(config, (EOS,), patching, PATCHER if reads else None, closes, rounds=True)
-    params = decode.Params(random_params(config), random_params(PATCHER, 1) if reads else None)
+    plan = generation.Plan(
+        config, (EOS,), patching, PATCHER if reads else None, closes, rounds=True
+    )
+    params = generation.Params(random_params(config), random_params(PATCHER, 1) if reads else None)
     ids, entropies = text(2), None
     if reads:
         batch = prompts.lm_batch(list(ids), closes)
-        apply = jax.jit(lambda params, batch: models.entropy(models.apply(params, batch, PATCHER)))
+        apply = jax.jit(
+            lambda params, batch: network.entropy(network.apply(params, batch, PATCHER))
+        )
         entropies = np.asarray(apply(params.patcher, batch)).astype(np.float16)[:, :LENGTH]
     starts = rules.starts(ids, entropies, patching, include_next=True)
-    lengths = [layout.starts_to_lengths(row) for row in starts]
+    lengths = [row_layout.starts_to_lengths(row) for row in starts]
     assert len({len(n) for n in lengths}) == 2 or patching.rule == "strided", (
         "rows close patches at different times"
     )
@@ -128,7 +133,7 @@ def test_blt(name):
         assert max(lengths[1]) > 32 > max(lengths[0])
     batch = prompts.blt_batch(list(ids), lengths)
     whole = np.asarray(
-        jax.jit(lambda params, batch: models.apply(params, batch, config))(params.model, batch)
+        jax.jit(lambda params, batch: network.apply(params, batch, config))(params.model, batch)
     )
     logits, found = decoded(plan, params, ids)
     for b, n in enumerate(FIRST):
@@ -144,7 +149,7 @@ def test_lm(name):
     params = random_params(config)
     batch = prompts.lm_batch(list(ids), closes)
     whole = np.asarray(
-        jax.jit(lambda params, batch: models.apply(params, batch, config))(params, batch)
+        jax.jit(lambda params, batch: network.apply(params, batch, config))(params, batch)
     )
-    logits, _ = decoded(decode.Plan(config, closes), decode.Params(params, None), ids)
+    logits, _ = decoded(generation.Plan(config, closes), generation.Params(params, None), ids)
     close(logits, whole[:, :LENGTH], name)

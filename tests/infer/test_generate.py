@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax import models
 from blt_jax.config import ConfigError, Patching
 from blt_jax.data import vocab
 from blt_jax.facade import Model
-from blt_jax.interop.hf import Pretrained
+from blt_jax.families import network
+from blt_jax.interop.huggingface import Pretrained
 from tests.infer.test_equality import BLT, PATCHER
 from tests.interop.test_round_trip import random_params
 
@@ -22,7 +22,7 @@ def model():
     found = Pretrained(
         BLT, params, PATCHER, random_params(PATCHER, 1), Patching("entropy", threshold=5.325), 64
     )
-    return Model("there", found, None, np.float16, models.PLAIN)
+    return Model("there", found, None, np.float16, network.PLAIN)
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +85,15 @@ def test_a_prompt_beyond_the_context_is_refused(model):
 
 def test_state_is_donated(model):
     """The caches are renewed in place: a second copy of them would be seen here."""
-    from blt_jax.infer import decode, prompts
+    from blt_jax.infer import generation, prompts
 
     state = prompts.start(
-        decode.Params(model._on_device, model._patcher_on_device), model._plan, [np.array([1])], 8
+        generation.Params(model._on_device, model._patcher_on_device),
+        model._plan,
+        [np.array([1])],
+        8,
     )
     kept = state.model.decoder.layers[0][0]
-    for _ in decode.stream(model._by_layer, model._plan, state, 1, 8):
+    for _ in generation.stream(model._by_layer, model._plan, state, 1, 8):
         pass
     assert kept.is_deleted() and not jax.tree.leaves(model._by_layer)[0].is_deleted()

@@ -14,9 +14,9 @@ import pytest
 import blt_jax
 from blt_jax.config import Blt, ConfigError, Lm, Patching, Run, Stack
 from blt_jax.data import bpe, vocab
-from blt_jax.interop import hf
+from blt_jax.interop import huggingface
 from blt_jax.record import to_dict
-from blt_jax.train.checkpoint import Checkpoints
+from blt_jax.runs.checkpoint import Checkpoints
 from tests.interop.test_round_trip import random_params
 
 LOCAL = Stack(1, 16, 2, ffn=24, window=8)
@@ -138,7 +138,7 @@ def test_refusals(study, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="neither a run nor a Hugging Face model"):
         blt_jax.load(tmp_path)
-    hf.save(tmp_path / "hf", dataclasses.replace(BLT), random_params(BLT))
+    huggingface.save(tmp_path / "hf", dataclasses.replace(BLT), random_params(BLT))
     plain = blt_jax.load(tmp_path / "hf")
     with pytest.raises(ConfigError, match="has no entropy model"):
         plain.entropies(np.array([[1, 70]]))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import blt_jax
-from blt_jax import models
-from blt_jax.interop import hf
+from blt_jax.families import network
+from blt_jax.interop import huggingface
 from tests.reference import dense_blt, hf_fixture
 
 TOLERANCE = 5e-5  # measured: below 6e-6
@@ -92,16 +92,16 @@ def test_the_dense_reference_is_right(name):
 
 def test_bfloat16(tmp_path):
     _, _, io, _ = hf_fixture.load("blt_entropy")
-    found = hf.load(hf_fixture.directory("blt_entropy", tmp_path))
+    found = huggingface.load(hf_fixture.directory("blt_entropy", tmp_path))
     cases = hf_fixture.cases(io)
     batches = [
         hf_fixture.batch(io[f"{case}.input_ids"], io[f"{case}.patch_lengths"]) for case in cases
     ]
-    compute = models.Compute(jnp.bfloat16)
+    compute = network.Compute(jnp.bfloat16)
     together = hf_fixture.padded_together(batches)
     ours = np.asarray(
         hf_fixture.run(
-            lambda p, b: models.apply(p, b, found.model, compute), found.params, together
+            lambda p, b: network.apply(p, b, found.model, compute), found.params, together
         )
     )
     error, row = 0.0, 0

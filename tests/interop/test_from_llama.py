@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from blt_jax.config import Blt, ConfigError, Init, Lm, Mesh, Optimizer, Patching, Run, Stack, Train
-from blt_jax.interop import hf
+from blt_jax.interop import huggingface
 from blt_jax.interop.from_llama import latent_from_llama
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.record import build, to_dict
 from blt_jax.scaling import grid
-from blt_jax.study import EntropyModel, Family, Size, Study
+from blt_jax.study.config import EntropyModel, Family, Size, Study
 from blt_jax.train import optimizer
 from blt_jax.train.step import make_step, new_state
 from tests.interop.test_round_trip import random_ids, random_params
@@ -28,7 +28,7 @@ def llama(tmp_path_factory):
     folder = tmp_path_factory.mktemp("llama")
     config = Lm(LATENT, vocab=70, unit="token")
     params = random_params(config)
-    hf.save(folder, config, params)
+    huggingface.save(folder, config, params)
     return folder, params["stack"]
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from blt_jax import models
 from blt_jax.config import Blt, ConfigError, Lm, Patching, Stack
-from blt_jax.interop import hf, hf_config, hf_config_write
+from blt_jax.families import network
+from blt_jax.interop import hf_config, hf_config_write, huggingface
 
 LOCAL, LATENT = Stack(1, 16, 2, ffn=24, window=8), Stack(1, 24, 2, ffn=40)
 BLT = Blt(LOCAL, LATENT, LOCAL, hash_sizes=(3,), hash_rows=50)
@@ -187,11 +187,11 @@ def test_patching_that_cannot_be_saved():
 
 
 def zeros(config):
-    return jax.tree.map(lambda s: np.zeros(s.shape, np.float32), models.shapes(config))
+    return jax.tree.map(lambda s: np.zeros(s.shape, np.float32), network.shapes(config))
 
 
 def test_weights_that_do_not_fit(tmp_path):
-    hf.save(tmp_path, LLAMA, zeros(LLAMA))
+    huggingface.save(tmp_path, LLAMA, zeros(LLAMA))
     path = tmp_path / "model.safetensors"
     whole = load_file(path)
     name = "model.layers.0.self_attn.q_proj.weight"
@@ -199,7 +199,7 @@ def test_weights_that_do_not_fit(tmp_path):
     def refused(weights, line):
         save_file(weights, path)
         with pytest.raises(ConfigError, match=line) as error:
-            hf.load(tmp_path)
+            huggingface.load(tmp_path)
         assert "\n" not in str(error.value)
 
     refused({k: v for k, v in whole.items() if k != name}, f"{name} is missing")
@@ -214,32 +214,32 @@ def test_weights_that_do_not_fit(tmp_path):
     save_file(
         whole | {"model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(6, np.float32)}, path
     )
-    assert hf.load(tmp_path).model == LLAMA  # a buffer that older files hold
+    assert huggingface.load(tmp_path).model == LLAMA  # a buffer that older files hold
     path.write_bytes(b"no tensors")
     with pytest.raises(ConfigError, match="cannot be read as safetensors"):
-        hf.load(tmp_path)
+        huggingface.load(tmp_path)
     path.unlink()
     with pytest.raises(
         ConfigError, match="holds neither model.safetensors nor model.safetensors.index.json"
     ):
-        hf.load(tmp_path)
+        huggingface.load(tmp_path)
 
 
 def test_tied_weights_may_stand_under_either_name(tmp_path):
     tied = dataclasses.replace(LLAMA, tied=True)
-    hf.save(tmp_path, tied, zeros(tied))
+    huggingface.save(tmp_path, tied, zeros(tied))
     path = tmp_path / "model.safetensors"
     whole = load_file(path)
     for absent in ("lm_head.weight", "model.embed_tokens.weight"):
         save_file({k: v for k, v in whole.items() if k != absent}, path)
-        assert hf.load(tmp_path).model == tied
+        assert huggingface.load(tmp_path).model == tied
     save_file(whole | {"lm_head.weight": whole["lm_head.weight"] + 1}, path)
     with pytest.raises(ConfigError, match="lm_head.weight and model.embed_tokens.weight differ"):
-        hf.load(tmp_path)
+        huggingface.load(tmp_path)
 
 
 def test_shards(tmp_path):
-    hf.save(tmp_path, LLAMA, zeros(LLAMA), max_shard_bytes=5000)
+    huggingface.save(tmp_path, LLAMA, zeros(LLAMA), max_shard_bytes=5000)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert (
         len(set(index["weight_map"].values())) > 2 and not (tmp_path / "model.safetensors").exists()
@@ -248,9 +248,9 @@ def test_shards(tmp_path):
     lost["weight_map"]["model.norm.weight"] = sorted(set(index["weight_map"].values()))[0]
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(lost))
     with pytest.raises(ConfigError, match="tensor model.norm.weight is missing, though"):
-        hf.load(tmp_path)
-    hf.save(tmp_path, LLAMA, zeros(LLAMA))  # over it, whole
+        huggingface.load(tmp_path)
+    huggingface.save(tmp_path, LLAMA, zeros(LLAMA))  # over it, whole
     assert (
         not (tmp_path / "model.safetensors.index.json").exists()
-        and hf.load(tmp_path).model == LLAMA
+        and huggingface.load(tmp_path).model == LLAMA
     )

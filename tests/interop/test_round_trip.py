@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import blt_jax
-from blt_jax import models
 from blt_jax.config import Blt, Lm, Patching, Stack
-from blt_jax.interop import hf
+from blt_jax.families import network
+from blt_jax.interop import huggingface
 from tests.reference import dense_blt, hf_fixture
 
 TOLERANCE = 2e-5
@@ -72,7 +72,7 @@ def random_params(config, seed=0):
             return rng.uniform(0.7, 1.3, shape.shape).astype(np.float32)
         return (rng.standard_normal(shape.shape) * 0.2).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(one, models.shapes(config))
+    return jax.tree_util.tree_map_with_path(one, network.shapes(config))
 
 
 def random_ids(shape, vocab, seed=1):
@@ -104,7 +104,7 @@ def our_logits(params, config, ids, lengths):
         if lengths is None
         else hf_fixture.batch(ids, lengths)
     )
-    return np.asarray(hf_fixture.run(lambda p, b: models.apply(p, b, config), params, batch))
+    return np.asarray(hf_fixture.run(lambda p, b: network.apply(p, b, config), params, batch))
 
 
 def same(a, b):
@@ -117,13 +117,13 @@ def same(a, b):
 def test_blt(name, tmp_path):
     config = BLTS[name]
     params, ids = random_params(config), random_ids((2, 24), 260)
-    hf.save(tmp_path / "ours", config, params, context=512, max_shard_bytes=20_000)
+    huggingface.save(tmp_path / "ours", config, params, context=512, max_shard_bytes=20_000)
     assert len(list((tmp_path / "ours").glob("model-*.safetensors"))) > 1
     model, torch = transformers_model("BltForCausalLM", tmp_path / "ours")
     theirs = their_logits(model, torch, ids, patch_lengths=torch.tensor(LENGTHS))
     assert np.abs(our_logits(params, config, ids, LENGTHS) - theirs).max() < TOLERANCE
     model.save_pretrained(tmp_path / "theirs", max_shard_size="20KB")
-    back = hf.load(tmp_path / "theirs")
+    back = huggingface.load(tmp_path / "theirs")
     assert (back.model, back.patching.rule, back.patcher, back.context) == (
         config,
         "byte",
@@ -143,12 +143,12 @@ def test_llama(tied, tmp_path):
     )
     config = Lm(stack, vocab=70, unit="token", tied=tied)
     params, ids = random_params(config), random_ids((2, 24), 70)
-    hf.save(tmp_path / "ours", config, params, context=64)
+    huggingface.save(tmp_path / "ours", config, params, context=64)
     model, torch = transformers_model("LlamaForCausalLM", tmp_path / "ours")
     theirs = their_logits(model, torch, ids)
     assert np.abs(our_logits(params, config, ids, None) - theirs).max() < TOLERANCE
     model.to(torch.bfloat16).save_pretrained(tmp_path / "theirs")
-    back = hf.load(tmp_path / "theirs")
+    back = huggingface.load(tmp_path / "theirs")
     assert (back.model, back.context) == (config, 64)
     rounded = jax.tree.map(lambda w: w.astype(jax.numpy.bfloat16).astype(np.float32), params)
     assert same(back.params, rounded)
@@ -167,7 +167,9 @@ def test_patcher_and_its_cuts(tmp_path):
         random_params(patcher, 1),
         random_ids((1, 30), 260),
     )
-    hf.save(tmp_path, config, params, patcher, patcher_params, Patching("entropy", max_length=0))
+    huggingface.save(
+        tmp_path, config, params, patcher, patcher_params, Patching("entropy", max_length=0)
+    )
     model, torch = transformers_model("BltForCausalLM", tmp_path)
     ours = blt_jax.load(tmp_path)
     assert (ours.patcher, ours.patching) == (patcher, Patching("entropy"))
@@ -196,5 +198,5 @@ def test_two_encoder_layers_that_both_cross(tmp_path):
     for row in range(2):
         dense = dense_blt.logits(params, config, ids[row], LENGTHS[row][LENGTHS[row] > 0])
         assert np.abs(ours[row] - dense).max() < TOLERANCE
-    hf.save(tmp_path, config, params)  # transformers has the weights' names and shapes
-    assert same(hf.load(tmp_path).params, params)
+    huggingface.save(tmp_path, config, params)  # transformers has the weights' names and shapes
+    assert same(huggingface.load(tmp_path).params, params)

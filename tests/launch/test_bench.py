@@ -9,7 +9,7 @@ import pytest
 
 from blt_jax.config import ConfigError
 from blt_jax.data.store import write_entropies
-from launch.suites import packing, shapes, train_step
+from launch.bench import packing, shapes, train_step
 from tests.data.corpus import made
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blt_jax.scaling.report import COLUMNS
+from blt_jax.study.report import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,10 +18,11 @@ from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2Jo
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
-from launch import status, study_folder, submit
-from launch.engines import gke
-from launch.engines.gke import Resources
-from launch.engines.local import Job
+from blt_jax.engines import gke, submit
+from blt_jax.engines.gke import Resources
+from blt_jax.engines.local import Job
+from blt_jax.study import folder as study_folder
+from blt_jax.study import status
 from tests.bucket import SETTINGS, bucket
 from tests.launch.test_slurm import BROKEN, RUN, config  # noqa: F401
 from tests.launch.test_sweep import finish, sweep
@@ -117,8 +118,8 @@ def test_manifests(tmp_path, schema):
     with pytest.raises(jsonschema.ValidationError, match="replica"):
         jsonschema.validate(without_nulls(manifest), schema)
 
-    # `python -m launch.host` is ours, what it runs is not.
-    python = f'#!/bin/bash\n[ $2 = launch.host ] && exec {sys.executable} "$@"\n'
+    # `python -m blt_jax.engines.host` is ours, what it runs is not.
+    python = f'#!/bin/bash\n[ $2 = blt_jax.engines.host ] && exec {sys.executable} "$@"\n'
     python += f"printf '%s\\n' \"$@\" > {tmp_path}/argv\ntrap 'exit 42' TERM\necho ready\n"
     python += "while [ $SECONDS -lt 20 ]; do :; done\n"
     path = programs(tmp_path / "bin", python=python)

@@ -12,8 +12,9 @@ import time
 import pytest
 
 from blt_jax import storage
-from blt_jax.train import lease
-from launch import host, status
+from blt_jax.engines import host
+from blt_jax.runs import lease
+from blt_jax.study import status
 from tests.bucket import bucket
 
 
@@ -21,7 +22,7 @@ def attempt(folder, *argv, worker=0):
     command = [
         sys.executable,
         "-m",
-        "launch.host",
+        "blt_jax.engines.host",
         f"{folder}/log.txt",
         f"{folder}/result.json",
         *argv,

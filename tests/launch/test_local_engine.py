@@ -13,10 +13,10 @@ import time
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.train import lease
-from blt_jax.train.lease import Lease
-from launch import status
-from launch.engines import local
+from blt_jax.engines import local
+from blt_jax.runs import lease
+from blt_jax.runs.lease import Lease
+from blt_jax.study import status
 
 # Each fake job counts its attempts in its folder, and behaves accordingly.
 FAKE = """
@@ -74,7 +74,7 @@ finish()
 LAUNCHER = """
 import pathlib, sys
 from blt_jax.train.lease import Lease
-from launch.engines import local
+from blt_jax.engines import local
 sys.path.insert(0, {tests!r})
 from test_local_engine import make_jobs
 folder = pathlib.Path(sys.argv[1])

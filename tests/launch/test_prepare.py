@@ -14,9 +14,10 @@ from blt_jax.data.store import Store, write_entropies
 from blt_jax.patching import calibrate
 from blt_jax.record import build
 from blt_jax.scaling import grid
-from blt_jax.study import EntropyModel, Family, Size, Study
+from blt_jax.study import prepare
+from blt_jax.study.config import EntropyModel, Family, Size, Study
 from experiments import quickstart
-from launch import plan, prepare
+from launch import plan
 from tests.data.corpus import made
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,17 +16,17 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax import models
 from blt_jax.config import Blt, Lm, Patching, Run, Stack
 from blt_jax.data import parts, store
 from blt_jax.data.parts import Piece
 from blt_jax.data.store import EntropyParts, Store
-from blt_jax.eval import entropy
+from blt_jax.eval import entropy_scoring
+from blt_jax.families import network
 from blt_jax.record import to_dict
+from blt_jax.runs.checkpoint import load_params
 from blt_jax.storage import write_json
-from blt_jax.train.checkpoint import load_params
-from launch import prepare
-from launch.suites.entropy import untrained
+from blt_jax.study import prepare
+from launch.bench.entropies import untrained
 from tests.data.corpus import made
 from tests.data.test_shuffle import contents
 from tests.data.test_sources import lines, write
@@ -58,7 +58,7 @@ def model(tmp_path_factory):
 def small(monkeypatch):
     """Parts of entropies and batches of a few documents."""
     monkeypatch.setattr(store, "ENTROPY_PART", 1500)
-    monkeypatch.setitem(entropy.BATCH, "cpu", 8192)
+    monkeypatch.setitem(entropy_scoring.BATCH, "cpu", 8192)
 
 
 def stores(folder):
@@ -81,7 +81,7 @@ def test_entropies_in_pieces_are_the_same_files(tmp_path, model, small):
     assert contents(tmp_path / "3") == contents(tmp_path / "1")
     train = whole["train"]
     batch = {"ids_BxL": train.ids(7)[None], "segment_BxL": np.ones_like(train.ids(7))[None]}
-    apply = jax.jit(models.apply, static_argnums=2)
+    apply = jax.jit(network.apply, static_argnums=2)
     logp = jax.nn.log_softmax(apply(load_params(model)[1], batch, CONFIG))[0]
     want = -(np.exp(logp) * logp).sum(-1)
     np.testing.assert_allclose(train.entropies(7).astype(np.float32), want, atol=4e-3)
@@ -104,9 +104,9 @@ def test_a_kill_costs_the_parts_in_hand_only(tmp_path, model, small, monkeypatch
     monkeypatch.setattr(parts.Records, "save", real)
     left = len(EntropyParts(one["train"], prepare.fingerprint("x")).ranges)
     asked = []
-    score = entropy.score
+    score = entropy_scoring.score
     monkeypatch.setattr(
-        entropy,
+        entropy_scoring,
         "score",
         lambda *a, ranges, **more: asked.append(ranges) or score(*a, ranges=ranges, **more),
     )

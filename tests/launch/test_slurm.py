@@ -14,9 +14,9 @@ import time
 import pytest
 
 from blt_jax.config import ConfigError
-from launch import status
-from launch.engines import local, slurm
-from launch.engines.slurm import Resources
+from blt_jax.engines import local, slurm
+from blt_jax.engines.slurm import Resources
+from blt_jax.study import status
 from tests import QUICK
 from tests.faults import runs
 from tests.launch import cluster as clusters

@@ -12,9 +12,9 @@ import time
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.train.lease import Lease, holder
-from launch import overview, status
-from launch.engines.queued import Queued, told
+from blt_jax.engines.queued import Queued, told
+from blt_jax.runs.lease import Lease, holder
+from blt_jax.study import overview, status
 from tests.launch.test_sweep import CONFIG, ROOT
 
 MARKS = {

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from blt_jax import storage
-from launch import status
+from blt_jax.study import status
 from tests import QUICK
 from tests.bucket import bucket
 

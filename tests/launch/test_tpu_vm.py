@@ -12,7 +12,7 @@ import pytest
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
-from launch.engines.tpu_vm import Resources
+from blt_jax.engines.tpu_vm import Resources
 from tests.bucket import bucket
 from tests.launch.test_slurm import BROKEN, RUN, config  # noqa: F401
 from tests.launch.test_sweep import finish, sweep

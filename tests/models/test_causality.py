@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blt_jax import models
 from blt_jax.config import Blt, Lm, Patching, Stack
 from blt_jax.data.vocab import encode
-from blt_jax.models import blt, lm
+from blt_jax.families import network
 from blt_jax.nn.embedding import read
 from blt_jax.patching import rules
-from blt_jax.patching.layout import row_layout
+from blt_jax.patching.row_layout import row_layout
 from tests.interop.test_round_trip import random_params
 
 TEXTS = [b"def main():\n    return 42", "né 日本 語, so".encode(), b"x" * 20]
@@ -78,7 +77,7 @@ def compiled(config):
             mock.patch.object(blt, "read", nudged),
             mock.patch.object(lm, "read", nudged),
         ):  # of hashes: their own
-            return models.apply(params, batch, config).sum(-1)[0]
+            return network.apply(params, batch, config).sum(-1)[0]
 
     return jax.jit(
         lambda batch: jax.jacrev(logits)(jnp.zeros((batch["ids_BxL"].shape[1], width)), batch)
@@ -128,7 +127,7 @@ def test_changing_a_document_leaves_the_others_alone():
         **batch,
         "ids_BxL": np.where(first & (batch["ids_BxL"] > 3), 99, batch["ids_BxL"]).astype(np.int32),
     }
-    apply = jax.jit(models.apply, static_argnums=2)
+    apply = jax.jit(network.apply, static_argnums=2)
     a, b = apply(params, batch, config)[0], apply(params, changed, config)[0]
     other = batch["segment_BxL"][0] > 1
     assert np.array_equal(a[other], b[other]) and not np.array_equal(a[first], b[first])

@@ -4,13 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax import models
 from blt_jax.config import Blt, Lm, Stack, preset
+from blt_jax.families import network
 from blt_jax.flops import analytic
 
 
 def count(config):
-    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(models.shapes(config)))
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(network.shapes(config)))
 
 
 def test_released_1b():
@@ -41,7 +41,7 @@ def test_every_form_has_the_counted_parameters(encoder_cross, decoder_cross):
 
 
 def test_initial_values():
-    params = models.init(jax.random.key(0), Lm(Stack(4, 256, 4, ffn_multiple=8)))
+    params = network.init(jax.random.key(0), Lm(Stack(4, 256, 4, ffn_multiple=8)))
     kernel = params["stack"]["layers"]["q"]["kernel"]
     assert abs(kernel.std() * 256**0.5 - 1) < 0.03  # cut at 3 sigma: a little below 1
     assert abs(kernel).max() <= 3 * 256**-0.5
@@ -49,8 +49,8 @@ def test_initial_values():
 
 
 def test_depth_factor():
-    plain = models.init(jax.random.key(0), Lm(SMALL))
-    deep = models.init(jax.random.key(0), Lm(SMALL, init_factor="current_depth"))
+    plain = network.init(jax.random.key(0), Lm(SMALL))
+    deep = network.init(jax.random.key(0), Lm(SMALL, init_factor="current_depth"))
     for layer, factor in enumerate((2**0.5, 2.0)):
         ratio = (
             plain["stack"]["layers"]["q"]["kernel"][layer]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blt_jax import models
+from blt_jax.families import network
 from blt_jax.interop import hf_weights
 from tests.reference import hf_fixture
 
@@ -25,8 +25,8 @@ def test_states_and_logits(name):
     blt, _ = hf_fixture.configs(config)
     params = hf_fixture.params(weights, blt)
     shapes = jax.tree.map(jnp.shape, params)
-    assert shapes == jax.tree.map(jnp.shape, models.shapes(blt)), "parameter trees differ"
-    model = models.module(blt)
+    assert shapes == jax.tree.map(jnp.shape, network.shapes(blt)), "parameter trees differ"
+    model = network.module(blt)
     cases = hf_fixture.cases(io)
     batches = [
         hf_fixture.batch(io[f"{case}.input_ids"], io[f"{case}.patch_lengths"]) for case in cases
@@ -52,7 +52,7 @@ def test_states_and_logits(name):
 
 def _mean_loss(params, batch, config):
     """Mean cross-entropy (nats) of each id but the first of the rows."""
-    logp = jax.nn.log_softmax(models.apply(params, batch, config)[:, :-1], axis=-1)
+    logp = jax.nn.log_softmax(network.apply(params, batch, config)[:, :-1], axis=-1)
     return -jnp.take_along_axis(logp, batch["ids_BxL"][:, 1:, None], axis=-1).mean()
 
 
@@ -69,7 +69,7 @@ def test_gradients(name):
     grad = hf_fixture.run(
         jax.grad(lambda p, b: _mean_loss(p, b, model)), hf_fixture.params(weights, model), batch
     )
-    named = dict(hf_weights.from_params(grad, hf_weights.tensors(model), models.shapes(model)))
+    named = dict(hf_weights.from_params(grad, hf_weights.tensors(model), network.shapes(model)))
     stored = {key[len("grad.") :]: value for key, value in io.items() if key.startswith("grad.")}
     assert stored and meta["grad_norms"], "the fixture holds no gradients"
     for key, theirs in stored.items():

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blt_jax import models
 from blt_jax.config import ATTENTION, Blt, ConfigError, Lm, Stack, Train
+from blt_jax.families import network
+from blt_jax.families.network import Compute
 from blt_jax.flops import trace
-from blt_jax.models import Compute
 from blt_jax.nn import splash
 from blt_jax.nn.attention import attend, backend_of
-from blt_jax.parallel import rules, sharded_embedding
+from blt_jax.parallel import sharded_embedding, sharding
 from blt_jax.train.step import compute
 
 TOLERANCE = 5e-5  # float32 against float64, sums over up to 300 keys; what is seen is below 1e-5
@@ -106,8 +106,8 @@ def traced(model, backend):
     batch = {"ids_BxL": ids, "segment_BxL": ids, "patch_BxL": ids, "read_BxL": ids}
     batch["patch_segment_BxP"] = jax.ShapeDtypeStruct((2, 128), jnp.int32)
     how = Compute(jnp.bfloat16, "none", backend)
-    step = jax.jit(jax.grad(lambda p, b: models.apply(p, b, MODELS[model], how).mean()))
-    return step.trace(models.shapes(MODELS[model]), batch)
+    step = jax.jit(jax.grad(lambda p, b: network.apply(p, b, MODELS[model], how).mean()))
+    return step.trace(network.shapes(MODELS[model]), batch)
 
 
 def lowered(model, backend, platform):
@@ -136,7 +136,7 @@ def test_kernel_runs_per_device_under_a_mesh():
         ("data", "fsdp", "tensor"),
         axis_types=(jax.sharding.AxisType.Auto,) * 3,
     )
-    with rules.context(mesh):
+    with sharding.context(mesh):
         program = traced("lm", "splash")
         assert "tpu_custom_call" in program.lower(lowering_platforms=("tpu",)).as_text()
     text = str(program.jaxpr)
@@ -165,6 +165,6 @@ def test_training_keeps_no_scores():
     length = 2048
     config = Lm(Stack(2, 32, 2, ffn_multiple=8), vocab=64, unit="token")
     ids = jax.ShapeDtypeStruct((1, length), jnp.int32)
-    step = jax.jit(jax.grad(lambda p, b: models.apply(p, b, config).mean()))
-    found = trace.count(step, models.shapes(config), {"ids_BxL": ids, "segment_BxL": ids})
+    step = jax.jit(jax.grad(lambda p, b: network.apply(p, b, config).mean()))
+    found = trace.count(step, network.shapes(config), {"ids_BxL": ids, "segment_BxL": ids})
     assert found.largest[0] <= 2 * length * config.stack.ffn and not found.unknown, found

@@ -1,8 +1,7 @@
 """Trains each tiny model 3 steps on 1 device and on meshes of 8 forced host devices, and tells how
 far they are apart.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu python -m
-    tests.parallel.eight_devices
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu python -m tests.parallel.eight_devices
 
 A program of its own, because a process has as many host devices as it was started with. Prints
 JSON: for every model and mesh the differences and the collectives of the compiled step.
@@ -17,9 +16,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from blt_jax.config import Blt, Lm, Mesh, Optimizer, Patching, Run, Stack, Train
-from blt_jax.models import head
+from blt_jax.families import head
 from blt_jax.nn import embedding
-from blt_jax.parallel import rules, sharded_embedding
+from blt_jax.parallel import sharded_embedding, sharding
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.train import aot, optimizer
 from blt_jax.train.step import make_step, new_state, state_shardings
@@ -91,9 +90,9 @@ def trained(run, mesh, start):
     state = jax.device_put(state, layout)
     schedule, losses = optimizer.schedule(run.optimizer, 10), []
     for batch in batches(run.model):
-        batch = jax.device_put(batch, rules.batch_sharding(mesh))
+        batch = jax.device_put(batch, sharding.batch_sharding(mesh))
         if not losses:
-            with rules.context(mesh):
+            with sharding.context(mesh):
                 compiled = step.lower(state, batch, schedule).compile()
         state, metrics = compiled(state, batch, schedule)
         losses.append(float(metrics["loss"]))
@@ -112,17 +111,17 @@ def looked_up():
     """Bytes of one device for value and gradient of a lookup alone, on the mixed mesh."""
     mesh, (T, R, E), (B, L) = make_mesh(MESHES[MIXED]), (6, 4096, 256), (16, 128)
     table = jax.ShapeDtypeStruct(
-        (T * R, E), jnp.float32, sharding=rules.sharding(mesh, (None, "columns"), (T * R, E))
+        (T * R, E), jnp.float32, sharding=sharding.sharding(mesh, (None, "columns"), (T * R, E))
     )
     ids = jax.ShapeDtypeStruct(
-        (T, B, L), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec(None, rules.BATCH))
+        (T, B, L), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec(None, sharding.BATCH))
     )
 
     def total(table, ids):
         h_BxLxE = sharded_embedding.lookup(embedding.lookup, table, ids, jnp.bfloat16)
         return (h_BxLxE.astype(jnp.float32) ** 2).sum()
 
-    with rules.context(mesh):
+    with sharding.context(mesh):
         compiled = jax.jit(jax.value_and_grad(total)).lower(table, ids).compile()
     memory = compiled.memory_analysis()
     told = {

@@ -11,7 +11,7 @@ import math
 import jax
 import pytest
 
-from blt_jax import models
+from blt_jax.families import network
 from tests import eight
 from tests.parallel.eight_devices import BLT, LM, ROWS, L, P
 
@@ -66,7 +66,7 @@ def whole_bytes(model):
     """Bytes of all parameters but the tables that are looked up, which lie by columns over all
     devices.
     """
-    paths = jax.tree_util.tree_leaves_with_path(models.shapes(model))
+    paths = jax.tree_util.tree_leaves_with_path(network.shapes(model))
     return (
         sum(math.prod(x.shape) for path, x in paths if path[-1].key not in ("tables", "embedding"))
         * FLOAT32

@@ -8,7 +8,7 @@ import jax
 import pytest
 from jax.sharding import PartitionSpec
 
-from blt_jax.parallel import rules
+from blt_jax.parallel import sharding
 from blt_jax.train.step import state_shardings
 from tests.parallel.eight_devices import ADAM, BLT, run_of
 
@@ -31,13 +31,13 @@ def mesh_of(data, fsdp, tensor):
     ],
 )
 def test_columns_go_over_as_many_devices_as_divide_them(mesh, columns):
-    found = rules.sharding(mesh_of(*mesh), (None, "columns"), (7, 32), "table")
+    found = sharding.sharding(mesh_of(*mesh), (None, "columns"), (7, 32), "table")
     assert found.spec == PartitionSpec(None, columns)
 
 
 def test_a_dimension_that_stays_whole_is_told_once_by_name(caplog):
     for _ in range(2):
-        found = rules.sharding(
+        found = sharding.sharding(
             mesh_of(1, 1, 5), ("embed", "heads", None), (32, 4, 8), "['q']['kernel']"
         )
     assert found.spec == PartitionSpec(None, None, None)

@@ -8,7 +8,7 @@ import pytest
 
 from blt_jax.config import ConfigError, Patching
 from blt_jax.patching.calibrate import LONGEST, Calibration, calibrate, load, record
-from blt_jax.patching.layout import starts_to_lengths
+from blt_jax.patching.row_layout import starts_to_lengths
 from blt_jax.patching.rules import starts
 from blt_jax.record import build
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from blt_jax.config import BOS, BYTE_OFFSET, EOS, ConfigError, Patching
-from blt_jax.patching.layout import lengths_to_starts, starts_to_lengths
+from blt_jax.patching.row_layout import lengths_to_starts, starts_to_lengths
 from blt_jax.patching.rules import starts
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "patching"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from blt_jax.interop import hf_config, hf_weights
-from blt_jax.patching.layout import rows_by_lengths
+from blt_jax.patching.row_layout import rows_by_lengths
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 FIXTURES = SHARED / "fixtures"

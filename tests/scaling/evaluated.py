@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from blt_jax.scaling import curves, evaluations
+from blt_jax.study import evaluation_results, results
 
 DOCUMENTS = 40
 
@@ -28,7 +28,7 @@ def evaluation(unit, factor, noises=(), seed=0):
         "script": ["latin"] * DOCUMENTS,
     }
     made = {
-        "format": evaluations.FORMAT,
+        "format": evaluation_results.FORMAT,
         "unit": unit,
         "label": unit,
         "threshold": 1.5 if unit == "patch" else None,
@@ -44,9 +44,9 @@ def evaluation(unit, factor, noises=(), seed=0):
 
 def evaluate(folder, families, noise_bytes=1000):
     """Evaluations of a study's families; the first has a dial."""
-    _, points, _ = curves.load(folder)
-    wanted = evaluations.missing(folder, points, noise_bytes)
-    (folder / evaluations.FOLDER).mkdir()
+    _, points, _ = results.load(folder)
+    wanted = evaluation_results.missing(folder, points, noise_bytes)
+    (folder / evaluation_results.FOLDER).mkdir()
     for i, family in enumerate(families):
         told = evaluation(
             "token" if family == "bpe" else "patch", 1 - 0.05 * (family != "bpe"), ["Drop"], i
@@ -61,4 +61,4 @@ def evaluate(folder, families, noise_bytes=1000):
             }
             told["dial"] = [{"threshold": at} | turn for at in (1.0, 1.5)]
         told["tasks"] = {"arc_easy Drop": {"documents": {"acc": [1.0, 0.0] * 10}}}
-        (folder / evaluations.FOLDER / f"{family}.json").write_text(json.dumps(told))
+        (folder / evaluation_results.FOLDER / f"{family}.json").write_text(json.dumps(told))

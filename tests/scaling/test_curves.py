@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import curves
+from blt_jax.study import results
 
 
 def point(folder, family, bpb, size="s", budget=1e10, seed=0, parameters=100, noise=0.0):
@@ -22,7 +22,7 @@ def point(folder, family, bpb, size="s", budget=1e10, seed=0, parameters=100, no
     table = {"source": ["x"] * 40, "nats": nats.tolist(), "text_bytes": text_bytes.tolist()}
     (path / "validation.json").write_text(json.dumps({"documents": table}))
     cost = {"parameters": {"non_embedding": parameters}}
-    return curves.Point(path.name, family, size, seed, budget, bpb, {}, cost, path)
+    return results.Point(path.name, family, size, seed, budget, bpb, {}, cost, path)
 
 
 def hash_of(text):
@@ -39,7 +39,7 @@ def test_envelope_takes_the_best_size_of_each_budget(tmp_path):
             ("l", 1e11, 2.4),
         )
     ]
-    found = curves.envelope(points, "a")
+    found = results.envelope(points, "a")
     assert [(budget, bpb, group[0].size) for budget, bpb, group in found] == [
         (1e10, 3.0, "s"),
         (1e11, 2.4, "l"),
@@ -48,7 +48,7 @@ def test_envelope_takes_the_best_size_of_each_budget(tmp_path):
 
 def test_one_seed_claims_nothing(tmp_path):
     a, b = [point(tmp_path, "a", 2.0)], [point(tmp_path, "b", 3.0)]
-    found = curves.compare(a, b, 1e10)
+    found = results.compare(a, b, 1e10)
     assert found.gap == 1.0 and found.a == "a" and not found.claim and "one seed" in found.words
 
 
@@ -57,14 +57,14 @@ def seeds(folder, family, values):
 
 
 def test_a_clear_gap_over_seeds_is_claimed(tmp_path):
-    found = curves.compare(
+    found = results.compare(
         seeds(tmp_path, "a", [2.0, 2.01, 1.99]), seeds(tmp_path, "b", [2.5, 2.51, 2.49]), 1e10
     )
     assert found.claim and found.seeds[0] > 0.4 and found.evaluation[0] > 0.4
 
 
 def test_a_gap_inside_the_noise_is_not(tmp_path):
-    found = curves.compare(
+    found = results.compare(
         seeds(tmp_path, "a", [2.0, 2.3, 1.7]), seeds(tmp_path, "b", [2.1, 2.4, 1.8]), 1e10
     )
     assert not found.claim and "inside the noise" in found.words
@@ -72,7 +72,7 @@ def test_a_gap_inside_the_noise_is_not(tmp_path):
 
 def test_an_empty_study_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match="no plan.json"):
-        curves.load(tmp_path)
+        results.load(tmp_path)
     (tmp_path / "plan.json").write_text(json.dumps({"runs": [{"name": "x"}]}))
     with pytest.raises(ConfigError, match="none of its 1 runs is done"):
-        curves.load(tmp_path)
+        results.load(tmp_path)

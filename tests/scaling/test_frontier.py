@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import frontier
+from blt_jax.scaling.laws import frontier
 from blt_jax.scaling.points import Points
 
 A = (0.6, 0.9, 0.20)  # e, a at 1e19 FLOPs, b: worse at first, better in the end

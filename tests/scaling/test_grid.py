@@ -7,7 +7,7 @@ import pytest
 from blt_jax.config import Blt, ConfigError, Data, Lm, Optimizer, Patching, Stack, Train
 from blt_jax.record import build, differences, to_dict
 from blt_jax.scaling import grid
-from blt_jax.study import EntropyModel, Family, Size, Study
+from blt_jax.study.config import EntropyModel, Family, Size, Study
 from experiments import quickstart
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import isoflop, points
+from blt_jax.scaling import points
+from blt_jax.scaling.laws import isoflop
 from blt_jax.scaling.points import Points
 from blt_jax.scaling.power_law import power_law, robust_linear
 

@@ -5,7 +5,7 @@ nothing raises.
 import numpy as np
 import pytest
 
-from blt_jax.scaling import fit, laws
+from blt_jax.scaling import all_laws, law_fit
 
 
 def write(path, rows, columns="family,flops,params,data,patch,bpb"):
@@ -31,7 +31,7 @@ def words(found):
 
 
 def test_a_full_table(tmp_path):
-    found = laws.fit_all(laws.read(write(tmp_path / "p.csv", grid())), draws=20)
+    found = all_laws.fit_all(all_laws.read(write(tmp_path / "p.csv", grid())), draws=20)
     assert found.frontiers.keys() == found.isoflops.keys() == found.chinchillas.keys() == {"a", "b"}
     assert found.best == "a" and [(one.a, one.b) for one in found.crossings] == [("a", "b")]
     assert found.crossings[0].measured == pytest.approx((1e18, 1e21))
@@ -43,24 +43,26 @@ def test_a_full_table(tmp_path):
 
 def test_three_patch_sizes_have_their_laws(tmp_path):
     families = (("a", 3.0, 1.0), ("b", 4.5, 0.98), ("c", 7.0, 1.0))
-    found = laws.fit_all(laws.read(write(tmp_path / "p.csv", grid(families))), draws=4)
+    found = all_laws.fit_all(all_laws.read(write(tmp_path / "p.csv", grid(families))), draws=4)
     assert len(found.patch.optima) == 4 and found.answer.budget == 1e21 and not found.refused
 
 
 def test_columns_that_are_missing(tmp_path):
     rows = [(row[1], row[5]) for row in grid()[:12]]
-    table = laws.read(write(tmp_path / "p.csv", rows, "C,L"), rename={"flops": "C", "loss": "L"})
-    found = laws.fit_all(table, draws=0)
+    table = all_laws.read(
+        write(tmp_path / "p.csv", rows, "C,L"), rename={"flops": "C", "loss": "L"}
+    )
+    found = all_laws.fit_all(table, draws=0)
     assert found.frontiers.keys() == {"all"} and not found.isoflops and found.patch is None
     told = words(found)
     assert "the table has no params (parameters, non-embedding)" in told["Chinchilla"][1]
     assert told["FLOPs saved at equal BPB"][1] == "it takes the frontier laws of two families"
-    assert laws.measure(tmp_path / "p.csv", {"loss": "L"}) == "loss"
-    assert laws.measure(tmp_path / "p.csv", {"bpb": "L"}) == "bits per byte"
+    assert all_laws.measure(tmp_path / "p.csv", {"loss": "L"}) == "loss"
+    assert all_laws.measure(tmp_path / "p.csv", {"bpb": "L"}) == "bits per byte"
 
 
 def test_refusals_of_several_families_are_one_sentence(tmp_path):
-    found = laws.fit_all(laws.read(write(tmp_path / "p.csv", grid(budgets=1))), draws=4)
+    found = all_laws.fit_all(all_laws.read(write(tmp_path / "p.csv", grid(budgets=1))), draws=4)
     told = words(found)
     assert told["frontier"] == (
         ("a", "b"),
@@ -79,9 +81,11 @@ def test_nothing_raises_whatever_the_runs(tmp_path, seed):
     rng = np.random.default_rng(seed)
     rows = grid((("a", 2.0, 1.0), ("b", 4.0, 1.0), ("c", 8.0, 1.0)), noise=rng.choice([0.0, 0.5]))
     kept = [row for row in rows if rng.random() < rng.choice([0.3, 0.8])] or rows[:1]
-    found = laws.fit_all(laws.read(write(tmp_path / "p.csv", kept)), draws=4)
+    found = all_laws.fit_all(all_laws.read(write(tmp_path / "p.csv", kept)), draws=4)
     assert found.refused or found.patch
-    assert set(fit.as_json(found)) == {field.name for field in laws.dataclasses.fields(found)}
+    assert set(law_fit.as_json(found)) == {
+        field.name for field in all_laws.dataclasses.fields(found)
+    }
 
 
 def test_sizes_that_go_with_the_patch_size_tell_nothing_apart(tmp_path):
@@ -92,7 +96,7 @@ def test_sizes_that_go_with_the_patch_size_tell_nothing_apart(tmp_path):
             row for row in grid(((f"t{patch:g}", patch, 1.0),)) if row[2] == 0.1 * row[1] ** 0.5
         ]
     rows = [(family, c, n * patch, d / patch, patch, bpb) for family, c, n, d, patch, bpb in rows]
-    found = laws.fit_all(laws.read(write(tmp_path / "p.csv", rows)), draws=0)
+    found = all_laws.fit_all(all_laws.read(write(tmp_path / "p.csv", rows)), draws=0)
     assert {one.word for one in found.patch.optima} == {
         "needs six different runs, of three sizes and three patch sizes that vary apart"
     }

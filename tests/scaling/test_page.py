@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import laws, report
+from blt_jax.scaling import all_laws
+from blt_jax.study import report
 from tests.scaling.evaluated import evaluate
 
 FAMILIES = {
@@ -141,7 +142,7 @@ def drawn(tmp_path_factory):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"warning": WARNING}))
     evaluate(folder, ("blt", "bpe"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(laws, "DRAWS", 60)
+        patch.setattr(all_laws, "DRAWS", 60)
         return report.write(folder).parent
 
 
@@ -221,7 +222,10 @@ def test_one_seed_and_three_budgets_show_no_confident_curve(drawn):
         and "one seed: the noise between runs is not known" in text
     )
     assert "no saving is claimed" in text
-    assert (laws.DRAWS, laws.SEED) == (400, 0) and "90% intervals of 60 bootstrap draws" in text
+    assert (all_laws.DRAWS, all_laws.SEED) == (
+        400,
+        0,
+    ) and "90% intervals of 60 bootstrap draws" in text
     fits = told["laws"]
     assert fits["bootstrap"] == {"draws": 60, "seed": 0, "level": 0.9, "over": "runs and seeds"}
     for law in fits["frontiers"].values():
@@ -258,7 +262,7 @@ def seeded(tmp_path_factory):
     _, points, _ = report.curves.load(folder)
     (folder / "points.csv").write_text(report._csv(points))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(laws, "DRAWS", 60)
+        patch.setattr(all_laws, "DRAWS", 60)
         return report.write_table(folder / "points.csv", folder / "new" / "out").parent
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import patch_laws
+from blt_jax.scaling.laws import patch as patch_laws
 from blt_jax.scaling.points import Points
 
 TRUTH = {"E": 0.5, "A": 60.0, "alpha": 0.33, "gamma": 0.05, "B": 90.0, "beta": 0.30, "delta": 0.02}

@@ -8,8 +8,8 @@ import math
 import jax
 import pytest
 
-from blt_jax import models
 from blt_jax.config import Blt, Lm, Mesh, Optimizer, Patching, Run, Stack, Train
+from blt_jax.families import network
 from blt_jax.flops import memory
 from blt_jax.nn.attention import backend_of
 from blt_jax.parallel.mesh import make_mesh
@@ -99,7 +99,7 @@ def test_memory_is_near_a_compiled_step(name, remat):
         f"{program.needs / 2**20:.1f} MiB"
     )
     batch = run.train.rows * 4 * (positions * (7 if slots else 5) + slots)
-    state = 3 * 4 * sum(math.prod(x.shape) for x in jax.tree.leaves(models.shapes(model)))
+    state = 3 * 4 * sum(math.prod(x.shape) for x in jax.tree.leaves(network.shapes(model)))
     assert program.arguments == pytest.approx(state + batch, rel=0.01)
     assert ours.parameters + ours.moments + ours.table_moments == pytest.approx(state, rel=0.001)
     assert 1 / FACTOR < ours.total / program.needs < FACTOR
@@ -120,7 +120,7 @@ def test_state_is_split_as_the_rules_split_it(name, mesh):
         mesh, ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3
     )
     layout = jax.tree.leaves(state_shardings(run, devices)["params"])
-    shapes = jax.tree.leaves(models.shapes(model))
+    shapes = jax.tree.leaves(network.shapes(model))
     exact = 4 * sum(math.prod(s.shard_shape(x.shape)) for s, x in zip(layout, shapes, strict=True))
     ours = memory.per_device(model, run.train, mesh, positions=8, slots=2).parameters
     assert ours == pytest.approx(exact, rel=0.03)

@@ -11,7 +11,7 @@ import pytest
 
 from blt_jax.config import ConfigError, Lm, Mesh, Optimizer, Run, Stack, Train
 from blt_jax.parallel.mesh import make_mesh
-from blt_jax.train import guard, optimizer
+from blt_jax.train import bad_steps, optimizer
 from blt_jax.train.step import make_step, new_state
 
 RUN = Run(
@@ -31,7 +31,7 @@ def judged(losses, spike, norms=None):
     """Which of a series of losses are good."""
     recent, good = jnp.float32(0), []
     for loss, norm in zip(losses, norms or [1.0] * len(losses), strict=True):
-        ok, recent = guard.judge(recent, jnp.float32(loss), jnp.float32(norm), spike)
+        ok, recent = bad_steps.judge(recent, jnp.float32(loss), jnp.float32(norm), spike)
         good.append(bool(ok))
     return good
 

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from blt_jax import storage
-from blt_jax.train import lease
-from blt_jax.train.lease import Lease, LeaseHeld
+from blt_jax.runs import lease
+from blt_jax.runs.lease import Lease, LeaseHeld
 from tests.bucket import bucket
 
 HOLD = """

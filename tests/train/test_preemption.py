@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from blt_jax.train.preemption import SAVED_EXIT_CODE, SIGNALS, StopSignal
+from blt_jax.runs.preemption import SAVED_EXIT_CODE, SIGNALS, StopSignal
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])

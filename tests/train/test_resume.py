@@ -9,9 +9,9 @@ from blt_jax.config import ConfigError, Optimizer, Patching, Profile, Train
 from blt_jax.data import pack
 from blt_jax.data.store import Store
 from blt_jax.patching import calibrate, drift
-from blt_jax.train import guard, silence
+from blt_jax.runs.preemption import Undisturbed
+from blt_jax.train import bad_steps, latent_gradient
 from blt_jax.train.loop import Diverged, train
-from blt_jax.train.preemption import Undisturbed
 from tests.faults import runs
 
 
@@ -67,11 +67,11 @@ def test_a_loss_that_is_no_number_stops_with_its_step(study):
 
 
 def test_steps_that_are_skipped_are_counted_until_there_are_too_many(study, capsys, monkeypatch):
-    monkeypatch.setattr(guard, "IN_A_ROW", 4)
+    monkeypatch.setattr(bad_steps, "IN_A_ROW", 4)
     with pytest.raises(Diverged, match="at step [5-8], after 3 skipped steps"):
         train(run("bytes", optimizer=WILD, train=dict(bad_step="skip")), study / "skipping")
     assert capsys.readouterr().out.count("bytes: skipped: loss ") == 3
-    monkeypatch.setattr(guard, "IN_A_ROW", 100)
+    monkeypatch.setattr(bad_steps, "IN_A_ROW", 100)
     result = train(run("bytes", optimizer=WILD, train=dict(bad_step="skip")), study / "skipped")
     assert 3 < result["skipped_steps"] < 8
     last = runs.outcome(study / "skipped")[0][-1]
@@ -90,7 +90,7 @@ def test_a_folder_of_another_run_is_refused(study):
 
 
 def test_what_a_run_tells(study, capsys, monkeypatch):
-    monkeypatch.setattr(silence, "ALIVE", 1e9)  # as if the latent model had fallen silent
+    monkeypatch.setattr(latent_gradient, "ALIVE", 1e9)  # as if the latent model had fallen silent
     result = train(run("blt", train=dict(log_every=4)), study / "told")
     assert result["warning"].startswith("the latent model's gradient is ")
     assert f"blt: warning: {result['warning']}\n" in capsys.readouterr().out

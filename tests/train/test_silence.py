@@ -2,7 +2,7 @@
 
 import pytest
 
-from blt_jax.train import silence
+from blt_jax.train import latent_gradient
 
 
 def lines(*shares, every=10):
@@ -14,7 +14,7 @@ def lines(*shares, every=10):
 
 
 def test_silent_in_the_last_tenth():
-    told = silence.warning(lines(*[0.02] * 18, 1e-5, 3e-5), 200, 0.032)
+    told = latent_gradient.warning(lines(*[0.02] * 18, 1e-5, 3e-5), 200, 0.032)
     assert (
         "gradient is 3e-05 of the local models'" in told
         and "lower optimizer.learning_rate (now 0.032)" in told
@@ -30,10 +30,10 @@ def test_silent_in_the_last_tenth():
     ],
 )
 def test_alive(shares):
-    assert silence.warning(lines(*shares), 200, 0.032) == ""
+    assert latent_gradient.warning(lines(*shares), 200, 0.032) == ""
 
 
 def test_where_nothing_is_known_nothing_is_told():
     of_one_part = {"step": 9, "norms": {"gradient": {"stack": 1.0, "head": 1.0}}}
     for line in (of_one_part, {"step": 9}):
-        assert silence.warning([line], 9, 0.032) == ""
+        assert latent_gradient.warning([line], 9, 0.032) == ""

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blt_jax import models
 from blt_jax.config import Blt, ConfigError, Lm, Mesh, Optimizer, Patching, Run, Stack, Train
-from blt_jax.models import head
-from blt_jax.parallel import rules
+from blt_jax.families import head, network
+from blt_jax.parallel import sharding
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.train import optimizer
 from blt_jax.train.step import make_step, new_state
@@ -62,8 +61,8 @@ def batch_of(model):
 def stepped(run):
     mesh = make_mesh(Mesh(), jax.devices()[:1])
     state = new_state(run, mesh)
-    batch = jax.device_put(batch_of(run.model), rules.batch_sharding(mesh))
-    with rules.context(mesh):
+    batch = jax.device_put(batch_of(run.model), sharding.batch_sharding(mesh))
+    with sharding.context(mesh):
         state, metrics = make_step(run, mesh)(state, batch, optimizer.schedule(run.optimizer, 10))
     return jax.device_get((state["params"], metrics))
 
@@ -101,7 +100,7 @@ def gradients(model):
     """jitted (params, batch) -> ((sum of losses, losses), gradient), traced anew."""
 
     def total(params, batch):
-        losses = models.losses(params, batch, model, models.PLAIN)
+        losses = network.losses(params, batch, model, network.PLAIN)
         return (losses * batch["loss_mask_BxL"]).sum(), losses
 
     return jax.jit(jax.value_and_grad(total, has_aux=True))
@@ -115,7 +114,7 @@ def at_once(name):
     model, batch = MODELS[name], batch_of(MODELS[name])
     params = random_params(model)
     (_, whole), gradient = gradients(model)(params, batch)
-    logits = jax.jit(lambda p, b: models.apply(p, b, model, models.PLAIN))(params, batch)
+    logits = jax.jit(lambda p, b: network.apply(p, b, model, network.PLAIN))(params, batch)
     logp = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["targets_BxL"][..., None], -1)[
         ..., 0
     ]

@@ -1,0 +1,157 @@
+"""Figures of evaluations: languages and scripts, noises, thresholds, tasks. Looks as in plots.py;
+bars are 90%.
+"""
+
+import numpy as np
+from matplotlib import rc_context
+
+from blt_jax.scaling import bootstrap
+from blt_jax.scaling.figures import PAPER, WIDTH, flops_told, log_axis, outside, panels, plain
+
+ROW = 0.17  # inches of a language
+TOUCH = 0.05  # of the axis: figures nearer than that would touch
+SIDE = 0.12  # how far two models lie apart beside each other
+
+
+@rc_context(PAPER)
+def labels(rows, looks, what):
+    """Bytes per unit, BPB and bits per line of each model, a line per value of a label; shortest
+    units first.
+    """
+    first = next(iter(looks))
+    rows = sorted(rows, key=lambda row: row[3][first].bytes_per_unit)
+    figure, [axes] = panels(WIDTH + 2, 1.1 + ROW * len(rows), columns=3, sharey=True)
+    at = np.arange(len(rows))
+    for name, look in looks.items():
+        told = [row[3][name] for row in rows]
+        how = dict(color=look.colour, marker=look.marker, ls="", label=look.label, ms=3.5)
+        axes[0].plot([one.bytes_per_unit for one in told], at, **how)
+        for axis, estimates in (
+            (axes[1], [o.bpb for o in told]),
+            (axes[2], [o.bits_per_line for o in told]),
+        ):
+            axis.errorbar(
+                [one.value for one in estimates], at, xerr=_bars(estimates), elinewidth=0.8, **how
+            )
+    for axis, name in zip(
+        axes, ("bytes per patch or token", "bits per byte", "bits per line"), strict=True
+    ):
+        axis.set_xlabel(name)
+    axes[0].set_yticks(at, [row[0] for row in rows])
+    axes[0].set(ylabel=what, ylim=(-0.7, len(rows) - 0.3))
+    log_axis(axes[0], "x", plain)
+    log_axis(axes[2], "x", flops_told)
+    outside(axes[2])
+    return figure
+
+
+@rc_context(PAPER)
+def noises(rows, looks):
+    """Bits per byte of the clean text under each noise, and their rise over the clean text's."""
+    figure, axes = panels(WIDTH, 4.6, rows=2, sharex=True)
+    axes = axes[:, 0]
+    at = np.arange(len(rows))
+    for i, (name, look) in enumerate(looks.items()):
+        told = [row.get(name) for row in rows.values()]
+        some = [j for j, one in enumerate(told) if one is not None]
+        x = at[some] + SIDE * (i - (len(looks) - 1) / 2)
+        how = dict(color=look.colour, marker=look.marker, ls="", elinewidth=1)
+        for axis, estimates in (
+            (axes[0], [told[j].bpb for j in some]),
+            (axes[1], [told[j].rise for j in some]),
+        ):
+            axis.errorbar(
+                x, [one.value for one in estimates], yerr=_bars(estimates), label=look.label, **how
+            )
+    axes[0].set_ylabel("bits per byte\nof the clean text")
+    axes[1].set_ylabel("bits over those\nof the clean text")
+    axes[1].set_xticks(at, list(rows))
+    outside(axes[0])
+    return figure
+
+
+@rc_context(PAPER)
+def tasks(rows, looks):
+    """Scores of each model, a panel per metric and a line per task, clean above noised."""
+    metrics = list(dict.fromkeys(metric for _, metric in rows))
+    most = max(sum(own == metric for _, own in rows) for metric in metrics)
+    figure, axes = panels(WIDTH + 1, 0.8 + (0.4 + ROW * most) * len(metrics), rows=len(metrics))
+    for axis, metric in zip(axes[:, 0], metrics, strict=True):
+        names = [task for task, own in rows if own == metric]
+        for i, (name, look) in enumerate(looks.items()):
+            some = [
+                (j, rows[task, metric][name].value)
+                for j, task in enumerate(names)
+                if name in rows[task, metric]
+            ]
+            y = [j + SIDE * (i - (len(looks) - 1) / 2) for j, _ in some]
+            estimates = [estimate for _, estimate in some]
+            how = dict(
+                color=look.colour,
+                marker=look.marker,
+                ls="",
+                elinewidth=0.8,
+                ms=3.5,
+                label=look.label,
+            )
+            axis.errorbar([one.value for one in estimates], y, xerr=_bars(estimates), **how)
+        axis.set_yticks(range(len(names)), names)
+        axis.set(xlabel=metric, ylim=(len(names) - 0.5, -0.5))
+    outside(axes[0, 0])
+    return figure
+
+
+@rc_context(PAPER)
+def dials(rows, looks, others):
+    """BPB against forward FLOPs per byte along thresholds, the trained one ringed; bars: of the
+    difference to it.
+
+    `others`: {model: (FLOPs per byte, BPB)} of models without a dial.
+    """
+    figure, [[axis]] = panels(WIDTH, 3.4)
+    ends = [one.flops["total"] for told in rows.values() for one in told] + [
+        flops for flops, _ in others.values()
+    ]
+    for name, told in rows.items():
+        look = looks[name]
+        how = dict(color=look.colour, marker=look.marker, label=look.label, lw=1.2, elinewidth=0.8)
+        flops_T, bpb_T = [one.flops["total"] for one in told], [one.bpb.value for one in told]
+        bars = _bars([one.gap or bootstrap.estimate(0.0) for one in told])
+        axis.errorbar(flops_T, bpb_T, yerr=bars, **how)
+        labelled = []
+        # The trained one first: of figures that would touch, the later one is left out.
+        for one in sorted(told, key=lambda one: one.gap is not None):
+            at = one.flops["total"], one.bpb.value
+            if one.gap is None:
+                axis.plot(*at, "o", mfc="none", mec=look.colour, ms=12)
+            if all(
+                abs(np.log(at[0] / x)) > TOUCH * np.log(max(ends) / min(ends)) for x in labelled
+            ):
+                labelled.append(at[0])
+                axis.annotate(
+                    f"{one.bytes_per_unit:.1f}",
+                    at,
+                    (0, 8),
+                    textcoords="offset points",
+                    ha="center",
+                    size=7,
+                )
+    for name, (flops, bpb) in others.items():
+        look = looks[name]
+        axis.plot([flops], [bpb], color=look.colour, marker=look.marker, ls="", label=look.label)
+    log_axis(axis, "x", flops_told)
+    log_axis(axis, "y", plain)
+    axis.set(
+        xlabel="forward FLOPs per byte (exact, entropy model included)", ylabel="bits per byte"
+    )
+    outside(axis)
+    return figure
+
+
+def _bars(estimates):
+    """[2, N] lengths of error bars; none where there is no interval."""
+    ends = [
+        (one.value - one.low, one.high - one.value) if one.low is not None else (0, 0)
+        for one in estimates
+    ]
+    return np.maximum(np.array(ends, float).reshape(-1, 2).T, 0)

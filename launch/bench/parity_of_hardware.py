@@ -1,0 +1,90 @@
+"""Are BLT's FLOP savings real? Achieved FLOP/s of a BLT over that of a token LM with as many FLOPs
+per byte.
+
+FLOPs are `executed`: the matrix products of the traced training step (forward and backward, no
+optimiser), padding, masks and recomputation included (`blt_jax/flops/trace.py`). The token LM has
+the BLT's latent width and as many layers as bring its executed FLOPs per byte nearest; its tokens
+stand for 4.5 bytes. Both read the same number of text bytes. The ratio is of FLOP/s: 1 means that
+BLT's FLOPs run as fast as the token model's. `share_of_matmul` is FLOP/s over those of one large
+square matrix product in the same run: what the device gives at best.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from blt_jax.config import Lm, Stack
+from blt_jax.families import network
+from blt_jax.families.network import PLAIN, backend_of
+from blt_jax.families.presets import preset
+from blt_jax.flops import hardware, trace
+from blt_jax.train.step import nats
+from launch.bench import shapes
+
+TOKEN_BYTES = 4.5
+
+
+def measure(quick=False):
+    platform = jax.default_backend()
+    if platform == "cpu":
+        cases = [
+            ("8M", shapes.blt(), 4096, length, 2) for length in ((1024,) if quick else (2048, 8192))
+        ]
+        compute = PLAIN
+    else:
+        cases = [
+            (name, preset(f"blt-{name}"), 128_000, 8192, 2)
+            for name in (("400m",) if quick else ("400m", "1b"))
+        ]
+        compute = dataclasses.replace(
+            PLAIN, dtype=jax.numpy.bfloat16, attention=backend_of(platform), remat="full"
+        )
+    rows, reach = [], shapes.matmul_rate(compute.dtype)
+    for name, blt, vocab, length, count in cases:
+        blt = dataclasses.replace(blt, hash_rows=min(blt.hash_rows, 50_000))  # lookups are no FLOPs
+        tokens = round(length / TOKEN_BYTES)
+        pair = {"blt": (blt, shapes.bytes_batch(count, length))}
+        aim = _flops(*pair["blt"], compute)
+        ids = np.random.default_rng(1).integers(0, vocab, (count, tokens + 1)).astype(np.int32)
+        stack = lambda layers: Stack(layers, blt.latent.width, blt.latent.heads)  # noqa: B023, E731
+        batch = shapes.unit_batch(ids)
+        layers = shapes.layers_for(
+            aim,
+            lambda n: _flops(Lm(stack(n), vocab, "token"), batch, compute),  # noqa: B023
+        )  # noqa: B023
+        pair["tokens"] = (Lm(stack(layers), vocab, "token"), batch)
+        found = {side: _speed(*pair[side], compute) for side in pair}
+        for side, (flops, seconds) in found.items():
+            rows.append(
+                {
+                    "size": name,
+                    "model": side if side == "blt" else f"{layers}-layer token LM",
+                    "row_bytes": length,
+                    "executed_FLOPs_per_byte": flops / (count * length),
+                    "bytes_per_s": count * length / seconds,
+                    "GFLOP_per_s": flops / seconds / 1e9,
+                    "share_of_matmul": flops / seconds / reach,
+                    "MFU": hardware.mfu(
+                        flops / seconds, jax.devices()[0].device_kind, np.dtype(compute.dtype).name
+                    ),
+                    "ratio_of_FLOP_per_s": (flops / seconds)
+                    / (found["tokens"][0] / found["tokens"][1]),
+                }
+            )
+    return {"tables": {f"training step, executed FLOPs, {np.dtype(compute.dtype).name}": rows}}
+
+
+def _gradient(config, compute):
+    return jax.jit(jax.value_and_grad(lambda p, b: nats(p, b, config, compute).mean()))
+
+
+def _flops(config, batch, compute):
+    return trace.count(_gradient(config, compute), network.shapes(config), batch).flops
+
+
+def _speed(config, batch, compute):
+    """(executed FLOPs, seconds) of a step."""
+    params = jax.jit(lambda key: network.init(key, config))(jax.random.key(0))
+    step, batch = _gradient(config, compute), jax.device_put(batch)
+    return _flops(config, batch, compute), shapes.fastest(lambda: step(params, batch), 4)
