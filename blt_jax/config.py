@@ -9,6 +9,7 @@ ours.
 
 import dataclasses
 import difflib
+import importlib
 import itertools
 import math
 
@@ -24,6 +25,12 @@ class ConfigError(ValueError):
 def need(ok, field, value, why):
     if not ok:
         raise ConfigError(f"{field} = {value!r}: {why}")
+
+
+def nearest(value, options):
+    """What to say beside an unknown name: the nearest known one, or all of them."""
+    near = difflib.get_close_matches(str(value), options, 1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(options)}"
 
 
 def choice(field, value, options):
@@ -119,204 +126,7 @@ class Stack:
         return self.width // self.heads
 
 
-INIT_FACTORS = ("disabled", "current_depth", "global_depth", "dim_ratio")
-
-
-@dataclasses.dataclass(frozen=True)
-class Lm:
-    """A causal LM over one alphabet: BPE tokens, or bytes (flat byte LM, entropy model)."""
-
-    stack: Stack
-    vocab: int = BYTE_VOCAB
-    unit: str = "byte"  # "byte" | "token": what one position holds
-    tied: bool = False  # the head is the embedding
-    init_factor: str = "disabled"  # depth scaling of the initial weights (blt.md, section 7)
-    kind: str = "lm"
-
-    def __post_init__(self):
-        choice("unit", self.unit, ("byte", "token"))
-        choice("init_factor", self.init_factor, INIT_FACTORS)
-        need(self.vocab >= 2, "vocab", self.vocab, "must be at least 2")
-        need(
-            self.unit == "token" or self.vocab == BYTE_VOCAB,
-            "vocab",
-            self.vocab,
-            f"bytes need {BYTE_VOCAB}",
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Blt:
-    """Byte Latent Transformer, and with cross-attention off its relatives (SpaceByte).
-
-    The choices after `init_factor` are those where paper and published code differ
-    (blt.md, section 16): see `RELEASED` and `PAPER`.
-    """
-
-    encoder: Stack
-    latent: Stack
-    decoder: Stack
-    slots: int = 2  # K: query (and key) slots per patch, each as wide as a byte state
-    cross_heads: int = 0  # heads of both cross-attentions; 0: as many as the encoder's
-    cross_kv_heads: int = 0  # their key/value heads; 0: as many as cross_heads
-    encoder_cross: str = (
-        "last"  # "none" | "last" | "all": after which encoder layers patches read bytes
-    )
-    decoder_cross: str = (
-        "all"  # "none" | "first" | "all": before which decoder layers bytes read patches
-    )
-    hash_sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 8)  # n of the byte n-grams; () for none
-    hash_functions: int = 1  # hash functions per n, each with its own tables
-    hash_rows: int = 500_002  # rows per table
-    vocab: int = BYTE_VOCAB
-    tied: bool = False  # the head is the byte embedding
-    init_factor: str = "disabled"
-    cross_residual: str = (
-        "double"  # "double": out = 2x + attention, as published; "single": x + attention
-    )
-    pool_from: str = (
-        "states"  # "states" after the encoder layers, as published; "embeddings" before them
-    )
-    hash_norm: bool = False  # divide the sum of embeddings by (tables + 1), as the paper says
-    hash_short: str = "pad"  # n-grams that begin before the row: "pad" with id 0, or "omit"
-    hash_order: str = (
-        "oldest"  # which byte of an n-gram gets power 0 of the prime: "oldest" | "newest"
-    )
-    hash_scope: str = (
-        "row"  # n-grams may look across documents of a row ("row") or not ("document")
-    )
-    kind: str = "blt"
-
-    def __post_init__(self):
-        object.__setattr__(self, "hash_sizes", tuple(self.hash_sizes))
-        if not self.cross_heads:
-            object.__setattr__(self, "cross_heads", self.encoder.heads)
-        if not self.cross_kv_heads:
-            object.__setattr__(self, "cross_kv_heads", self.cross_heads)
-        choice("encoder_cross", self.encoder_cross, ("none", "last", "all"))
-        choice("decoder_cross", self.decoder_cross, ("none", "first", "all"))
-        choice("init_factor", self.init_factor, INIT_FACTORS)
-        choice("cross_residual", self.cross_residual, ("double", "single"))
-        choice("pool_from", self.pool_from, ("states", "embeddings"))
-        choice("hash_short", self.hash_short, ("pad", "omit"))
-        choice("hash_order", self.hash_order, ("oldest", "newest"))
-        choice("hash_scope", self.hash_scope, ("row", "document"))
-        for part in ("encoder", "decoder"):
-            stack = getattr(self, part)
-            need(
-                stack.window > 0,
-                f"{part}.window",
-                stack.window,
-                "local models need a window of at least 1",
-            )
-        need(self.slots >= 1, "slots", self.slots, "must be at least 1")
-        need(
-            self.encoder.width % self.cross_heads == 0,
-            "cross_heads",
-            self.cross_heads,
-            f"must divide the byte width {self.encoder.width}",
-        )
-        need(
-            self.cross_heads % self.cross_kv_heads == 0,
-            "cross_kv_heads",
-            self.cross_kv_heads,
-            f"must divide cross_heads {self.cross_heads}",
-        )
-        need(
-            self.decoder.width == self.encoder.width,
-            "decoder.width",
-            self.decoder.width,
-            f"must equal encoder.width {self.encoder.width}: the decoder continues the encoder's "
-            "byte states",
-        )
-        need(self.encoder.layers >= 1, "encoder.layers", self.encoder.layers, "must be at least 1")
-        need(self.decoder.layers >= 1, "decoder.layers", self.decoder.layers, "must be at least 1")
-        need(self.latent.layers >= 1, "latent.layers", self.latent.layers, "must be at least 1")
-        need(
-            all(n >= 1 for n in self.hash_sizes), "hash_sizes", self.hash_sizes, "must be positive"
-        )
-        need(
-            0 <= self.hash_functions <= 11, "hash_functions", self.hash_functions, "must be 0 to 11"
-        )
-        need(2 <= self.hash_rows < 2**31, "hash_rows", self.hash_rows, "must be 2 to 2^31 - 1")
-        need(self.vocab == BYTE_VOCAB, "vocab", self.vocab, f"bytes need {BYTE_VOCAB}")
-
-    @property
-    def slots_width(self):
-        """Width of a patch between the local models and the latent model, before any projection."""
-        return self.encoder.width * (self.slots if self.encoder_cross != "none" else 1)
-
-    @property
-    def hash_tables(self):
-        return len(self.hash_sizes) * self.hash_functions
-
-
-Model = Lm | Blt
-
-# The two readings of BLT where the paper and the published code differ (blt.md, section 16).
-RELEASED = dict(
-    cross_residual="double",
-    pool_from="states",
-    hash_norm=False,
-    hash_short="pad",
-    hash_order="oldest",
-)
-PAPER = dict(
-    cross_residual="single",
-    pool_from="embeddings",
-    hash_norm=True,
-    hash_short="omit",
-    hash_order="newest",
-)
-
-
-def preset(name):
-    """The model config of a published shape, such as "blt-8b" or "llama3-1b" (see
-    `blt_jax/families/presets.py`).
-    """
-    from blt_jax.families import presets  # the shapes are made of this module's dataclasses
-
-    return presets.preset(name)
-
-
-# ---------------------------------------------------------------- patching and data
-
-RULES = ("entropy", "relative", "combined", "space", "strided", "byte", "bpe")
-
-
-@dataclasses.dataclass(frozen=True)
-class Patching:
-    """Where patches start (blt.md, section 2). Rules see bytes already read, never later ones."""
-
-    rule: str = "entropy"  # one of RULES
-    target: float = (
-        0.0  # mean positions (bytes, BOS, EOS) per patch to solve `threshold` for; 0: as given
-    )
-    threshold: float = 1.335442066192627  # nats; rule "relative": the rise in nats
-    threshold_add: float = 0.0  # nats, rule "combined": the rise
-    stride: int = 0  # bytes, rule "strided"
-    max_length: int = 0  # bytes; longer patches are cut; 0: no limit
-    newline_reset: bool = False  # the entropy model's context restarts after each newline
-
-    def __post_init__(self):
-        choice("patching.rule", self.rule, RULES)
-        need(
-            self.target == 0 or self.target >= 1,
-            "patching.target",
-            self.target,
-            "must be 0 or at least 1 byte",
-        )
-        need(
-            self.rule != "strided" or self.stride >= 1,
-            "patching.stride",
-            self.stride,
-            "must be at least 1 byte",
-        )
-        need(self.max_length >= 0, "patching.max_length", self.max_length, "must not be negative")
-
-    @property
-    def needs_entropies(self):
-        return self.rule in ("entropy", "relative", "combined")
+# ---------------------------------------------------------------- data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,17 +136,15 @@ class Data:
     input: str = "stdlib"  # "stdlib", or a glob of .jsonl[.gz|.zst], .parquet, .txt
     validation_input: str = ""  # a glob; "": split `input` by document hash
     field: str = "text"  # the field of a JSON line or parquet row that holds the text
-    source_field: str = (
-        "source"  # the field that names a document's source; absent: the file's name
-    )
+    # the field that names a document's source; absent: the file's name
+    source_field: str = "source"
     validation_fraction: float = 0.05  # share of documents, by hash, that goes to validation
     max_bytes: int = 0  # text bytes of training data; documents in hash order until then; 0: all
     validation_max_bytes: int = 0  # likewise for validation
     row_bytes: int = 4096  # L: byte positions per row; token rows hold as much text
     seed: int = 0  # order of rows
-    weights: str = later(
-        ""
-    )  # "wiki=2,code=0.5": how often a source is read in training, against 1 where not named
+    # "wiki=2,code=0.5": how often a source is read in training, against 1 where not named
+    weights: str = later("")
 
     def __post_init__(self):
         object.__setattr__(
@@ -465,24 +273,20 @@ class Train:
     steps: int = 1000  # optimiser steps
     rows: int = 8  # rows per global batch
     seed: int = 0  # initial weights
-    dtype: str = (
-        "auto"  # compute: "float32", "bfloat16"; "auto": bfloat16 on TPU/GPU, float32 on CPU
-    )
+    # compute: "float32", "bfloat16"; "auto": bfloat16 on TPU/GPU, float32 on CPU
+    dtype: str = "auto"
     remat: str = "none"  # "none" | "full": recompute each layer in the backward pass
-    device_rows: int = later(
-        0
-    )  # rows that a device takes at a time, gradients add up over the batch; 0: all its rows
+    # rows that a device takes at a time, gradients add up over the batch; 0: all its rows
+    device_rows: int = later(0)
     # backend of self-attention, one of ATTENTION; "auto": the platform's (nn/attention.py)
     attention: str = "auto"
     log_every: int = 10  # steps per line of metrics.jsonl
     checkpoint_every: int = 500  # steps
-    keep: int = later(
-        2
-    )  # newest checkpoints that are kept; a damaged one falls back on the one before
+    # newest checkpoints that are kept; a damaged one falls back on the one before
+    keep: int = later(2)
     keep_every: int = later(0)  # checkpoints of steps that this divides are kept for good; 0: none
-    bad_step: str = later(
-        "stop"
-    )  # "stop" | "skip": a step whose loss or gradient is no number, or that is a spike
+    # "stop" | "skip": a step whose loss or gradient is no number, or that is a spike
+    bad_step: str = later("stop")
     spike: float = later(0.0)  # a loss above so many times its recent mean is a spike; 0: none is
     eval_rows: int = 16  # rows per validation batch
 
@@ -541,12 +345,10 @@ class Profile:
 class Init:
     """Weights that a BLT starts from (byte-ifying; paper, section 6.2)."""
 
-    from_llama: str = (
-        ""  # Hugging Face directory of a Llama whose layers start the latent model; "": none
-    )
-    latent_rate_factor: float = (
-        0.1  # learning rate of the latent layers over that of the rest, with from_llama
-    )
+    # Hugging Face directory of a Llama whose layers start the latent model; "": none
+    from_llama: str = ""
+    # learning rate of the latent layers over that of the rest, with from_llama
+    latent_rate_factor: float = 0.1
 
     def __post_init__(self):
         need(
@@ -557,45 +359,26 @@ class Init:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """Everything that `launch.train` needs. Paths are relative to the run's folder."""
+# ---------------------------------------------------------------- names that lie above
 
-    name: str
-    family: str  # the label that reports group by
-    size: str  # the label of the model's size within its family
-    model: Model
-    store: str  # folder of the document store
-    index: str  # row index of the training split
-    validation_index: str  # row index of the validation split
-    patching: Patching | None = None  # None: the model reads bytes or tokens one by one
-    tokenizer: str = ""  # tokenizer.json; "": the model reads bytes
-    optimizer: Optimizer = Optimizer()
-    init: Init = Init()
-    train: Train = Train()
-    mesh: Mesh = Mesh()
-    profile: Profile = later(Profile())
-    data_seed: int = 0  # order of rows
-    calibration: str = later(
-        ""
-    )  # calibration of the patching, which drift is judged by; "": it is not
-    budget: float = 0.0  # training FLOPs that the steps were solved for; 0: none
+_ABOVE = {
+    "Model": "blt_jax.families",
+    "preset": "blt_jax.families",
+    "Lm": "blt_jax.families.lm.config",
+    "Blt": "blt_jax.families.blt.config",
+    "RELEASED": "blt_jax.families.blt.config",
+    "PAPER": "blt_jax.families.blt.config",
+    "Patching": "blt_jax.patching",
+    "Run": "blt_jax.runs.config",
+}
 
-    def __post_init__(self):
-        if isinstance(self.model, Blt):
-            need(self.patching is not None, "patching", None, "a BLT model needs a patching rule")
-        else:
-            need(self.patching is None, "patching", self.patching, "a plain LM has no patches")
-            need(
-                not self.init.from_llama,
-                "init.from_llama",
-                self.init.from_llama,
-                "only a BLT has a latent model",
-            )
-            if self.model.unit == "token":
-                need(
-                    bool(self.tokenizer),
-                    "tokenizer",
-                    self.tokenizer,
-                    "a token model needs a tokenizer.json",
-                )
+
+def __getattr__(name: str):
+    """`preset(name)` and the config classes of other rooms, looked up when asked for.
+
+    For config files of experiments, which take all classes from one place. The program itself
+    imports each class from its own file.
+    """
+    if name not in _ABOVE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_ABOVE[name]), name)

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from blt_jax import storage
-from blt_jax.config import EOS, Blt, ConfigError, Lm
+from blt_jax.config import EOS, ConfigError
 from blt_jax.data import bpe, pack, vocab
 from blt_jax.eval import likelihood
 from blt_jax.eval.entropy_scoring import NEWLINE, entropies
 from blt_jax.families import network
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.infer import generation as decode
 from blt_jax.infer import prompts as from_prompts
 from blt_jax.interop import hf_config, huggingface

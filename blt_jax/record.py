@@ -10,7 +10,7 @@ import math
 import types
 import typing
 
-from blt_jax.config import Blt, ConfigError, Lm, Model, choice
+from blt_jax.config import ConfigError
 
 
 def build(kind, values, where=""):
@@ -37,10 +37,13 @@ def build(kind, values, where=""):
 
 
 def _convert(hint, value, path):
-    if hint is Model:
+    if hasattr(hint, "of_kind"):  # one of several classes; the record says which
         kind = dict(value).get("kind")
-        choice(f"{path}.kind", kind, ("lm", "blt"))
-        return build(Lm if kind == "lm" else Blt, value, path)
+        try:
+            chosen = hint.of_kind(kind)
+        except ConfigError as error:
+            raise ConfigError(f"{path}.{error}") from None
+        return build(chosen, value, path)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):  # only "X | None" occurs
         if value is None:

@@ -19,7 +19,9 @@ size and window are another config, entropy_model.py: they change the patches, n
 
 import dataclasses
 
-from blt_jax.config import ConfigError, Patching, preset
+from blt_jax.config import ConfigError
+from blt_jax.families import preset
+from blt_jax.patching import Patching
 from blt_jax.study.config import Family
 from experiments import published
 from experiments.base import of

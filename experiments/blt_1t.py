@@ -13,7 +13,9 @@ lowers the threshold at evaluation; here it stays. Cost, by `launch.plan --hardw
 tasks 60.0 (Llama 3), 58.0 (space), 61.1 (entropy).
 """
 
-from blt_jax.config import Patching, Train, preset
+from blt_jax.config import Train
+from blt_jax.families import preset
+from blt_jax.patching import Patching
 from blt_jax.study.config import Family
 from experiments import published
 from experiments.base import of

@@ -22,8 +22,10 @@ Cost, by `launch.plan --hardware=h100 --mfu=0.4` (exact FLOPs): 50 runs, 74,700 
 which the ten 8B runs take 47,600; the entropy model's training and scoring come on top.
 """
 
-from blt_jax.config import ConfigError, Patching, preset
+from blt_jax.config import ConfigError
+from blt_jax.families import preset
 from blt_jax.flops import parameters
+from blt_jax.patching import Patching
 from blt_jax.study.config import Family
 from experiments import published
 from experiments.base import of

@@ -23,8 +23,11 @@ Cost, by `launch.plan --hardware=h100 --mfu=0.4` (exact FLOPs): 323 runs, 56,300
 device-hours, entropy model apart.
 """
 
-from blt_jax.config import Blt, Lm, Patching, Stack, Train
+from blt_jax.config import Stack, Train
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.flops import parameters
+from blt_jax.patching import Patching
 from blt_jax.scaling.grid import bytes_per_token
 from blt_jax.study.config import Family
 from experiments import published

@@ -16,7 +16,10 @@ Cost of one of the twelve, by `launch.plan --hardware=h100 --mfu=0.4` (exact FLO
 290 device-hours, besides training and scoring by the entropy model itself.
 """
 
-from blt_jax.config import ConfigError, Lm, Patching, Stack, preset
+from blt_jax.config import ConfigError, Stack
+from blt_jax.families import preset
+from blt_jax.families.lm.config import Lm
+from blt_jax.patching import Patching
 from blt_jax.study.config import Family
 from experiments import published
 from experiments.base import of

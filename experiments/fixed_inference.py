@@ -22,8 +22,10 @@ and 69,700, entropy model apart.
 
 import dataclasses
 
-from blt_jax.config import ConfigError, Patching, preset
+from blt_jax.config import ConfigError
+from blt_jax.families import preset
 from blt_jax.flops import match, training
+from blt_jax.patching import Patching
 from blt_jax.study.config import Family
 from experiments import published
 from experiments.base import of

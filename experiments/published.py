@@ -12,7 +12,8 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from blt_jax.config import Data, Mesh, Optimizer, Tokenizer, Train, preset
+from blt_jax.config import Data, Mesh, Optimizer, Tokenizer, Train
+from blt_jax.families import preset
 from blt_jax.flops import per_byte, training
 from blt_jax.record import to_dict
 from blt_jax.study.config import EntropyModel, Family, Size, Study

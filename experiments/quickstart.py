@@ -22,7 +22,10 @@ latent part had fallen silent (no threshold changed its BPB any more); there 1.6
 is such a study, over several sources.
 """
 
-from blt_jax.config import Blt, Data, Lm, Optimizer, Patching, Stack, Tokenizer, Train
+from blt_jax.config import Data, Optimizer, Stack, Tokenizer, Train
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
+from blt_jax.patching import Patching
 from blt_jax.study.config import EntropyModel, Family, Size, Study
 from experiments.base import of
 

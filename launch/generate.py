@@ -20,7 +20,8 @@ from pathlib import Path
 from absl import flags
 
 import blt_jax
-from blt_jax.config import Blt, ConfigError
+from blt_jax.config import ConfigError
+from blt_jax.families.blt.config import Blt
 from blt_jax.flops import per_byte
 from launch import flags as launch_flags
 

@@ -31,7 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from blt_jax import storage
-from blt_jax.config import Blt, ConfigError
+from blt_jax.config import ConfigError
+from blt_jax.families.blt.config import Blt
 from blt_jax.flops import hardware
 from blt_jax.parallel import topology as slices
 from blt_jax.record import build, fingerprint, to_dict

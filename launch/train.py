@@ -30,9 +30,9 @@ import jax
 from absl import flags
 
 from blt_jax import storage
-from blt_jax.config import Run
 from blt_jax.parallel import processes
 from blt_jax.record import build
+from blt_jax.runs.config import Run
 from blt_jax.runs.lease import Lease
 from blt_jax.runs.supervise import supervised
 from blt_jax.train.loop import Diverged, train

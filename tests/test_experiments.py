@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from blt_jax.config import Blt
+from blt_jax.families.blt.config import Blt
 from blt_jax.record import build, fingerprint
 from blt_jax.scaling import grid
 from blt_jax.study.config import Study

@@ -41,19 +41,16 @@ class Resources:
     project: str = ""
     zone: str = ""
     tpu_type: str = ""  # the slice of each run as xpk calls it: "v5p-64", "v6e-256", "v5litepod-16"
-    image: str = (
-        ""  # container whose working directory is a checkout (launch/containers/tpu.Dockerfile)
-    )
+    # container whose working directory is a checkout (launch/containers/tpu.Dockerfile)
+    image: str = ""
     slices: int = 1  # of each run
     # one host for all that comes before the runs: "v6e-1", "n2-standard-32-1"; "": this machine
     prepare_type: str = ""
     namespace: str = "default"
-    max_restarts: int = (
-        100  # after preemptions and lost hosts; a run that fails is not started again
-    )
-    extra: str = (
-        ""  # more options of `xpk workload create`: "--storage=studies --priority=high --spot"
-    )
+    # after preemptions and lost hosts; a run that fails is not started again
+    max_restarts: int = 100
+    # more options of `xpk workload create`: "--storage=studies --priority=high --spot"
+    extra: str = ""
 
     def __post_init__(self):
         for name, least in (("slices", 1), ("max_restarts", 0)):

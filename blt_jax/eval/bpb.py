@@ -10,9 +10,10 @@ import math
 import jax
 import numpy as np
 
-from blt_jax.config import Run, round_up
+from blt_jax.config import round_up
 from blt_jax.data import pipeline
 from blt_jax.parallel import processes, sharding
+from blt_jax.runs.config import Run
 from blt_jax.train.step import compute, nats
 
 

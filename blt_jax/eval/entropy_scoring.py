@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blt_jax.config import BYTE_OFFSET, ConfigError, Lm, Mesh, round_up
-from blt_jax.families import network
+from blt_jax.config import BYTE_OFFSET, ConfigError, Mesh, round_up
+from blt_jax.families import Model, network
 from blt_jax.parallel import sharding
 from blt_jax.parallel.mesh import make_mesh
 
@@ -52,7 +52,7 @@ class Meter:
     waited: float = 0.0
 
 
-def shape(config: Lm, devices, rows=0, length=0):
+def shape(config: Model, devices, rows=0, length=0):
     """(rows, length) of a batch on `devices`. `rows`: per device; 0: as many as make the BATCH of
     their platform.
 
@@ -60,27 +60,18 @@ def shape(config: Lm, devices, rows=0, length=0):
     most 1/15. Raises ConfigError for what cannot measure entropies: a BLT, a token LM, or a model
     without a window.
     """
-    if not isinstance(config, Lm) or config.unit != "byte":
-        kind = (
-            "a BLT"
-            if not isinstance(config, Lm)
-            else f"a {config.unit} LM of {config.vocab:,} entries"
-        )
+    if config.unit != "byte":
         raise ConfigError(
-            f"the entropy model reads bytes, and this is {kind}; give the run folder of a byte LM"
+            f"the entropy model reads bytes, and this is {config.describe()}; give the run folder "
+            "of a byte LM"
         )
-    if not config.stack.window:
+    if config.context_reach is None:
         raise ConfigError(
             "the entropy model has no window: set entropy_model.size.model.stack.window"
         )
-    length = length or max(8192, round_up(16 * _reach(config), 128))
+    length = length or max(8192, round_up(16 * config.context_reach, 128))
     batch = BATCH["cpu" if devices[0].platform == "cpu" else "accelerator"]
     return (rows or max(1, batch // length)) * len(devices), length
-
-
-def _reach(config):
-    """Ids before an id that its entropy depends on."""
-    return config.stack.layers * (config.stack.window - 1)
 
 
 # ---------------------------------------------------------------- rows
@@ -155,7 +146,7 @@ def _ahead(iterator, depth):
 
 def score(
     params,
-    config: Lm,
+    config: Model,
     counts,
     ids,
     *,
@@ -188,7 +179,9 @@ def score(
     def batches():
         """(range, rows of pieces, batch on the devices, whether it is the last of its range)."""
         for first, end in ranges:
-            planned = _rows(_pieces(counts[first:end].tolist(), length, _reach(config)), length)
+            planned = _rows(
+                _pieces(counts[first:end].tolist(), length, config.context_reach), length
+            )
             for at in range(0, len(planned), rows):
                 group = planned[at : at + rows]
                 batch = _batch(group, rows, length, first, ids, newline_reset)

@@ -12,9 +12,10 @@ import unicodedata
 
 import numpy as np
 
-from blt_jax.config import Blt, ConfigError, Data
+from blt_jax.config import ConfigError, Data
 from blt_jax.data import mixture, sources
 from blt_jax.eval import noise
+from blt_jax.families.blt.config import Blt
 from blt_jax.flops import analytic
 
 LABELS = ("source", "lang", "script")

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from blt_jax.config import Lm
 from blt_jax.families.initial import module
+from blt_jax.families.lm.config import Lm
 from blt_jax.nn.block import tied_head, untied_head
 from blt_jax.nn.constraints import by_rows, constrain
 

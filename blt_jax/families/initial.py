@@ -10,29 +10,19 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from blt_jax.config import Blt
-from blt_jax.families.blt.model import BltModel
-from blt_jax.families.lm.model import LmModel
+from blt_jax import batch
 from blt_jax.nn.compute import PLAIN
 
 
 def module(config, compute=PLAIN):
-    return (BltModel if isinstance(config, Blt) else LmModel)(config, compute)
-
-
-def _example(config):
-    """The smallest batch with the right keys; parameter shapes do not depend on its size."""
-    keys = ["ids_BxL", "segment_BxL"]
-    if isinstance(config, Blt):
-        keys += ["patch_BxL", "read_BxL", "patch_segment_BxP"]
-    return {key: jnp.zeros((1, 2), jnp.int32) for key in keys}
+    return config.module(compute)
 
 
 @functools.partial(
     jax.jit, static_argnums=1
 )  # a trace takes a second: shapes, axes and values share one
 def _boxed(key, config):
-    return module(config).init(key, _example(config))["params"]
+    return module(config).init(key, batch.example(config))["params"]
 
 
 def init(key, config):
@@ -70,7 +60,7 @@ def _scaled(path, weight, config):
     )
     if names[-1] != "kernel" or not inner:
         return weight
-    stack = config.stack if not isinstance(config, Blt) else getattr(config, names[0])
+    stack = config.scaled_stack(tuple(names))
     stacked = "layers" in names
     numbered = [int(name.split("_")[1]) for name in names if name.startswith(("layer_", "cross_"))]
     layer = jnp.arange(stack.layers) if stacked else jnp.array(numbered[:1] or [0])

@@ -7,18 +7,13 @@ are about the backward pass, are differences of counts that the tracer has check
 """
 
 import dataclasses
-import math
+from typing import Any
 
-from blt_jax.config import Blt, ConfigError, Lm, Stack
-from blt_jax.flops.analytic import (
-    ATTENTIONS,
-    Breakdown,
-    _applications,
-    _cross_keys,
-    _Executed,
-    executed_row,
-    per_byte,
-)
+from blt_jax.config import ConfigError
+from blt_jax.flops.analytic import executed_row, per_byte, whole_row
+from blt_jax.flops.breakdown import Breakdown
+from blt_jax.flops.executed import ATTENTIONS, Row
+from blt_jax.flops.formulas import reach
 
 CAUSES = {
     # "paper" -> "exact"
@@ -59,21 +54,21 @@ def differences(
     """
     if convention not in ("paper", "exact"):
         raise ConfigError(f"convention = {convention!r}: differences are told from paper or exact")
-    forward = dict(patch_size=patch_size, context_bytes=context_bytes, convention="exact")
-    exact = per_byte(model, **forward)
-    byte_lm = isinstance(model, Lm) and model.unit == "byte"
-    units = round(context_bytes / (1 if byte_lm else patch_size), 9)  # as in `per_byte`
-    length = round(units) if isinstance(model, Lm) and model.unit == "token" else context_bytes
-    slots = math.ceil(units)
-    whole = per_byte(
-        model,
-        **forward | {"patch_size": context_bytes / (slots if isinstance(model, Blt) else length)},
+    forward: dict[str, Any] = dict(
+        patch_size=patch_size, context_bytes=context_bytes, convention="exact"
     )
+    exact = per_byte(model, **forward)
+    unit = 1.0 if model.unit == "byte" else patch_size
+    length, slots = whole_row(model, unit, context_bytes)
+    size = context_bytes / (length if model.patches == "none" else slots)
+    whole = per_byte(model, **forward | {"patch_size": size})
 
     parts = [("whole units", line, getattr(whole, line) - value) for line, value in _lines(exact)]
     parts += _program(model, length, slots, context_bytes, attention)
+    parts += model.cost_differences("executed", patch_size, context_bytes)
     if convention == "paper":
-        parts += _formulas(model, 1.0 if byte_lm else patch_size, context_bytes)
+        parts += _formulas(model, unit, context_bytes)
+        parts += model.cost_differences("paper", unit, context_bytes)
     parts = [(cause, line, value * (3 if training else 1)) for cause, line, value in parts]
 
     if training:
@@ -99,73 +94,26 @@ def _by_cause(parts):
     return {cause: Breakdown(**found[cause]) for cause in CAUSES if cause in found}
 
 
-def _stacks(model, length, slots):
-    """(line, stack, positions that it runs over) of each stack."""
-    if isinstance(model, Lm):
-        return [("latent", model.stack, length)]
-    return [
-        ("encoder", model.encoder, length),
-        ("latent", model.latent, slots),
-        ("decoder", model.decoder, length),
-    ]
-
-
 def _program(model, length, slots, context_bytes, attention):
-    """ "exact" -> "executed", forward."""
-    row = _Executed(length, slots, False, False, attention)
-    for line, s, n in _stacks(model, length, slots):
-        pairs = row.blockwise(s.window, n) if attention == "blockwise" else row.banded(s.window, n)
-        yield (
-            "masked pairs",
-            line,
-            4 * s.layers * s.width * (pairs - n * _reach(s, n)) / context_bytes,
-        )
-    if isinstance(model, Blt) and model.encoder_cross != "none":
-        times = _applications(model.encoder_cross, model.encoder)
-        yield "elementwise", "pooling", -2 * times * model.slots * model.encoder.width
+    """ "exact" -> "executed", forward, of stacks."""
+    row = Row(length, slots, False, False, attention)
+    for placed in model.stacks():
+        s, n = placed.stack, slots if placed.over == "patches" else length
+        masked = row.pairs(s.window, n) - n * reach(s, n)
+        yield "masked pairs", placed.line, 4 * s.layers * s.width * masked / context_bytes
 
 
-def _reach(s: Stack, length):
-    """Mean number of keys that a causal query sees."""
-    window = min(s.window or length, length)
-    return (window * (window + 1) / 2 + (length - window) * window) / length
-
-
-def _formulas(model, p, context):
-    """ "paper" -> "exact", forward, per byte."""
-    for line, s, _ in _stacks(model, context, context):
-        unit = p if isinstance(model, Lm) or line == "latent" else 1.0
-        length = context / unit
+def _formulas(model, unit, context):
+    """ "paper" -> "exact", forward, per byte, of stacks and head."""
+    position = unit if model.reads == "token" else 1.0
+    for placed in model.stacks():
+        s, size = placed.stack, unit if placed.over == "patches" else position
         grouped = 4 * s.width**2 * (s.kv_heads / s.heads - 1)
         if s.window:
-            yield (
-                "window",
-                line,
-                4 * s.layers * s.width * (_reach(s, length) - (s.window + 1) / 2) / unit,
-            )
-        yield "feed-forward", line, s.layers * s.width * (6 * s.ffn - 16 * s.width) / unit
-        yield "grouped keys", line, s.layers * grouped / unit
-    if isinstance(model, Lm):
-        if model.unit == "byte":
-            yield "byte vocabulary", "head", 2 * model.stack.width * 4
-        return
-
-    E, D, K = model.encoder.width, model.latent.width, model.slots
-    fewer = _cross_keys(model) - E
-    yield "byte vocabulary", "head", 2 * E * 4
-    if model.encoder_cross != "none":
-        times = _applications(model.encoder_cross, model.encoder)
-        paper_reach, per_layer = 2 * E * K * (p + 1) / p, 4 * E * E + 4 * K * E * E / p
-        yield "cross layers", "pooling", (times - model.encoder.layers) * (paper_reach + per_layer)
-        yield "cross reach", "pooling", times * (4 * K * E - paper_reach)
-        yield "grouped keys", "pooling", times * 4 * E * fewer
-        yield "projections", "pooling", 2 * K * E * E / p
-    if model.decoder_cross != "none":
-        times = _applications(model.decoder_cross, model.decoder)
-        paper_reach, per_layer = 2 * E * (K + 1), 4 * E * E + 4 * K * E * E / p
-        yield "cross layers", "decoder", (times - model.decoder.layers) * (paper_reach + per_layer)
-        yield "cross reach", "decoder", times * (4 * K * E - paper_reach)
-        yield "grouped keys", "decoder", times * 4 * K * E * fewer / p
-    if model.slots_width != D:
-        yield "projections", "latent", 2 * model.slots_width * D / p
-    yield "projections", "decoder", 2 * D * E * (K if model.decoder_cross != "none" else 1) / p
+            longer = reach(s, context / size) - (s.window + 1) / 2
+            yield "window", placed.line, 4 * s.layers * s.width * longer / size
+        wider = s.layers * s.width * (6 * s.ffn - 16 * s.width) / size
+        yield "feed-forward", placed.line, wider
+        yield "grouped keys", placed.line, s.layers * grouped / size
+    if model.reads == "byte":
+        yield "byte vocabulary", "head", 2 * model.head_width * 4

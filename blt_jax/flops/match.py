@@ -9,10 +9,11 @@ with the nearest that they found.
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 
-from blt_jax.config import ConfigError, Lm, Model, Stack
+from blt_jax.config import ConfigError, Stack
 from blt_jax.flops.analytic import per_byte, training
 
 TOLERANCE = 0.005  # largest mismatch that counts as a match
@@ -44,7 +45,7 @@ class Match:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    model: Model
+    model: Any  # a model config
     patch_size: float  # bytes per patch, or per token
     flops_per_byte: float  # forward, with the entropy model where one was given
     mismatch: float  # flops_per_byte / cost - 1
@@ -105,9 +106,7 @@ def shape_for_cost(
     _positive("cost", cost, "FLOPs per byte")
 
     def at(stack):
-        shaped = dataclasses.replace(
-            model, **{"stack" if isinstance(model, Lm) else "latent": stack}
-        )
+        shaped = dataclasses.replace(model, **{model.backbone: stack})
         found = inference_cost(
             shaped,
             patch_size=patch_size,
@@ -117,7 +116,7 @@ def shape_for_cost(
         )
         return Shape(shaped, float(patch_size), found, found / cost - 1)
 
-    template = model.stack if isinstance(model, Lm) else model.latent
+    template = getattr(model, model.backbone)
     tried = []
     for slack, grid in itertools.product(SLACKS, GRIDS):
         usual = [
@@ -138,7 +137,7 @@ def shape_for_cost(
             f"{least:.4g}; raise the cost or make the local models (or the entropy model) smaller"
         )
     near = min(tried, key=lambda shape: abs(shape.mismatch))
-    stack = near.model.stack if isinstance(model, Lm) else near.model.latent
+    stack = getattr(near.model, model.backbone)
     raise ConfigError(
         f"{what}: no whole shape is within {tolerance:.2%}; nearest {stack.layers} layers of "
         f"width {stack.width}, "
@@ -157,7 +156,7 @@ def patch_for_cost(
     has no patches, and with the range of costs when no patch size reaches `cost`.
     """
     _positive("cost", cost, "FLOPs per byte")
-    if isinstance(model, Lm) and model.unit == "byte":
+    if model.unit == "byte":
         raise ConfigError(
             "model: a byte LM has no patches; its cost per byte cannot be changed by their size"
         )

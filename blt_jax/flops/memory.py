@@ -9,8 +9,9 @@ the factor that it names.
 
 import dataclasses
 import math
+from typing import Any
 
-from blt_jax.config import TABLE_BYTES, Blt, ConfigError, Mesh, Train, split_over
+from blt_jax.config import TABLE_BYTES, ConfigError, Mesh, Stack, Train, split_over
 from blt_jax.flops import analytic
 
 FLOAT32 = 4  # bytes: parameters, optimiser state, gradients, statistics
@@ -74,7 +75,7 @@ def per_device(
     """
     rows = train.rows / (mesh[0] * mesh[1])
     parts = 1 if not train.device_rows else max(1, rows / train.device_rows)
-    one = _Row(
+    one = Row(
         model, train.remat, attention, positions, slots, 2 if train.dtype != "float32" else FLOAT32
     )
     tables_split = analytic.parameters(model)["hash_tables"] / _column_ways(model, mesh)
@@ -93,19 +94,16 @@ def per_device(
 
 
 def _split_parameters(model, mesh):
-    """Parameters of one device but for the hash tables (`parallel/sharding.py`): widths go over fsdp,
-    heads and feed-forward over tensor; an axis that does not divide its dimension leaves it whole.
+    """Parameters of one device but for the hash tables (`parallel/sharding.py`): widths go over
+    fsdp, heads and feed-forward over tensor; an axis that does not divide its dimension leaves it
+    whole.
     """
     _, fsdp, tensor = mesh
     counts = analytic.parameters(model)
-    latent, local = (
-        (model.latent.width, model.encoder.width)
-        if isinstance(model, Blt)
-        else 2 * (model.stack.width,)
-    )
+    widths = {placed.line: placed.stack.width for placed in model.stacks()}
     total = counts["embedding"] / _column_ways(model, mesh)
     for part in ("encoder", "pooling", "latent", "decoder", "head"):
-        width = latent if part == "latent" else local
+        width = widths.get(part, model.head_width)
         total += counts[part] / ((fsdp if width % fsdp == 0 else 1) * tensor)
     return total
 
@@ -113,27 +111,24 @@ def _split_parameters(model, mesh):
 def _column_ways(model, mesh):
     """How many devices share a table that is looked up: as many as divide its columns."""
     over = dict(zip(("data", "fsdp", "tensor"), mesh, strict=True))
-    width = model.encoder.width if isinstance(model, Blt) else model.stack.width
-    return math.prod(over[axis] for axis in split_over(width, over))
+    return math.prod(over[axis] for axis in split_over(model.embedding_width, over))
 
 
 def _gathered(model, size):
     """The larger of a layer and the head: in the compute type, and their gradient in float32."""
-    stack = model.latent if isinstance(model, Blt) else model.stack
-    head = (
-        0
-        if model.tied
-        else model.vocab * (model.encoder.width if isinstance(model, Blt) else stack.width)
+    layers = max(
+        (placed.stack.layers for placed in model.stacks() if placed.line == "latent"), default=1
     )
-    layer = analytic.parameters(model)["latent"] / max(stack.layers, 1)
+    head = 0 if model.tied else model.vocab * model.head_width
+    layer = analytic.parameters(model)["latent"] / max(layers, 1)
     return max(layer, head) * (size + FLOAT32)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Row:
+class Row:
     """Bytes of activations of one row."""
 
-    model: object
+    model: Any
     remat: str
     attention: str
     L: int
@@ -142,67 +137,33 @@ class _Row:
 
     def stacks(self):
         """[(stack, its positions)]"""
-        m = self.model
-        if not isinstance(m, Blt):
-            return [(m.stack, self.L)]
-        return [(m.encoder, self.L), (m.latent, self.P), (m.decoder, self.L)]
+        length = {"positions": self.L, "patches": self.P}
+        return [(placed.stack, length[placed.over]) for placed in self.model.stacks()]
 
-    def kept(self):
+    def kept(self) -> float:
+        """What waits for the backward pass."""
         total = 0.0
         for stack, length in self.stacks():
-            layer = (
-                self.size * stack.width * length
-                if self.remat == "full"
-                else self.block(stack, length)
-            )
+            whole = self.remat != "full"
+            layer = self.block(stack, length) if whole else self.size * stack.width * length
             total += stack.layers * layer
-        if isinstance(self.model, Blt):
-            m = self.model
-            if m.encoder_cross != "none":
-                total += self.pooling() * (m.encoder.layers if m.encoder_cross == "all" else 1)
-            if m.decoder_cross == "first" or (m.decoder_cross == "all" and self.remat == "none"):
-                total += self.reading() * (m.decoder.layers if m.decoder_cross == "all" else 1)
-            total += self.size * self.P * (m.slots_width + m.slots * m.encoder.width)
-        return total
+        return total + self.model.other_activations(self)[0]
 
-    def working(self):
+    def working(self) -> float:
         """Twice what a layer keeps: values made again, and their gradients."""
         layers = [self.block(stack, length) for stack, length in self.stacks() if stack.layers]
-        m = self.model
-        if isinstance(m, Blt):
-            if m.decoder_cross != "none":
-                layers.append(self.block(m.decoder, self.L) + self.reading())
-            layers.append(m.hash_tables * self.L * m.encoder.width * (FLOAT32 + self.size) / 2)
-            if m.encoder_cross != "none":  # weighted values of every slot, in float32
-                layers.append(self.L * m.slots * m.encoder.width * FLOAT32)
-        return 2 * max(layers, default=0.0)
+        return 2 * max([*layers, *self.model.other_activations(self)[1]], default=0.0)
 
-    def block(self, s, length):
+    def block(self, s: Stack, length: int) -> float:
         """What the backward pass of `nn.block.Block` reads: x, norms, q, k, v, attention's result,
         the feed-forward.
         """
         values = 5 * s.width + 2 * s.kv_heads * s.head_width + 4 * s.ffn
-        return length * (self.size * values + FLOAT32 * s.heads) + self.scores(s, length)
+        return length * (self.size * values + FLOAT32 * s.heads) + self._scores(s, length)
 
-    def scores(self, s, length):
+    def _scores(self, s, length):
         """Only the banded form holds scores, all of them: float32 and the weights."""
         if self.attention != "banded":
             return 0.0
         reach = min(length, s.window + 2 * BLOCK) if s.window else length
         return s.heads * length * reach * (FLOAT32 + self.size)
-
-    def pooling(self):
-        """`nn.cross_attention.PatchReadsBytes`: queries spread to bytes, keys and values,
-        weights.
-        """
-        m, E = self.model, self.model.encoder.width
-        return self.L * (self.size * (m.slots * E + 3 * E) + 2 * FLOAT32 * m.slots * m.cross_heads)
-
-    def reading(self):
-        """`nn.cross_attention.ByteReadsPatch`: keys and values spread to bytes, queries,
-        weights.
-        """
-        m, E = self.model, self.model.encoder.width
-        return self.L * (
-            self.size * (2 * m.slots * E + 3 * E) + 2 * FLOAT32 * m.slots * m.cross_heads
-        )

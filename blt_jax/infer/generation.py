@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blt_jax.config import Blt, Lm, Patching
 from blt_jax.families import network
 from blt_jax.families.blt import decode as blt
+from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm import decode as lm
+from blt_jax.families.lm.config import Lm
 from blt_jax.infer import sampling
-from blt_jax.patching import live
+from blt_jax.patching import Patching, live
 
 STEPS = 32  # of a call: what the host waits for, and what a stop string may be overrun by
 

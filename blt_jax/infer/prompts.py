@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blt_jax.config import EOS, Blt
+from blt_jax.config import EOS
 from blt_jax.families import network
 from blt_jax.families.blt import decode as blt
+from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm import decode as lm
 from blt_jax.infer.generation import Params, Plan, State, exact
 from blt_jax.nn import incremental, ring

@@ -6,8 +6,10 @@ Embeddings, final norm and head of the Llama are left behind: they belong to its
 
 from pathlib import Path
 
-from blt_jax.config import Blt, ConfigError, Lm
+from blt_jax.config import ConfigError
 from blt_jax.families import network
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.interop import hf_weights, huggingface
 from blt_jax.interop.tensor_files import Weights
 

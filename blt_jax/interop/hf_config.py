@@ -7,7 +7,10 @@ slightly different one. Absent keys have transformers' defaults (release 5.23).
 
 import json
 
-from blt_jax.config import BYTE_VOCAB, Blt, ConfigError, Lm, Patching, Stack
+from blt_jax.config import BYTE_VOCAB, ConfigError, Stack
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
+from blt_jax.patching import Patching
 
 MODEL_TYPES = ("blt", "llama")
 ROPE_TYPES = ("default", "llama3")

@@ -2,7 +2,9 @@
 `hf_config`.
 """
 
-from blt_jax.config import ConfigError, Lm, Patching, Stack
+from blt_jax.config import ConfigError, Stack
+from blt_jax.families.lm.config import Lm
+from blt_jax.patching import Patching
 
 
 def write(model, patcher=None, patching=None, context=0):

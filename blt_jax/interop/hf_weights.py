@@ -13,8 +13,9 @@ import math
 import jax
 import numpy as np
 
-from blt_jax.config import Blt, ConfigError
+from blt_jax.config import ConfigError
 from blt_jax.families import network
+from blt_jax.families.blt.config import Blt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +23,8 @@ class Tensor:
     name: str  # in the file
     path: tuple[str, ...]  # in our tree
     layer: int | None = None  # number on the stacked axis; None: not stacked
-    inputs: int = (
-        1  # leading axes of ours that are inputs of a linear map; 0: not one, same order of axes
-    )
+    # leading axes of ours that are inputs of a linear map; 0: not one, same order of axes
+    inputs: int = 1
     half_split: bool = False  # rotary pairs (i, i + C/2)
 
 

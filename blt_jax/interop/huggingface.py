@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from blt_jax.config import Blt, ConfigError, Lm, Patching
+from blt_jax.config import ConfigError
 from blt_jax.families import network
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.interop import hf_config, hf_config_write, hf_weights
 from blt_jax.interop.tensor_files import Weights, save_weights
+from blt_jax.patching import Patching
 from blt_jax.storage import write_json
 
 # Buffers that older files hold and that the config already says.

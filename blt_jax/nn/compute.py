@@ -15,9 +15,8 @@ class Compute:
     dtype: jnp.dtype = jnp.float32  # of activations and matrix products; parameters stay float32
     remat: str = "none"  # "none" | "full": recompute each layer in the backward pass
     attention: str = "blockwise"  # backend of self-attention, one of `config.ATTENTION`
-    lookup: Callable | None = (
-        None  # (lookup, table, ids, dtype): how split embedding tables are read; None: whole ones
-    )
+    # (lookup, table, ids, dtype): how split embedding tables are read; None: whole ones
+    lookup: Callable | None = None
 
 
 PLAIN = Compute()

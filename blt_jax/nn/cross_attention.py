@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from blt_jax.config import Blt
+from blt_jax.families.blt.config import Blt
 from blt_jax.nn import ring
 from blt_jax.nn.block import Linear
 from blt_jax.nn.norm import RMSNorm

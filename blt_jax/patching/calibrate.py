@@ -16,7 +16,8 @@ import json
 import numpy as np
 
 from blt_jax import storage
-from blt_jax.config import ConfigError, Patching
+from blt_jax.config import ConfigError
+from blt_jax.patching import Patching
 from blt_jax.patching.row_layout import starts_to_lengths
 from blt_jax.patching.rules import starts
 from blt_jax.record import build, fingerprint

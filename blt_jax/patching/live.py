@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blt_jax.config import BYTE_OFFSET, DELIMITER, Patching
-from blt_jax.patching import rules
+from blt_jax.config import BYTE_OFFSET, DELIMITER
+from blt_jax.patching import Patching, rules
 
 
 class Live(NamedTuple):

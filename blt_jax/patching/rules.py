@@ -8,7 +8,8 @@ starts. Entropies are compared in float32, whatever they are stored as, and stri
 
 import numpy as np
 
-from blt_jax.config import BYTE_OFFSET, DELIMITER, ConfigError, Patching
+from blt_jax.config import BYTE_OFFSET, DELIMITER, ConfigError
+from blt_jax.patching import Patching
 
 
 def starts(ids, entropies, patching: Patching, include_next=False):

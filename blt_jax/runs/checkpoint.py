@@ -18,7 +18,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
 from blt_jax import storage
 from blt_jax import storage_errors
-from blt_jax.config import ConfigError, Run
+from blt_jax.config import ConfigError
+from blt_jax.runs.config import Run
 from blt_jax.parallel import processes
 from blt_jax.record import build
 

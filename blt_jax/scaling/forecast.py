@@ -4,8 +4,9 @@ needs no device.
 
 import dataclasses
 
-from blt_jax.config import Blt, ConfigError
-from blt_jax.flops import analytic, hardware, memory
+from blt_jax.config import ConfigError
+from blt_jax.families.blt.config import Blt
+from blt_jax.flops import analytic, executed, hardware, memory
 from blt_jax.scaling.grid import PlannedRun
 
 # Backend of self-attention on each maker's devices (`nn.attention.backend_of`; a test holds the two
@@ -54,7 +55,7 @@ def forecast(one: PlannedRun, machine: Machine):
         mesh,
         positions=fact.row_positions,
         slots=fact.row_patches if isinstance(run.model, Blt) else 0,
-        head_positions=min(fact.row_positions, max(1, analytic.HEAD_LOGITS // run.model.vocab)),
+        head_positions=min(fact.row_positions, max(1, executed.HEAD_LOGITS // run.model.vocab)),
         attention=ATTENTION[machine.platform],
         tables=run.optimizer.tables,
     )

@@ -9,8 +9,10 @@ import dataclasses
 import math
 import re
 
-from blt_jax.config import ConfigError, Init, Lm, Patching, Run
+from blt_jax.config import ConfigError, Init
 from blt_jax.flops import analytic, match
+from blt_jax.patching import Patching
+from blt_jax.runs.config import Run
 from blt_jax.study.config import Study
 
 CONVENTIONS = ("paper", "exact")  # of costs in a plan; "executed" is a property of a program
@@ -45,12 +47,6 @@ class PlannedRun:
     fact: FamilyFacts  # what it stands on
 
 
-def _unit(model):
-    if not isinstance(model, Lm):
-        return "patch"
-    return model.unit
-
-
 def bytes_per_token(vocab):
     """What to expect of BPE: 3.7 at 32k entries, 4.4 at 128k (Llama 2 and 3), log-linear between
     and beyond.
@@ -72,7 +68,7 @@ def assumed_facts(study: Study):
         else:
             unit = 1.0
         rows = study.data.row_bytes
-        positions = round(rows / unit) if _unit(model) == "token" else rows
+        positions = round(rows / unit) if model.unit == "token" else rows
         where = f"rows/{name}"
         slots = math.ceil(ROOM * rows / unit) if patching is not None else 0
         found[name] = FamilyFacts(
@@ -166,7 +162,7 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
         "steps": steps,
         "context_bytes": context,
         "bytes_per_unit": fact.bytes_per_unit,
-        "unit": _unit(model),
+        "unit": model.unit,
         "measured": fact.measured,
         "forward_flops_per_byte": {c: b.as_dict() for c, b in forward.items()},
         "train_flops": {c: analytic.training(b.total) * bought.bytes for c, b in forward.items()},
@@ -191,13 +187,13 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
         index=f"../../store/{fact.index}",
         validation_index=f"../../store/{fact.validation_index}",
         patching=fact.patching,
-        tokenizer=f"../../{tokenizer_file(study, family)}" if _unit(model) == "token" else "",
+        tokenizer=f"../../{tokenizer_file(study, family)}" if model.unit == "token" else "",
         optimizer=dataclasses.replace(
             study.optimizer,
             learning_rate=entry.learning_rate,
             warmup_steps=min(study.optimizer.warmup_steps, round(study.warmup_fraction * steps)),
         ),
-        init=study.init if _unit(model) == "patch" else Init(),
+        init=study.init if model.unit == "patch" else Init(),
         train=dataclasses.replace(
             study.train,
             steps=steps,

@@ -4,21 +4,11 @@ read.
 
 import dataclasses
 
-from blt_jax.config import (
-    Blt,
-    Data,
-    Init,
-    Lm,
-    Mesh,
-    Model,
-    Optimizer,
-    Patching,
-    Tokenizer,
-    Train,
-    choice,
-    later,
-    need,
-)
+from blt_jax.config import Data, Init, Mesh, Optimizer, Tokenizer, Train, choice, later, need
+from blt_jax.families import Model
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
+from blt_jax.patching import Patching
 
 
 def _positive(budgets):
@@ -92,9 +82,8 @@ class Study:
     warmup_fraction: float = 0.1  # of a run's steps, at most optimizer.warmup_steps
     checkpoints_per_run: int = 4  # evenly spaced, the last one at the end
     sample_bytes: int = 320  # length of the text that the report shows cut into patches
-    noise_bytes: int = later(
-        32_768
-    )  # validation bytes that the sweep's end reads noised and along thresholds; 0: none
+    # validation bytes that the sweep's end reads noised and along thresholds; 0: none
+    noise_bytes: int = later(32_768)
 
     def __post_init__(self):
         object.__setattr__(self, "budgets", _positive(self.budgets))

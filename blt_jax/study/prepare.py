@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from blt_jax import storage
-from blt_jax.config import ConfigError, Run, Tokenizer
+from blt_jax.config import ConfigError, Tokenizer
 from blt_jax.data import bpe, pack, shuffle
 from blt_jax.data.parts import WHOLE
 from blt_jax.data.shuffle import SPLITS
@@ -22,6 +22,7 @@ from blt_jax.data.store import EntropyParts, Store
 from blt_jax.flops import analytic
 from blt_jax.patching import calibrate, rules
 from blt_jax.record import build, fingerprint, to_dict
+from blt_jax.runs.config import Run
 from blt_jax.scaling.grid import FamilyFacts, tokenizer_file
 from blt_jax.storage import replacing, write_json
 from blt_jax.study.config import EntropyModel, Study

@@ -12,10 +12,11 @@ import re
 import time
 
 import jax
-import jax.numpy as jnp
 
-from blt_jax.config import Blt, ConfigError, Run
+from blt_jax import batch
+from blt_jax.config import ConfigError
 from blt_jax.parallel import sharding
+from blt_jax.runs.config import Run
 from blt_jax.train import optimizer
 from blt_jax.train.step import abstract_state, make_step
 
@@ -55,18 +56,10 @@ def arguments(run: Run, mesh, positions, slots=0):
     `positions`: of a row, bytes or tokens; `slots`: patch slots of a row, for a BLT.
     """
     state = abstract_state(run, mesh)
-    row = lambda n, dtype=jnp.int32: jax.ShapeDtypeStruct(
-        (run.train.rows, n), dtype, sharding=sharding.batch_sharding(mesh)
+    made = batch.abstract(
+        run.model, run.train.rows, positions, slots, sharding.batch_sharding(mesh)
     )
-    batch = {key: row(positions) for key in ("ids_BxL", "targets_BxL", "segment_BxL", "bytes_BxL")}
-    batch["loss_mask_BxL"] = row(positions, jnp.float32)
-    if isinstance(run.model, Blt):
-        batch |= {
-            "patch_BxL": row(positions),
-            "read_BxL": row(positions),
-            "patch_segment_BxP": row(slots),
-        }
-    return state, batch, optimizer.schedule(run.optimizer, run.train.steps)
+    return state, made, optimizer.schedule(run.optimizer, run.train.steps)
 
 
 def compile_step(run: Run, mesh, positions, slots=0) -> Program:

@@ -6,7 +6,7 @@ import time
 import jax
 
 from blt_jax import storage
-from blt_jax.config import ConfigError, Run
+from blt_jax.config import ConfigError
 from blt_jax.data import pack, pipeline
 from blt_jax.data.store import Store
 from blt_jax.eval import bpb
@@ -14,6 +14,7 @@ from blt_jax.parallel import processes, sharding
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.record import build, differences, to_dict
 from blt_jax.runs.checkpoint import Checkpoints
+from blt_jax.runs.config import Run
 from blt_jax.runs.preemption import Undisturbed
 from blt_jax.storage import write_json
 from blt_jax.train import bad_steps, latent_gradient, optimizer
@@ -91,9 +92,8 @@ class _Training:
         self.schedule = optimizer.schedule(run.optimizer, run.train.steps)
         self.header = pack.load_header(folder / run.index)
         self.store = store = Store(folder / run.store, "train")
-        self.drift = (
-            None  # judges the realised bytes per patch by the calibration, if the run names one
-        )
+        # judges the realised bytes per patch by the calibration, if the run names one
+        self.drift = None
         if run.calibration:
             self.drift = pipeline.patch_drift(folder / run.index, store, folder / run.calibration)
         part, parts = processes.share(self.mesh, run.train.rows)

@@ -12,8 +12,10 @@ import time
 
 import jax
 
-from blt_jax.config import Blt, Lm, Run
-from blt_jax.flops import analytic, hardware
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
+from blt_jax.flops import analytic, executed, hardware
+from blt_jax.runs.config import Run
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 _SUMS = (
@@ -142,7 +144,7 @@ class Meter:
                 model, patch_size=bytes_per_unit, context_bytes=context, convention=convention
             )
             flops[convention] = analytic.training(forward.total) * window["text_bytes"]
-        if self.compute.attention in analytic.ATTENTIONS:  # the work of a kernel is not counted
+        if self.compute.attention in executed.ATTENTIONS:  # the work of a kernel is not counted
             how = dict(remat=self.compute.remat, training=True, attention=self.compute.attention)
             whole = analytic.executed_row(model, row["row_positions"], row["row_patches"], **how)
             flops["executed"] = whole.total * self.run.train.rows * window["steps"]

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from blt_jax.config import ConfigError, Run, Train
+from blt_jax.config import ConfigError, Train
 from blt_jax.families import network
 from blt_jax.parallel import sharded_embedding
 from blt_jax.parallel import sharding as rules
+from blt_jax.runs.config import Run
 from blt_jax.train import bad_steps, optimizer
 
 log = logging.getLogger(__name__)

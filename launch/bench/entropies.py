@@ -21,15 +21,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from blt_jax.config import Data, Lm, Mesh, Run, Stack
+from blt_jax.config import Data, Mesh, Stack
 from blt_jax.eval import entropy_scoring
-from blt_jax.families import network
-from blt_jax.families.presets import preset
+from blt_jax.families import network, preset
+from blt_jax.families.lm.config import Lm
 from blt_jax.flops import analytic
 from blt_jax.parallel import sharding
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.record import to_dict
 from blt_jax.runs.checkpoint import Checkpoints, load_params
+from blt_jax.runs.config import Run
 from blt_jax.storage import write_json
 from blt_jax.study import prepare
 from launch.bench import shapes

@@ -32,13 +32,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import blt_jax
-from blt_jax.config import EOS, Lm, Patching, Stack
+from blt_jax.config import EOS, Stack
 from blt_jax.facade import Model
 from blt_jax.families import network
 from blt_jax.families.blt import decode as blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.flops import match, per_byte, trace
 from blt_jax.infer import generation
 from blt_jax.interop import huggingface
+from blt_jax.patching import Patching
 from launch.bench import child, shapes
 
 PATCHER = Lm(Stack(2, 128, 2, ffn=512, window=512, rope_theta=1e4))

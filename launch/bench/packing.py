@@ -17,9 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from blt_jax.config import ConfigError, Patching
+from blt_jax.config import ConfigError
 from blt_jax.data import pack
 from blt_jax.data.store import Store
+from blt_jax.patching import Patching
 from blt_jax.study import prepare
 
 ROW_BYTES = 8192

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from blt_jax.config import Data, Patching
+from blt_jax.config import Data
 from blt_jax.data import pack
 from blt_jax.data.store import Store, write_entropies
-from blt_jax.patching import row_layout, rules
+from blt_jax.patching import Patching, row_layout, rules
 from blt_jax.study import prepare
 
 ROW_BYTES = 8192

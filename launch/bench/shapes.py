@@ -5,7 +5,8 @@ import time
 import jax
 import numpy as np
 
-from blt_jax.config import Blt, Stack
+from blt_jax.config import Stack
+from blt_jax.families.blt.config import Blt
 from blt_jax.patching.row_layout import row_layout
 
 MEAN_PATCH = 4.5  # bytes

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from blt_jax.config import ConfigError, Data, Patching
+from blt_jax.config import ConfigError, Data
 from blt_jax.data import pack, pipeline
 from blt_jax.data.mixture import PASSES, reading_order
-from blt_jax.patching import calibrate
+from blt_jax.patching import Patching, calibrate
 from blt_jax.record import build, fingerprint
 from blt_jax.storage import write_json
 from blt_jax.study import prepare

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blt_jax.config import ConfigError, Data, Patching
+from blt_jax.config import ConfigError, Data
 from blt_jax.data import pack, shuffle
 from blt_jax.data.pipeline import RowSource, span_table
 from blt_jax.data.store import Store
+from blt_jax.patching import Patching
 from blt_jax.patching.row_layout import starts_to_lengths
 from blt_jax.patching.rules import starts
 from tests.data.corpus import made, space_starts

@@ -5,8 +5,10 @@ bytes.
 import pytest
 
 import blt_jax
-from blt_jax.config import Lm, Patching, Stack
+from blt_jax.config import Stack
 from blt_jax.data import bpe
+from blt_jax.families.lm.config import Lm
+from blt_jax.patching import Patching
 from tests.interop.test_facade import BLT, LOCAL, TEXT, save_run
 
 

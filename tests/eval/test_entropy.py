@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax.config import ConfigError, Lm, Stack, preset
+from blt_jax.config import ConfigError, Stack
 from blt_jax.eval import entropy_scoring
-from blt_jax.families import network
+from blt_jax.families import network, preset
+from blt_jax.families.lm.config import Lm
 from tests import QUICK
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from blt_jax.config import Blt, Lm, Optimizer, Patching, Run, Stack, Train
+from blt_jax.config import Optimizer, Stack, Train
 from blt_jax.data import bpe, pack
 from blt_jax.data.sources import Document
 from blt_jax.data.store import Store
-from blt_jax.patching import rules
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
+from blt_jax.patching import Patching, rules
 from blt_jax.record import to_dict
+from blt_jax.runs.config import Run
 from tests import QUICK
 from tests.data.corpus import write_store
 

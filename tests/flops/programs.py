@@ -7,8 +7,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from blt_jax.config import Blt
 from blt_jax.families import network
+from blt_jax.families.blt.config import Blt
 
 B = 2  # rows of every batch
 

@@ -5,8 +5,10 @@ import math
 
 import pytest
 
-from blt_jax.config import Blt, ConfigError, Lm, Stack
-from blt_jax.families.presets import preset
+from blt_jax.config import ConfigError, Stack
+from blt_jax.families import preset
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.flops import parameters, per_byte
 
 # blt.md, section 10: forward FLOPs per byte with the shapes of Table 10; printed to three digits.

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from blt_jax.config import Blt, ConfigError, Lm, Stack
+from blt_jax.config import ConfigError, Stack
 from blt_jax.families import head, network
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.flops import executed_row, per_byte, trace
-from blt_jax.flops.analytic import ATTENTION_BLOCK, ATTENTION_SPAN, ATTENTIONS, HEAD_LOGITS
+from blt_jax.flops.executed import ATTENTION_BLOCK, ATTENTION_SPAN, ATTENTIONS, HEAD_LOGITS
 from blt_jax.nn import attention, blockwise
 from tests.flops.programs import B, forward, shapes, with_gradient
 

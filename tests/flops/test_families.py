@@ -10,8 +10,9 @@ import math
 
 import pytest
 
-from blt_jax.config import Lm, Stack
-from blt_jax.families.presets import preset
+from blt_jax.config import Stack
+from blt_jax.families import preset
+from blt_jax.families.lm.config import Lm
 from blt_jax.flops import differences, executed_row, per_byte, trace, training
 from tests.flops.programs import B, forward, shapes, with_gradient
 

@@ -11,8 +11,10 @@ import dataclasses
 
 import pytest
 
-from blt_jax.config import Blt, ConfigError, Lm, Stack
-from blt_jax.families.presets import preset
+from blt_jax.config import ConfigError, Stack
+from blt_jax.families import preset
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.flops import match
 
 ROUNDING = 0.005  # the sheet's figures have three digits

@@ -7,8 +7,10 @@ import math
 
 import pytest
 
-from blt_jax.config import Blt, ConfigError, Lm, Stack
-from blt_jax.families.presets import preset
+from blt_jax.config import ConfigError, Stack
+from blt_jax.families import preset
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.flops import match, per_byte
 
 LM = Lm(Stack(1, 8, 2, ffn=8))

@@ -19,9 +19,11 @@ import re
 import jax
 import pytest
 
-from blt_jax.config import Blt, Lm, Stack
+from blt_jax.config import Stack
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.flops import executed_row
-from blt_jax.flops.analytic import ATTENTIONS
+from blt_jax.flops.executed import ATTENTIONS
 from tests.flops.programs import B, forward, shapes, with_gradient
 
 FLOAT32 = 1e-6  # relative; XLA adds its counts in float32

@@ -11,12 +11,14 @@ import json
 import jax
 import numpy as np
 
-from blt_jax.config import Blt, Mesh, Patching
+from blt_jax.config import Mesh
 from blt_jax.facade import Model
 from blt_jax.families import network
+from blt_jax.families.blt.config import Blt
 from blt_jax.interop.huggingface import Pretrained
 from blt_jax.parallel import sharding
 from blt_jax.parallel.mesh import make_mesh
+from blt_jax.patching import Patching
 from tests.infer.test_equality import PATCHER
 from tests.interop.test_round_trip import random_params
 from tests.parallel.eight_devices import BLT, LM

@@ -8,12 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax.config import EOS, Blt, Lm, Patching, Stack
+from blt_jax.config import EOS, Stack
 from blt_jax.eval.entropy_scoring import NEWLINE
 from blt_jax.families import network
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.infer import generation, prompts
 from blt_jax.nn import incremental
-from blt_jax.patching import row_layout, rules
+from blt_jax.patching import Patching, row_layout, rules
 from tests.interop.test_round_trip import random_params
 
 TOLERANCE = 1e-4  # of a logit; measured: below 1e-5

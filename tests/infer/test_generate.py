@@ -4,11 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax.config import ConfigError, Patching
+from blt_jax.config import ConfigError
 from blt_jax.data import vocab
 from blt_jax.facade import Model
 from blt_jax.families import network
 from blt_jax.interop.huggingface import Pretrained
+from blt_jax.patching import Patching
 from tests.infer.test_equality import BLT, PATCHER
 from tests.interop.test_round_trip import random_params
 

@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 
 import blt_jax
-from blt_jax.config import Blt, ConfigError, Lm, Patching, Run, Stack
+from blt_jax.config import ConfigError, Stack
 from blt_jax.data import bpe, vocab
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.interop import huggingface
+from blt_jax.patching import Patching
 from blt_jax.record import to_dict
 from blt_jax.runs.checkpoint import Checkpoints
+from blt_jax.runs.config import Run
 from tests.interop.test_round_trip import random_params
 
 LOCAL = Stack(1, 16, 2, ffn=24, window=8)

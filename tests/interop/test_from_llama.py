@@ -6,11 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax.config import Blt, ConfigError, Init, Lm, Mesh, Optimizer, Patching, Run, Stack, Train
+from blt_jax.config import ConfigError, Init, Mesh, Optimizer, Stack, Train
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.interop import huggingface
 from blt_jax.interop.from_llama import latent_from_llama
 from blt_jax.parallel.mesh import make_mesh
+from blt_jax.patching import Patching
 from blt_jax.record import build, to_dict
+from blt_jax.runs.config import Run
 from blt_jax.scaling import grid
 from blt_jax.study.config import EntropyModel, Family, Size, Study
 from blt_jax.train import optimizer

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from blt_jax.config import Blt, ConfigError, Lm, Patching, Stack
+from blt_jax.config import ConfigError, Stack
 from blt_jax.families import network
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.interop import hf_config, hf_config_write, huggingface
+from blt_jax.patching import Patching
 
 LOCAL, LATENT = Stack(1, 16, 2, ffn=24, window=8), Stack(1, 24, 2, ffn=40)
 BLT = Blt(LOCAL, LATENT, LOCAL, hash_sizes=(3,), hash_rows=50)

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 import blt_jax
-from blt_jax.config import Blt, Lm, Patching, Stack
+from blt_jax.config import Stack
 from blt_jax.families import network
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.interop import huggingface
+from blt_jax.patching import Patching
 from tests.reference import dense_blt, hf_fixture
 
 TOLERANCE = 2e-5

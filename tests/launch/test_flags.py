@@ -33,7 +33,7 @@ Example: python -m thing --config=experiment.py
 import errno, os
 from absl import flags as absl_flags
 from blt_jax.config import ConfigError
-from blt_jax.train.lease import Lease
+from blt_jax.runs.lease import Lease
 from launch import flags
 
 _CONFIG = flags.define_config()

@@ -8,7 +8,8 @@ import types
 import pytest
 
 import blt_jax
-from blt_jax.config import ConfigError, Patching
+from blt_jax.config import ConfigError
+from blt_jax.patching import Patching
 from launch import generate
 from tests.infer.test_equality import BLT, PATCHER
 from tests.infer.test_generate import PROMPTS

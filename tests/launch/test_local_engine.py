@@ -54,14 +54,14 @@ if kind == "environment":
     (folder / "seen.json").write_text(json.dumps([cores] + [os.environ.get(name) for name in names]))
     time.sleep(0.5)  # so that the other job gets the other slot
 if kind == "leased":
-    from blt_jax.train.lease import Lease
+    from blt_jax.runs.lease import Lease
     with Lease(folder):
         finish()
 if kind == "hangs":
     (folder / "hanging").touch()
     time.sleep(60)
 if kind == "trains":
-    from blt_jax.train.preemption import StopSignal
+    from blt_jax.runs.preemption import StopSignal
     with StopSignal() as stop:
         (folder / "hanging").touch()
         while not stop.requested:
@@ -73,7 +73,7 @@ finish()
 
 LAUNCHER = """
 import pathlib, sys
-from blt_jax.train.lease import Lease
+from blt_jax.runs.lease import Lease
 from blt_jax.engines import local
 sys.path.insert(0, {tests!r})
 from test_local_engine import make_jobs

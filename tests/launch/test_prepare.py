@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blt_jax.config import ConfigError, Data, Lm, Patching, Stack, Tokenizer
+from blt_jax.config import ConfigError, Data, Stack, Tokenizer
 from blt_jax.data.store import Store, write_entropies
-from blt_jax.patching import calibrate
+from blt_jax.families.lm.config import Lm
+from blt_jax.patching import Patching, calibrate
 from blt_jax.record import build
 from blt_jax.scaling import grid
 from blt_jax.study import prepare

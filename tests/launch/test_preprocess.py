@@ -16,14 +16,18 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax.config import Blt, Lm, Patching, Run, Stack
+from blt_jax.config import Stack
 from blt_jax.data import parts, store
 from blt_jax.data.parts import Piece
 from blt_jax.data.store import EntropyParts, Store
 from blt_jax.eval import entropy_scoring
 from blt_jax.families import network
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
+from blt_jax.patching import Patching
 from blt_jax.record import to_dict
 from blt_jax.runs.checkpoint import load_params
+from blt_jax.runs.config import Run
 from blt_jax.storage import write_json
 from blt_jax.study import prepare
 from launch.bench.entropies import untrained

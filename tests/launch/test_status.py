@@ -138,7 +138,7 @@ def test_no_study_and_nothing_to_cancel(study):
 
 
 def test_cancel_tells_the_launcher(study, capsys):
-    hold = "import sys, time; from blt_jax.train.lease import Lease; Lease(sys.argv[1]).__enter__(); time.sleep(60)"
+    hold = "import sys, time; from blt_jax.runs.lease import Lease; Lease(sys.argv[1]).__enter__(); time.sleep(60)"
     launcher = subprocess.Popen([sys.executable, "-c", hold, str(study)], cwd=ROOT)
     while holder(study) is None:
         assert launcher.poll() is None

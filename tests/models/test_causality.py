@@ -10,11 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blt_jax.config import Blt, Lm, Patching, Stack
+from blt_jax.config import Stack
 from blt_jax.data.vocab import encode
 from blt_jax.families import network
+from blt_jax.families.blt import model as blt
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm import model as lm
+from blt_jax.families.lm.config import Lm
 from blt_jax.nn.embedding import read
-from blt_jax.patching import rules
+from blt_jax.patching import Patching, rules
 from blt_jax.patching.row_layout import row_layout
 from tests.interop.test_round_trip import random_params
 

@@ -4,8 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax.config import Blt, Lm, Stack, preset
-from blt_jax.families import network
+from blt_jax.config import Stack
+from blt_jax.families import network, preset
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.flops import analytic
 
 

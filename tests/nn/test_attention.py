@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from blt_jax.config import Blt, Stack
+from blt_jax.config import Stack
+from blt_jax.families.blt.config import Blt
 from blt_jax.nn import attention
 from blt_jax.nn.attention import attend
 from blt_jax.nn.cross_attention import ByteReadsPatch, PatchReadsBytes, Segments

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blt_jax.config import ATTENTION, Blt, ConfigError, Lm, Stack, Train
+from blt_jax.config import ATTENTION, ConfigError, Stack, Train
 from blt_jax.families import network
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.families.network import Compute
 from blt_jax.flops import trace
 from blt_jax.nn import splash

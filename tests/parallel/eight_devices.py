@@ -15,11 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from blt_jax.config import Blt, Lm, Mesh, Optimizer, Patching, Run, Stack, Train
+from blt_jax.config import Mesh, Optimizer, Stack, Train
 from blt_jax.families import head
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.nn import embedding
 from blt_jax.parallel import sharded_embedding, sharding
 from blt_jax.parallel.mesh import make_mesh
+from blt_jax.patching import Patching
+from blt_jax.runs.config import Run
 from blt_jax.train import aot, optimizer
 from blt_jax.train.step import make_step, new_state, state_shardings
 

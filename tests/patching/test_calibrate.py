@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from blt_jax.config import ConfigError, Patching
+from blt_jax.config import ConfigError
+from blt_jax.patching import Patching
 from blt_jax.patching.calibrate import LONGEST, Calibration, calibrate, load, record
 from blt_jax.patching.row_layout import starts_to_lengths
 from blt_jax.patching.rules import starts

@@ -5,8 +5,7 @@ tails included.
 import numpy as np
 import pytest
 
-from blt_jax.config import Patching
-from blt_jax.patching import drift
+from blt_jax.patching import Patching, drift
 from blt_jax.patching.calibrate import calibrate
 
 MEAN = 4.5

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax.config import DELIMITER, Patching
-from blt_jax.patching import live, rules
+from blt_jax.config import DELIMITER
+from blt_jax.patching import Patching, live, rules
 
 ROWS = 3
 PATCHINGS = {

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blt_jax.config import BOS, BYTE_OFFSET, EOS, ConfigError, Patching
+from blt_jax.config import BOS, BYTE_OFFSET, EOS, ConfigError
+from blt_jax.patching import Patching
 from blt_jax.patching.row_layout import lengths_to_starts, starts_to_lengths
 from blt_jax.patching.rules import starts
 

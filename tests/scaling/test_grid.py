@@ -4,7 +4,10 @@ import dataclasses
 
 import pytest
 
-from blt_jax.config import Blt, ConfigError, Data, Lm, Optimizer, Patching, Stack, Train
+from blt_jax.config import ConfigError, Data, Optimizer, Stack, Train
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
+from blt_jax.patching import Patching
 from blt_jax.record import build, differences, to_dict
 from blt_jax.scaling import grid
 from blt_jax.study.config import EntropyModel, Family, Size, Study

@@ -259,7 +259,7 @@ def seeded(tmp_path_factory):
         noise=0.0005,
         left_out=0,
     )
-    _, points, _ = report.curves.load(folder)
+    _, points, _ = report.results.load(folder)
     (folder / "points.csv").write_text(report._csv(points))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(all_laws, "DRAWS", 60)

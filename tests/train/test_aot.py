@@ -8,11 +8,15 @@ import math
 import jax
 import pytest
 
-from blt_jax.config import Blt, Lm, Mesh, Optimizer, Patching, Run, Stack, Train
+from blt_jax.config import Mesh, Optimizer, Stack, Train
 from blt_jax.families import network
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.flops import memory
 from blt_jax.nn.attention import backend_of
 from blt_jax.parallel.mesh import make_mesh
+from blt_jax.patching import Patching
+from blt_jax.runs.config import Run
 from blt_jax.scaling import forecast
 from blt_jax.train import aot
 from blt_jax.train.step import state_shardings

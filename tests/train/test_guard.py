@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blt_jax.config import ConfigError, Lm, Mesh, Optimizer, Run, Stack, Train
+from blt_jax.config import ConfigError, Mesh, Optimizer, Stack, Train
+from blt_jax.families.lm.config import Lm
 from blt_jax.parallel.mesh import make_mesh
+from blt_jax.runs.config import Run
 from blt_jax.train import bad_steps, optimizer
 from blt_jax.train.step import make_step, new_state
 

@@ -18,7 +18,7 @@ from tests.bucket import bucket
 
 HOLD = """
 import sys, time
-from blt_jax.train.lease import Lease
+from blt_jax.runs.lease import Lease
 with Lease(sys.argv[1], "study"):
     print("held", flush=True)
     time.sleep(60)

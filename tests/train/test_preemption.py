@@ -42,7 +42,7 @@ def test_exit_code_of_the_run_contract():
 
 LEAVING = """
 import time
-from blt_jax.train import preemption
+from blt_jax.runs import preemption
 
 class Slow:
     def __del__(self):
@@ -65,8 +65,8 @@ def test_a_signal_while_python_leaves_changes_no_exit_code():
 
 BUSY = """
 import hashlib, sys
-from blt_jax.train.lease import Lease
-from blt_jax.train.preemption import StopSignal
+from blt_jax.runs.lease import Lease
+from blt_jax.runs.preemption import StopSignal
 
 lease = Lease(sys.argv[1])
 with lease, StopSignal(leave=lease.release) as stop:

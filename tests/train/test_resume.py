@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from blt_jax.config import ConfigError, Optimizer, Patching, Profile, Train
+from blt_jax.config import ConfigError, Optimizer, Profile, Train
 from blt_jax.data import pack
 from blt_jax.data.store import Store
-from blt_jax.patching import calibrate, drift
+from blt_jax.patching import Patching, calibrate, drift
 from blt_jax.runs.preemption import Undisturbed
 from blt_jax.train import bad_steps, latent_gradient
 from blt_jax.train.loop import Diverged, train

@@ -11,10 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blt_jax.config import Blt, ConfigError, Lm, Mesh, Optimizer, Patching, Run, Stack, Train
+from blt_jax.config import ConfigError, Mesh, Optimizer, Stack, Train
 from blt_jax.families import head, network
+from blt_jax.families.blt.config import Blt
+from blt_jax.families.lm.config import Lm
 from blt_jax.parallel import sharding
 from blt_jax.parallel.mesh import make_mesh
+from blt_jax.patching import Patching
+from blt_jax.runs.config import Run
 from blt_jax.train import optimizer
 from blt_jax.train.step import make_step, new_state
 from tests.interop.test_round_trip import random_params

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from blt_jax.config import EOS, Blt
+from blt_jax.config import EOS
 from blt_jax.families import network
+from blt_jax.families.blt.config import Blt
 from blt_jax.nn import incremental, ring
 from blt_jax.nn.block import Linear
 from blt_jax.nn.cross_attention import ByteReadsPatch, PatchReadsBytes

@@ -9,7 +9,7 @@ config decides.
 
 from flax import linen as nn
 
-from blt_jax.config import Blt
+from blt_jax.families.blt.config import Blt
 from blt_jax.nn.block import RESIDUAL, Block, Layers, Linear, scan_layers, tied_head, untied_head
 from blt_jax.nn.compute import Compute
 from blt_jax.nn.constraints import constrain

@@ -4,7 +4,7 @@ model.
 
 from flax import linen as nn
 
-from blt_jax.config import Lm
+from blt_jax.families.lm.config import Lm
 from blt_jax.nn.block import RESIDUAL, Layers, tied_head, untied_head
 from blt_jax.nn.compute import Compute
 from blt_jax.nn.constraints import constrain

@@ -164,9 +164,8 @@ class Crossing:
     share: float  # of the replicates that cross in the range looked at
     words: str
     savings: tuple[Saving, ...]
-    measured: tuple[float, float] | None = (
-        None  # the smallest and largest budget that both have measured
-    )
+    # the smallest and largest budget that both have measured
+    measured: tuple[float, float] | None = None
 
 
 def crossing(a, b):

@@ -1,0 +1,89 @@
+"""The batch that models read: its fields, once.
+
+A batch is a plain dict of arrays, so that jit, grain and orbax see a pytree; `Batch` gives its keys
+types. Sizes: B rows, L positions of a row (bytes, or tokens of a token model), P patch slots.
+Padding: id 0, segment 0, mask 0; its patch is P, which is no slot, and it reads slot P - 1.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict
+
+import numpy as np
+
+from blt_jax.families import Model
+
+Array = Any  # of NumPy, of jax, or a jax.ShapeDtypeStruct
+
+
+class Batch(TypedDict, total=False):
+    """int32 but for the mask; what a model does not read may be absent."""
+
+    ids_BxL: Array
+    segment_BxL: Array  # number of the document's span in its row, 1 up; 0: padding
+    # of models whose patches are given
+    patch_BxL: Array  # patch that a byte lies in
+    read_BxL: Array  # patch that a byte's decoder reads: the newest complete one
+    patch_segment_BxP: Array  # segment of a patch; 0: an empty slot
+    # of training and evaluation
+    targets_BxL: Array  # next id
+    loss_mask_BxL: Array  # float32: 1 where there is a target
+    bytes_BxL: Array  # text bytes that the target stands for
+
+
+READ = ("ids_BxL", "segment_BxL")
+PATCHES = ("patch_BxL", "read_BxL", "patch_segment_BxP")
+TARGETS = ("targets_BxL", "loss_mask_BxL", "bytes_BxL")
+
+
+def fields(model: Model) -> tuple[str, ...]:
+    """What `model` reads of a batch."""
+    return READ + (PATCHES if model.patches == "given" else ())
+
+
+def dtype(field: str) -> type:
+    """NumPy dtype of a field."""
+    return np.float32 if field == "loss_mask_BxL" else np.int32
+
+
+def example(model: Model) -> Batch:
+    """The smallest batch that `model` reads; parameter shapes do not depend on its size."""
+    return {field: np.zeros((1, 2), np.int32) for field in fields(model)}  # type: ignore
+
+
+def abstract(model: Model, rows: int, positions: int, slots: int, sharding) -> Batch:
+    """A training batch as jax.ShapeDtypeStructs with a sharding."""
+    import jax
+
+    def one(field):
+        shape = (rows, slots if field.endswith("P") else positions)
+        return jax.ShapeDtypeStruct(shape, dtype(field), sharding=sharding)
+
+    return {field: one(field) for field in fields(model) + TARGETS}  # type: ignore
+
+
+def empty(row: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A row [L] (and [P]) of padding, of the shapes of another."""
+    slots = len(row["patch_segment_P"]) if "patch_segment_P" in row else 0
+    return {name: np.full_like(value, _padding(name, slots)) for name, value in row.items()}
+
+
+def _padding(field, slots):
+    """What stands where a row has nothing."""
+    known = {"patch": slots, "read": slots - 1}
+    return known.get(field.rpartition("_")[0], 0) if slots else 0
+
+
+def padded(parts: Mapping[str, Iterable[np.ndarray]], positions: int, slots: int = 0) -> Batch:
+    """Fields as lists of arrays of any lengths, one for each row -> int32 [B, L] and [B, P] with B a
+    power of two. Rows past the last are padding altogether.
+    """
+    found = {}
+    for field, arrays in parts.items():
+        rows = list(arrays)
+        size = slots if field.endswith("P") else positions
+        shape = (1 << (len(rows) - 1).bit_length(), size)
+        out = np.full(shape, _padding(field, slots), np.int32)
+        for b, array in enumerate(rows):
+            out[b, : len(array)] = array
+        found[field] = out
+    return found  # type: ignore
