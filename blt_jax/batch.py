@@ -10,8 +10,6 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from blt_jax.families import Model
-
 Array = Any  # of NumPy, of jax, or a jax.ShapeDtypeStruct
 
 
@@ -35,7 +33,7 @@ PATCHES = ("patch_BxL", "read_BxL", "patch_segment_BxP")
 TARGETS = ("targets_BxL", "loss_mask_BxL", "bytes_BxL")
 
 
-def fields(model: Model) -> tuple[str, ...]:
+def fields(model: Any) -> tuple[str, ...]:
     """What `model` reads of a batch."""
     return READ + (PATCHES if model.patches == "given" else ())
 
@@ -45,12 +43,12 @@ def dtype(field: str) -> type:
     return np.float32 if field == "loss_mask_BxL" else np.int32
 
 
-def example(model: Model) -> Batch:
+def example(model: Any) -> Batch:
     """The smallest batch that `model` reads; parameter shapes do not depend on its size."""
     return {field: np.zeros((1, 2), np.int32) for field in fields(model)}  # type: ignore
 
 
-def abstract(model: Model, rows: int, positions: int, slots: int, sharding) -> Batch:
+def abstract(model: Any, rows: int, positions: int, slots: int, sharding) -> Batch:
     """A training batch as jax.ShapeDtypeStructs with a sharding."""
     import jax
 

@@ -30,7 +30,7 @@ from blt_jax.study.config import Family
 from experiments import published
 from experiments.base import of
 
-RATIO = 105  # bytes per latent parameter (blt.md, section 11.1)
+RATIO = 105  # bytes per latent parameter (docs/blt.md, section 11.1)
 
 
 def budget(size):

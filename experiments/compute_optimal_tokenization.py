@@ -28,8 +28,8 @@ from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm.config import Lm
 from blt_jax.flops import parameters
 from blt_jax.patching import Patching
-from blt_jax.scaling.grid import bytes_per_token
 from blt_jax.study.config import Family
+from blt_jax.study.grid import bytes_per_token
 from experiments import published
 from experiments.base import of
 

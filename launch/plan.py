@@ -36,7 +36,7 @@ from blt_jax.families.blt.config import Blt
 from blt_jax.flops import hardware
 from blt_jax.parallel import topology as slices
 from blt_jax.record import build, fingerprint, to_dict
-from blt_jax.scaling import forecast, grid
+from blt_jax.study import forecast, grid
 from blt_jax.study.config import Study
 from launch import flags as launch_flags
 

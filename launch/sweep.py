@@ -41,9 +41,8 @@ from blt_jax.engines import local, submit
 from blt_jax.record import build, to_dict
 from blt_jax.runs import preemption
 from blt_jax.runs.lease import Lease
-from blt_jax.scaling import grid
 from blt_jax.storage import write_json
-from blt_jax.study import overview, status
+from blt_jax.study import grid, overview, status
 from blt_jax.study.config import Study
 from blt_jax.study.folder import finish, interrupted, job, planned_jobs, record
 from launch import flags as launch_flags

@@ -9,7 +9,7 @@ import pytest
 
 from blt_jax.families.blt.config import Blt
 from blt_jax.record import build, fingerprint
-from blt_jax.scaling import grid
+from blt_jax.study import grid
 from blt_jax.study.config import Study
 from experiments import quickstart
 
@@ -59,7 +59,7 @@ def test_compute_optimal_is_equal_flops_and_equal_latent_models():
         latent = {getattr(one.run.model, "latent", None) or one.run.model.stack for one in of_size}
         assert len(latent) == 1
     llama = next(one for one in runs if one.run.family == "llama3" and one.run.size == "400m")
-    assert 45e9 < llama.cost["bytes"] < 55e9  # blt.md, section 11.2: 50B bytes
+    assert 45e9 < llama.cost["bytes"] < 55e9  # docs/blt.md, section 11.2: 50B bytes
 
 
 @pytest.mark.parametrize("group, cost", [("small", 3.1e8), ("large", 2.1e9)])

@@ -1,8 +1,11 @@
-"""Imports point down only (design: layers), and no field of the config goes unread."""
+"""Imports point down, files of ours import each other in no circle, and no config field goes unread
+(ARCHITECTURE.md).
+"""
 
 import ast
 import dataclasses
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,75 +14,87 @@ from blt_jax import config
 from blt_jax.study import config as study
 
 ROOT = Path(__file__).resolve().parents[1]
-# What a run and a study are, how that is written down, where, and what may go wrong there.
-CONFIG = {"config", "study", "record", "storage", "trouble"}
-BELOW = {
-    "trouble": {"config"},
-    "storage": {"trouble", "config"},
-    "record": {"config"},
-    "study": {"config"},
-    "config": {"presets"},  # for its one public name, inside the function
-    "presets": {"config"},
-    "nn": {"config"},
-    "patching": {"config"},
-    "flops": {"config"},
-    "parallel": {"config"},
-    "data": {"patching", "config"},
-    "models": {"nn", "config"},
-    "train": {"models", "data", "parallel", "flops", "eval", "interop", "config"},
-    "eval": {"models", "data", "parallel", "flops", "patching", "train", "config"},
-    "infer": {"models", "nn", "patching", "config"},
-    "interop": {"models", "data", "parallel", "flops", "patching", "config"},
-    "facade": {"models", "data", "eval", "infer", "interop", "patching", "train", "config"},
-    "scaling": {"flops", "config", "study"},
-}
+# From the ground up; a room may import those before it. Launch and experiments lie above all.
+ROOMS = (
+    "config storage_errors record storage batch flops nn patching families data parallel runs "
+    "interop train eval infer facade scaling engines study"
+).split()
+NO_JAX = ("config", "record", "storage", "flops", "scaling", "engines")  # rooms that import no jax
 
 
-def files():
-    return sorted((ROOT / "blt_jax").rglob("*.py"))
+def files(*folders):
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
-def layer(path):
-    parts = path.relative_to(ROOT / "blt_jax").with_suffix("").parts
-    return parts[0]
+def module(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_down(path):
-    own = layer(path)
+def room(name):
+    return name.split(".")[1] if "." in name else ""
+
+
+NAMES = {module(path) for path in files("blt_jax", "launch", "experiments")}
+
+
+def imports(path):
+    """Modules that a file imports, also inside functions."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module == "blt_jax":
-            modules = [f"blt_jax.{alias.name}" for alias in node.names]
-        for module in modules:
-            assert not module.startswith(("launch", "experiments")), f"{path.name} imports {module}"
-            if module.startswith("blt_jax."):
-                target = module.split(".")[1]
-                known = BELOW.get(own, set()) | (CONFIG if own != "config" else set())
-                assert own == "__init__" or target == own or target in known, (
-                    f"{own} imports {target}"
-                )
-            assert own not in ("scaling", "flops") or module.split(".")[0] != "jax", (
-                f"{path.name} imports jax"
-            )
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            for alias in node.names:
+                deeper = f"{node.module}.{alias.name}"
+                found.add(deeper if deeper in NAMES else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", files("blt_jax"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+    own = room(module(path))
+    for name in imports(path):
+        assert name.split(".")[0] not in ("launch", "experiments"), f"imports {name}"
+        if name.startswith("blt_jax.") and own in ROOMS:
+            target = room(name)
+            assert target == own or ROOMS.index(target) < ROOMS.index(own), f"imports {name}"
+        assert own not in NO_JAX or name.split(".")[0] != "jax", "imports jax"
+
+
+def test_every_room_has_its_floor():
+    rooms = {room(module(path)) for path in files("blt_jax")} - {"", "__main__"}
+    assert rooms == set(ROOMS)
+
+
+def test_no_circle_of_files():
+    graph = {module(p): imports(p) & NAMES for p in files("blt_jax", "launch", "experiments")}
+    try:
+        TopologicalSorter({name: known - {name} for name, known in graph.items()}).prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def test_a_file_name_stands_once():
+    ports = {"__init__", "__main__", "config", "cost", "model", "decode", "hf"}
+    seen = {}
+    for path in files("blt_jax"):
+        if path.stem not in ports:
+            assert path.stem not in seen, f"{path} and {seen[path.stem]}"
+            seen[path.stem] = path
 
 
 def test_library_reads_no_flags_or_environment():
-    for path in files():
+    for path in files("blt_jax"):
         text = path.read_text()
         assert "absl import flags" not in text and "config_flags" not in text, path.name
-        if path.name not in ("mesh.py", "preemption.py", "storage.py"):
-            assert "os.environ" not in text and "getenv" not in text, path.name
+        if path.name not in ("mesh.py", "preemption.py", "storage.py", "client.py", "host.py"):
+            assert "getenv" not in text, path.name
 
 
 def test_every_config_field_is_read():
-    sources = "".join(
-        p.read_text() for folder in ("blt_jax", "launch") for p in (ROOT / folder).rglob("*.py")
-    )
+    sources = "".join(p.read_text() for p in files("blt_jax", "launch"))
     for kind in (vars(config) | vars(study)).values():
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             for field in dataclasses.fields(kind):
-                assert re.search(rf"\.{field.name}\b", sources), (
-                    f"{kind.__name__}.{field.name} is read nowhere"
-                )
+                where = f"{kind.__name__}.{field.name}"
+                assert re.search(rf"\.{field.name}\b", sources), f"{where} is read nowhere"

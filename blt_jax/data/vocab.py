@@ -1,4 +1,4 @@
-"""Bytes <-> ids of the byte models: byte + 4, with BOS and EOS around a document (blt.md, section
+"""Bytes <-> ids of the byte models: byte + 4, with BOS and EOS around a document (docs/blt.md, section
 1).
 """
 

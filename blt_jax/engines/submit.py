@@ -13,9 +13,8 @@ from blt_jax.engines import gke, slurm, tpu_vm
 from blt_jax.engines.local import Job
 from blt_jax.runs import lease
 from blt_jax.runs.lease import Lease
-from blt_jax.scaling import grid
 from blt_jax.study import folder as study_folder
-from blt_jax.study import status
+from blt_jax.study import grid, status
 from launch import plan as launch_plan
 
 

@@ -1,7 +1,7 @@
 """Bits per byte of a split: every text byte counted once, the same documents for every family.
 
 BPB = nats / (ln 2 x text bytes). The cost of specials (EOS) is in the numerator, only text bytes
-are in the denominator (design, section 4).
+are in the denominator (ARCHITECTURE.md).
 """
 
 import functools

@@ -3,7 +3,7 @@
 A stack of N layers with window w sees N x (w - 1) ids back and no further, so a piece of a document
 that is read with that many ids before it gets exactly the entropies of the whole document (RoPE is
 relative). Documents, and pieces of those longer than a row, share rows as segments: attention does
-not cross them. Reductions are float32; the result is rounded to float16 once (design, section 4).
+not cross them. Reductions are float32; the result is rounded to float16 once (ARCHITECTURE.md).
 
 Rows are split over a process's devices, parameters are on each of them. One thread makes rows and
 sends them ahead of the devices; results are fetched while the next batch is computed.

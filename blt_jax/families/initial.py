@@ -1,6 +1,6 @@
 """Parameters of a model: initial values, abstract shapes, logical axes.
 
-Every weight is normal, cut at 3 sigma, sigma = fan-in^-1/2 (blt.md, section 7). `init_factor`
+Every weight is normal, cut at 3 sigma, sigma = fan-in^-1/2 (docs/blt.md, section 7). `init_factor`
 divides the weights inside blocks and cross-attentions by a factor that grows with depth or width.
 """
 
@@ -53,7 +53,7 @@ def logical_axes(config):
 
 
 def _scaled(path, weight, config):
-    """Divides the projections of layer l by its depth or width factor f (blt.md, section 7)."""
+    """Divides the projections of layer l by its depth or width factor f (docs/blt.md, section 7)."""
     names = [p.key for p in path]
     inner = any(
         name in ("layers", "cross") or name.startswith(("layer_", "cross_")) for name in names

@@ -1,4 +1,4 @@
-"""Byte-ifying: the latent model of a BLT starts from the layers of a trained Llama (blt.md, section
+"""Byte-ifying: the latent model of a BLT starts from the layers of a trained Llama (docs/blt.md, section
 11.6).
 
 Embeddings, final norm and head of the Llama are left behind: they belong to its tokens.

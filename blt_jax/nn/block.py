@@ -16,7 +16,7 @@ from blt_jax.nn.norm import RMSNorm
 
 
 def init_normal(std):
-    """Normal cut at 3 sigma: every weight of BLT (blt.md, section 7)."""
+    """Normal cut at 3 sigma: every weight of BLT (docs/blt.md, section 7)."""
     return nn.initializers.truncated_normal(std, lower=-3.0, upper=3.0)
 
 

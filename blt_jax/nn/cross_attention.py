@@ -1,8 +1,8 @@
-"""Cross-attention between bytes and patches without a byte x patch array (design: cost O(L x K)).
+"""Cross-attention between bytes and patches without a byte x patch array (cost O(L x K)).
 
 Encoder: a patch slot reads the bytes of its own patch, a softmax over a sorted run of bytes.
 Decoder: a byte reads the K slots of one patch, a gather and a K-way softmax.
-Both are pre-norm, without RoPE; the residual is doubled as in the published model (blt.md, 4.3).
+Both are pre-norm, without RoPE; the residual is doubled as in the published model (docs/blt.md, 4.3).
 """
 
 import jax

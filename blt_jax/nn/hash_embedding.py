@@ -1,6 +1,6 @@
 """Hash n-gram embeddings: ids by 64-bit polynomial hash, computed exactly without 64-bit integers.
 
-blt.md, section 4.1: h = sum_j w_j p^j in wrapping signed 64-bit arithmetic, then floor-modulo by
+docs/blt.md, section 4.1: h = sum_j w_j p^j in wrapping signed 64-bit arithmetic, then floor-modulo by
 the number of rows. On a device without int64 we keep h as four 16-bit limbs: token ids are below
 2^9 and n is small, so a limb's sum stays far below 2^32 before its carry is passed on.
 """

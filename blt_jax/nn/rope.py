@@ -22,7 +22,7 @@ def frequencies(channels, theta, scaling=()):
 
 
 def rotate(x_BxLxHxC, theta, scaling=(), position_BxL=None):
-    """Rotates pairs by position x `frequencies`. Positions count from the row start (blt.md,
+    """Rotates pairs by position x `frequencies`. Positions count from the row start (docs/blt.md,
     section 4.2), where x begins unless `position_BxL` says otherwise.
     """
     length, channels = x_BxLxHxC.shape[1], x_BxLxHxC.shape[-1]

@@ -9,7 +9,7 @@ RULES = ("entropy", "relative", "combined", "space", "strided", "byte", "bpe")
 
 @dataclasses.dataclass(frozen=True)
 class Patching:
-    """Where patches start (blt.md, section 2). Rules see bytes already read, never later ones."""
+    """Where patches start (docs/blt.md, section 2). Rules see bytes already read, never later ones."""
 
     rule: str = "entropy"  # one of RULES
     # mean positions (bytes, BOS, EOS) per patch to solve `threshold` for; 0: as given

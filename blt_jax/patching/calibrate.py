@@ -1,4 +1,4 @@
-"""A threshold for a target mean patch size, measured on a corpus (blt.md, section 2.4), and the
+"""A threshold for a target mean patch size, measured on a corpus (docs/blt.md, section 2.4), and the
 record of it.
 
 The mean is a step function of the threshold: entropies are stored as float16, so every threshold

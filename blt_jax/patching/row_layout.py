@@ -1,6 +1,6 @@
 """From patch starts to the arrays that a model reads: starts <-> lengths <-> patch of each byte.
 
-The encoder's bytes belong to the patch they lie in. The decoder is one step behind (blt.md, section
+The encoder's bytes belong to the patch they lie in. The decoder is one step behind (docs/blt.md, section
 6): a byte reads the newest patch that is complete once the byte is known, so nothing looks ahead. A
 row has a static budget of P patch slots. More patches than slots is an error, never a silent merge.
 """

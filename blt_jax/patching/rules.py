@@ -1,4 +1,4 @@
-"""Where patches start: one function of ids, entropies and a rule, in NumPy (blt.md, section 2).
+"""Where patches start: one function of ids, entropies and a rule, in NumPy (docs/blt.md, section 2).
 
 A start at position t means that id t begins a patch; ids 0 and 1 of a document always begin one.
 `E[k]` is the entropy (nats) of the next-byte distribution after ids 0..k, so `E[t-1]` speaks about

@@ -23,9 +23,9 @@ from blt_jax.flops import analytic
 from blt_jax.patching import calibrate, rules
 from blt_jax.record import build, fingerprint, to_dict
 from blt_jax.runs.config import Run
-from blt_jax.scaling.grid import FamilyFacts, tokenizer_file
 from blt_jax.storage import replacing, write_json
 from blt_jax.study.config import EntropyModel, Study
+from blt_jax.study.grid import FamilyFacts, tokenizer_file
 from launch import progress_bar
 
 ENTROPY_RUN = "entropy_model"

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 @functools.cache  # so that it is logged once
 def compute(train: Train, platform):
     """The Compute of a run on a jax platform. dtype "auto": bfloat16 where matrix units want it
-    (design, 9); attention "auto": the platform's own backend. What was chosen is logged.
+    (ARCHITECTURE.md); attention "auto": the platform's own backend. What was chosen is logged.
     """
     dtype, attention = train.dtype, train.attention
     if dtype == "auto":
@@ -116,7 +116,7 @@ def make_step(run: Run, mesh):
     """
     tx = optimizer.transform(run.optimizer)
     # A byte-ified model's latent layers are trained already: they move at a rate of their own
-    # (blt.md, section 11.6).
+    # (docs/blt.md, section 11.6).
     slower = {"latent": run.init.latent_rate_factor} if run.init.from_llama else {}
     how = compute(run.train, mesh.devices.flat[0].platform)
     layout = state_shardings(run, mesh)

@@ -11,7 +11,7 @@ from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm.config import Lm
 from blt_jax.flops import parameters, per_byte
 
-# blt.md, section 10: forward FLOPs per byte with the shapes of Table 10; printed to three digits.
+# docs/blt.md, section 10: forward FLOPs per byte with the shapes of Table 10; printed to three digits.
 # Two cells lie just outside half of the last digit (llama3-1b by 0.54 of it, blt-2b at 4.5 by
 # 0.53); the other 28 round to it.
 TOLERANCE = 0.55  # of the last digit
@@ -184,7 +184,7 @@ def test_unknown_convention():
 
 
 def test_presets_that_no_cost_tells_apart():
-    """RoPE costs nothing here, and heads only where keys are grouped: blt.md, sections 3 and 9."""
+    """RoPE costs nothing here, and heads only where keys are grouped: docs/blt.md, sections 3 and 9."""
     entropy = preset("entropy-100m").stack
     assert (entropy.heads, entropy.window, entropy.rope_theta) == (12, 512, 10_000.0)
     blt = preset("blt-8b")

@@ -8,8 +8,8 @@ from blt_jax.config import ConfigError, Stack
 from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm.config import Lm
 from blt_jax.flops import Breakdown, differences, executed_row, per_byte, training
-from blt_jax.flops.executed import ATTENTIONS
 from blt_jax.flops.causes import CAUSES
+from blt_jax.flops.executed import ATTENTIONS
 from tests.flops.test_executed import BLT, CASES, blt
 
 ROUNDING = 1e-9  # of the total: sums of floats

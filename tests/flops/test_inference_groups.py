@@ -1,8 +1,8 @@
-"""The groups of equal inference cost of the paper's Table 2 (blt.md, section 11.2), without and
+"""The groups of equal inference cost of the paper's Table 2 (docs/blt.md, section 11.2), without and
 with the entropy model.
 
 The paper gives parameter counts, not shapes. `GROUPS` holds shapes with those counts and the local
-models of its Table 10, whose costs are those that blt.md, section 10, finds; `match.shape_for_cost`
+models of its Table 10, whose costs are those that docs/blt.md, section 10, finds; `match.shape_for_cost`
 then finds the groups again from the cost alone. `pytest -n0 -s` prints both tables. All costs:
 "paper" convention, forward, 8,192 bytes of context.
 """

@@ -15,7 +15,7 @@ from blt_jax.parallel.mesh import make_mesh
 from blt_jax.patching import Patching
 from blt_jax.record import build, to_dict
 from blt_jax.runs.config import Run
-from blt_jax.scaling import grid
+from blt_jax.study import grid
 from blt_jax.study.config import EntropyModel, Family, Size, Study
 from blt_jax.train import optimizer
 from blt_jax.train.step import make_step, new_state

@@ -16,7 +16,7 @@ from blt_jax.config import ConfigError, Mesh
 from blt_jax.flops import hardware
 from blt_jax.parallel import topology
 from blt_jax.record import build
-from blt_jax.scaling import forecast, grid
+from blt_jax.study import forecast, grid
 from blt_jax.study.config import Study
 from experiments import blt_1t, quickstart
 from tests import QUICK

@@ -14,8 +14,7 @@ from blt_jax.data.store import Store, write_entropies
 from blt_jax.families.lm.config import Lm
 from blt_jax.patching import Patching, calibrate
 from blt_jax.record import build
-from blt_jax.scaling import grid
-from blt_jax.study import prepare
+from blt_jax.study import grid, prepare
 from blt_jax.study.config import EntropyModel, Family, Size, Study
 from experiments import quickstart
 from launch import plan

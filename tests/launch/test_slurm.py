@@ -47,7 +47,8 @@ def config(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", QUICK)
     path = corpus(tmp_path)
     path.write_text(
-        "from blt_jax.study.config import Size\n" + path.read_text().replace("    return config\n", SMALL)
+        "from blt_jax.study.config import Size\n"
+        + path.read_text().replace("    return config\n", SMALL)
     )
     return path
 

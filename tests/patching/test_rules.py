@@ -26,7 +26,7 @@ def lengths(ids, entropies, include_next=False, **patching):
     return starts_to_lengths(starts(ids, entropies, Patching(**patching), include_next)).tolist()
 
 
-# ---------------------------------------------------------------- worked examples (blt.md, section
+# ---------------------------------------------------------------- worked examples (docs/blt.md, section
 # 2.3)
 
 ABCDEF = ids_of("abcdef")[:-1]

@@ -9,7 +9,7 @@ from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm.config import Lm
 from blt_jax.patching import Patching
 from blt_jax.record import build, differences, to_dict
-from blt_jax.scaling import grid
+from blt_jax.study import grid
 from blt_jax.study.config import EntropyModel, Family, Size, Study
 from experiments import quickstart
 

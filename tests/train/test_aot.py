@@ -17,7 +17,7 @@ from blt_jax.nn.attention import backend_of
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.patching import Patching
 from blt_jax.runs.config import Run
-from blt_jax.scaling import forecast
+from blt_jax.study import forecast
 from blt_jax.train import aot
 from blt_jax.train.step import state_shardings
 

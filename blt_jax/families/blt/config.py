@@ -15,7 +15,7 @@ class Blt(Model):
     """Byte Latent Transformer, and with cross-attention off its relatives (SpaceByte).
 
     The choices after `init_factor` are those where paper and published code differ
-    (blt.md, section 16): see `RELEASED` and `PAPER`.
+    (docs/blt.md, section 16): see `RELEASED` and `PAPER`.
     """
 
     encoder: Stack
@@ -210,7 +210,7 @@ class Blt(Model):
         return made | {"released-1b": functools.partial(of, "1b", 500_002)}
 
 
-# The two readings of BLT where the paper and the published code differ (blt.md, section 16).
+# The two readings of BLT where the paper and the published code differ (docs/blt.md, section 16).
 RELEASED = dict(
     cross_residual="double",
     pool_from="states",

@@ -18,7 +18,7 @@ class Lm(Model):
     vocab: int = BYTE_VOCAB
     unit: str = "byte"  # "byte" | "token": what one position holds
     tied: bool = False  # the head is the embedding
-    init_factor: str = "disabled"  # depth scaling of the initial weights (blt.md, section 7)
+    init_factor: str = "disabled"  # depth scaling of the initial weights (docs/blt.md, section 7)
     kind: str = "lm"
 
     backbone: ClassVar[str] = "stack"

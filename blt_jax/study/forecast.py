@@ -6,8 +6,8 @@ import dataclasses
 
 from blt_jax.config import ConfigError
 from blt_jax.families.blt.config import Blt
-from blt_jax.flops import analytic, executed, hardware, memory
-from blt_jax.scaling.grid import PlannedRun
+from blt_jax.flops import executed, hardware, memory
+from blt_jax.study.grid import PlannedRun
 
 # Backend of self-attention on each maker's devices (`nn.attention.backend_of`; a test holds the two
 # together).
