@@ -5,7 +5,7 @@ types. Sizes: B rows, L positions of a row (bytes, or tokens of a token model), 
 Padding: id 0, segment 0, mask 0; its patch is P, which is no slot, and it reads slot P - 1.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -59,10 +59,24 @@ def abstract(model: Any, rows: int, positions: int, slots: int, sharding) -> Bat
     return {field: one(field) for field in fields(model) + TARGETS}  # type: ignore
 
 
-def empty(row: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A row [L] (and [P]) of padding, of the shapes of another."""
-    slots = len(row["patch_segment_P"]) if "patch_segment_P" in row else 0
-    return {name: np.full_like(value, _padding(name, slots)) for name, value in row.items()}
+def of_row(field: str) -> str:
+    """What a field is called in a row by itself: "ids_BxL" is "ids_L"."""
+    return field.replace("_Bx", "_")
+
+
+def empty(fields: Iterable[str], positions: int, slots: int = 0) -> dict[str, np.ndarray]:
+    """`fields` of a row of padding by itself: arrays [L] and [P]."""
+    size = lambda field: slots if field.endswith("P") else positions
+    return {
+        of_row(field): np.full(size(field), _padding(field, slots), dtype(field))
+        for field in fields
+    }
+
+
+def stacked(rows: Sequence[Mapping[str, np.ndarray]]) -> Batch:
+    """A batch of rows of the same fields and sizes."""
+    fields = (field for field in READ + PATCHES + TARGETS if of_row(field) in rows[0])
+    return {field: np.stack([row[of_row(field)] for row in rows]) for field in fields}  # type: ignore
 
 
 def _padding(field, slots):

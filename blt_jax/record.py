@@ -1,6 +1,4 @@
-"""Configs as records: nested dicts and JSON <-> the dataclasses of `config.py`, and their
-fingerprints.
-"""
+"""Configs as records: nested dicts and JSON <-> config dataclasses, and their fingerprints."""
 
 import dataclasses
 import difflib
@@ -9,15 +7,20 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from blt_jax.config import ConfigError
 
+T = TypeVar("T")
 
-def build(kind, values, where=""):
+
+def build(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Makes dataclass `kind` from nested dicts. Raises ConfigError naming the field and the nearest
-    known key.
+    known key. `where`: path of the record within a larger one.
     """
-    fields = {f.name: f for f in dataclasses.fields(kind)}
+    dataclass: Any = kind
+    fields = {f.name: f for f in dataclasses.fields(dataclass)}
     hints = typing.get_type_hints(kind)
     made = {}
     for key, value in dict(values).items():
@@ -67,12 +70,12 @@ def _convert(hint, value, path):
     return value
 
 
-def to_dict(config):
+def to_dict(config: Any) -> dict[str, Any]:
     """The resolved config as plain JSON types; `build(type(config), to_dict(config)) == config`."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def fingerprint(*parts):
+def fingerprint(*parts: Any) -> str:
     """16 hex digits that change if and only if a part (dataclass or JSON value) changes."""
     plain = [_recorded(p) for p in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
@@ -81,25 +84,22 @@ def fingerprint(*parts):
 def _recorded(value):
     """Plain JSON types, without `later` fields at their defaults."""
     if dataclasses.is_dataclass(value):
-        told = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        new = {f.name: f.default for f in dataclasses.fields(value) if f.metadata.get("later")}
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        later = {f.name: f.default for f in dataclasses.fields(value) if f.metadata.get("later")}
         return {
-            name: _recorded(one)
-            for name, one in told.items()
-            if name not in new or one != new[name]
+            name: _recorded(item)
+            for name, item in fields.items()
+            if name not in later or item != later[name]
         }
     if isinstance(value, dict):
-        return {key: _recorded(one) for key, one in value.items()}
-    return [_recorded(one) for one in value] if isinstance(value, (list, tuple)) else value
+        return {key: _recorded(item) for key, item in value.items()}
+    return [_recorded(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def differences(old, new, where=""):
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
     """Paths at which two nested dicts differ, as 'a.b: old -> new' lines."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
-        return [
-            d
-            for k in keys
-            for d in differences(old.get(k), new.get(k), f"{where}.{k}" if where else k)
-        ]
+        path = lambda key: f"{where}.{key}" if where else key
+        return [line for k in keys for line in differences(old.get(k), new.get(k), path(k))]
     return [] if old == new else [f"{where}: {old} -> {new}"]

@@ -22,10 +22,15 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from blt_jax import storage_errors
 from blt_jax.config import ConfigError
+
+PathLike = str | os.PathLike  # a name, or what `at` gives
+AnyPath = Any  # pathlib.Path, or etils' epath.Path, which has the same methods
 
 BUCKET = "gs://"
 EVERY = 15.0  # seconds after which what was appended to a `Growing` file is in the bucket
@@ -34,9 +39,8 @@ CACHE = Path(os.environ.get("BLT_JAX_CACHE") or Path.home() / ".cache" / "blt_ja
 _LEFT = 30 * 24 * 3600.0  # seconds after which a draft is nobody's
 
 
-def at(path):
-    """`path` (str or path) as a path of pathlib, or of etils' epath if it is in a bucket, then
-    without `..`.
+def at(path: PathLike) -> AnyPath:
+    """`path` as a path of pathlib, or of etils' epath if it is in a bucket, then without `..`.
 
     Raises ConfigError where buckets need a package that is not installed.
     """
@@ -48,12 +52,13 @@ def at(path):
     return epath.Path(BUCKET + posixpath.normpath(str(path).removeprefix(BUCKET)))
 
 
-def absolute(path):
+def absolute(path: PathLike) -> AnyPath:
     """`path` as every process of this machine, or any machine for a bucket, can name it."""
     return at(path) if in_bucket(path) else Path(path).absolute()
 
 
-def in_bucket(path):
+def in_bucket(path: PathLike) -> bool:
+    """Whether a path names an object of a bucket."""
     return str(path).startswith(BUCKET)
 
 
@@ -66,16 +71,14 @@ def _bucket():
         raise ConfigError("gs:// needs the package gcsfs: pip install 'blt-jax[gcs]'") from None
     import fsspec
 
-    for chatty in ("fsspec", "gcsfs"):
-        logging.getLogger(chatty).setLevel(
-            logging.CRITICAL
-        )  # of each file; and of each error, which they raise too
+    for chatty in ("fsspec", "gcsfs"):  # of each file; and of each error, which they raise too
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
     # Other machines write there too: what was listed a while ago is not what is there.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     return fsspec.filesystem("gcs")
 
 
-def forget():
+def forget() -> None:
     """Lets go of the connections to buckets: a process that was forked must make its own."""
     if "gcsfs" in sys.modules:
         from etils.epath import backend
@@ -88,10 +91,8 @@ def forget():
 os.register_at_fork(after_in_child=forget)
 
 
-def check(path):
-    """Raises ConfigError, one line, if `path` is in a bucket that is not there or not ours to
-    read.
-    """
+def check(path: PathLike) -> None:
+    """Raises ConfigError if `path` is in a bucket that is not there or not ours to read."""
     if in_bucket(path):
         bucket, _ = _bucket_and_name(path)
         try:
@@ -110,13 +111,13 @@ def check(path):
 # ---------------------------------------------------------------- whole files
 
 
-def make_folder(path):
+def make_folder(path: PathLike) -> None:
     """Makes a folder and those above it; in a bucket there are none."""
     if not in_bucket(path):
         Path(path).mkdir(parents=True, exist_ok=True)
 
 
-def remove_folder(path):
+def remove_folder(path: PathLike) -> None:
     """Removes a folder, if it is there, and all that is in it."""
     if in_bucket(path):
         with contextlib.suppress(FileNotFoundError):
@@ -126,42 +127,39 @@ def remove_folder(path):
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """Yields a path on this machine to write to, which becomes `path`, safe where that lies, at the
-    end; or nothing.
+def replacing(path: PathLike) -> Iterator[Path]:
+    """Yields a path on this machine to write to. At the end that file becomes `path`, safe where
+    it lies; after an exception nothing does.
     """
-    path = at(path)
-    remote = in_bucket(path)
-    folder = _scratch() if remote else path.parent
-    temporary = folder / f"{path.name}.{uuid.uuid4().hex[:12]}.tmp"
+    target, remote = at(path), in_bucket(path)
+    folder = _scratch() if remote else target.parent
+    temporary = folder / f"{target.name}.{uuid.uuid4().hex[:12]}.tmp"
     try:
         yield temporary
         if remote:
-            _bucket().put_file(str(temporary), str(path))
+            _bucket().put_file(str(temporary), str(target))
         else:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path, value):
+def write_json(path: PathLike, value: Any) -> None:
     """Atomic: the file is there whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1))
 
 
-def write_bytes(path, data):
+def write_bytes(path: PathLike, data: bytes) -> None:
     """Atomic, likewise."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
-def create(path, text):
-    """Writes a new file; False if there is one. Of several processes that try at once, one
-    succeeds.
-    """
+def create(path: PathLike, text: str) -> bool:
+    """Writes a new file; False if there is one. Of several processes that try at once, one does."""
     if in_bucket(path):
         try:
             _bucket().pipe_file(str(path), text.encode(), mode="create")
@@ -181,11 +179,9 @@ def create(path, text):
     return True
 
 
-def version(path):
+def version(path: PathLike) -> str | None:
     """What `replace` goes by: another one after each write to an object of a bucket, "0" where
-    there is none.
-
-    None on a disk, which knows of no such thing.
+    there is none. None on a disk, which has no versions.
     """
     if not in_bucket(path):
         return None
@@ -195,9 +191,9 @@ def version(path):
         return "0"
 
 
-def replace(path, text, version):
+def replace(path: PathLike, text: str, version: str | None) -> bool:
     """Writes a file, atomically, if it is still of that `version`; False if not. On a disk the last
-    writer stays.
+    writer's stays.
     """
     if not in_bucket(path):
         with replacing(path) as temporary:
@@ -205,11 +201,11 @@ def replace(path, text, version):
         return True
     bucket, name = _bucket_and_name(path)
     uploads = f"{_bucket()._location}/upload/storage/v1/b/{bucket}/o"
-    told = {"uploadType": "media", "name": name, "ifGenerationMatch": version}
-    return _if_it_matches("POST", uploads, data=text.encode(), **told)
+    parameters = {"uploadType": "media", "name": name, "ifGenerationMatch": version}
+    return _if_it_matches("POST", uploads, data=text.encode(), **parameters)
 
 
-def remove(path, version):
+def remove(path: PathLike, version: str | None) -> None:
     """Removes a file, if it is there, and still of that `version` where files have one."""
     if not in_bucket(path):
         Path(path).unlink(missing_ok=True)
@@ -223,10 +219,10 @@ def _bucket_and_name(path):
     return bucket, name
 
 
-def _if_it_matches(*request, **told):
-    """Whether the object was of the generation that a request is for."""
+def _if_it_matches(*request, **parameters):
+    """Sends a request; whether the object was of the generation that it is for."""
     try:
-        _bucket().call(*request, **told)
+        _bucket().call(*request, **parameters)
     except FileExistsError:  # so gcsfs calls the condition that failed
         return False
     return True
@@ -235,17 +231,17 @@ def _if_it_matches(*request, **told):
 # ---------------------------------------------------------------- reading
 
 
-def modified(path):
+def modified(path: AnyPath) -> float:
     """When a file was last written: seconds since the epoch, by the clock of where it lies."""
     return path.stat().mtime if in_bucket(path) else path.stat().st_mtime
 
 
-def size(path):
+def size(path: AnyPath) -> int:
     """Bytes of a file."""
     return path.stat().length if in_bucket(path) else path.stat().st_size
 
 
-def tail(path, size):
+def tail(path: PathLike, size: int) -> bytes:
     """The last `size` bytes of a file; b"" where there is none, or it cannot be read."""
     try:
         with at(path).open("rb") as file:
@@ -255,22 +251,21 @@ def tail(path, size):
         return b""
 
 
-def local(path):
-    """The path of a file of this machine with what `path` holds now: itself, or a copy of what is
-    in a bucket.
+def local(path: PathLike) -> Path:
+    """A file of this machine with what `path` holds now: itself, or a copy of what is in a bucket.
 
     A copy is made once and kept in CACHE until the object changes. Raises FileNotFoundError.
     """
-    path = at(path)
+    source = at(path)
     if not in_bucket(path):
-        return path
-    generation = str(_bucket().info(str(path))["generation"])
-    copies = CACHE / "copies" / str(path).removeprefix(BUCKET)
-    copy = copies / generation / path.name
+        return source
+    generation = str(_bucket().info(str(source))["generation"])
+    copies = CACHE / "copies" / str(source).removeprefix(BUCKET)
+    copy = copies / generation / source.name
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
         with replacing(copy) as temporary:
-            _bucket().get_file(str(path), str(temporary))
+            _bucket().get_file(str(source), str(temporary))
         for other in copies.iterdir():
             if other.name != generation and other.name.isdigit():
                 shutil.rmtree(other, ignore_errors=True)
@@ -281,15 +276,14 @@ def local(path):
 
 
 class Growing:
-    """`here`: a folder of this machine for files that are appended to, and that `folder` follows. A
-    context manager.
+    """`here`: a folder of this machine for files that are appended to, and that `folder` follows.
 
     On a disk it is `folder` itself. Of a bucket it is an empty one, with those of the files `names`
     that are there already; what changes in it is uploaded every EVERY seconds, by `flush`, and at
-    the end.
+    the end. A context manager.
     """
 
-    def __init__(self, folder, names=()):
+    def __init__(self, folder: PathLike, names: Iterable[str] = ()):
         self.folder = at(folder)
         self._remote = in_bucket(folder)
         self.here = self.folder
@@ -309,7 +303,7 @@ class Growing:
     def __exit__(self, *exception):
         self.close()
 
-    def flush(self):
+    def flush(self) -> None:
         """Returns when the bucket has what was appended so far."""
         if not self._remote:
             return
@@ -319,7 +313,8 @@ class Growing:
                     _bucket().pipe_file(str(self.folder / name), (self.here / name).read_bytes())
                     self._uploaded[name] = state
 
-    def close(self):
+    def close(self) -> None:
+        """Uploads what is left and removes `here`, where that is a copy."""
         if self._remote and not self._ended.is_set():
             self._ended.set()
             self._thread.join()
@@ -328,16 +323,15 @@ class Growing:
 
     def _files(self):
         """{name: (size, time)} of the files that are here."""
-        found = [path for path in self.here.rglob("*") if path.is_file()]
+        files = [path for path in self.here.rglob("*") if path.is_file()]
         return {
-            str(p.relative_to(self.here)): ((s := p.stat()).st_size, s.st_mtime_ns) for p in found
+            str(p.relative_to(self.here)): ((s := p.stat()).st_size, s.st_mtime_ns) for p in files
         }
 
     def _follow(self):
         while not self._ended.wait(EVERY):
-            with contextlib.suppress(
-                Exception
-            ):  # the bucket may be out of reach for a while; `flush` tells
+            # The bucket may be out of reach for a while: `close` raises what does not pass.
+            with contextlib.suppress(Exception):
                 self.flush()
 
 
@@ -350,9 +344,7 @@ def _scratch():
 
 @functools.cache
 def _tidy(folder):
-    """Removes what killed processes left, once a process: what nobody has written to for a
-    month.
-    """
+    """Removes what killed processes left, once a process: what was not written to for a month."""
     for left in folder.iterdir():
         with contextlib.suppress(OSError):  # another process was quicker
             if time.time() - max(path.stat().st_mtime for path in (left, *left.rglob("*"))) > _LEFT:

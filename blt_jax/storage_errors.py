@@ -1,15 +1,14 @@
-"""What is wrong with a disk, a folder or a bucket, in words for a person: one line instead of a
-traceback.
-"""
+"""What is wrong with a disk, a folder or a bucket: one line for a person instead of a traceback."""
 
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 
 from blt_jax.config import ConfigError
 
 
-def of_bucket(error):
+def of_bucket(error: BaseException) -> str:
     """The line on an exception that came from talking to a bucket; "" for any other."""
     words = " ".join(str(error).split())[:200]
     if isinstance(error, OSError) and words.startswith("Forbidden"):
@@ -20,7 +19,7 @@ def of_bucket(error):
 
 
 _FREE, _MEND = "free some space", "mend it, or take another folder"
-_TROUBLE = {
+_OF_ERRNO = {
     errno.ENOSPC: ("the disk is full", _FREE),
     errno.EDQUOT: ("the quota of the disk is used up", _FREE),
     errno.EFBIG: ("files may not grow that large", _MEND),
@@ -30,35 +29,31 @@ _TROUBLE = {
 }
 
 
-def of_disk(error):
+def of_disk(error: BaseException | None) -> tuple[str, str] | None:
     """(What is wrong with a disk or a folder, how to mend it), from anywhere in a chain of
     exceptions; None for others.
 
     Libraries wrap the system's error, or repeat its words in one of their own.
     """
     while error is not None:
-        for number, (what, mend) in _TROUBLE.items():
+        for number, (what, mend) in _OF_ERRNO.items():
             if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
-                where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+                file = getattr(error, "filename", None)
+                where = f" ({file})" if file else ""
                 return f"{what}{where}", f"{mend}, then run the same command again"
         error = error.__cause__ or error.__context__
     return None
 
 
 @contextlib.contextmanager
-def writing(path):
-    """Turns a full disk or a folder that cannot be written into one clear line; other errors
-    pass.
-    """
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Turns a full disk or a folder that cannot be written into a ConfigError; others pass."""
     try:
         yield
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # ArrayRecord reports the system's words in a RuntimeError
-        told = of_disk(error)
-        if told:
-            raise ConfigError(f"{path}: {'; '.join(told)}") from error
+    except (OSError, RuntimeError) as error:  # ArrayRecord wraps the system's in a RuntimeError
+        reason = of_disk(error)
+        if reason:
+            raise ConfigError(f"{path}: {'; '.join(reason)}") from error
         if isinstance(error, OSError):
             raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
         raise

@@ -1,46 +1,48 @@
 """Row index + store -> batches of NumPy arrays. The order is a pure function of (seed, step).
 
-Keys, for bytes and tokens alike (L positions of a row): `ids_BxL targets_BxL segment_BxL` int32,
-`loss_mask_BxL` float32, `bytes_BxL` int32 (text bytes that the target stands for), and for patched
-models `patch_BxL read_BxL patch_segment_BxP` int32 (see `patching/row_layout.py`). Padding: id 0,
-segment 0, mask 0. A span's last position has its document's next id as target, wherever that lies:
-over an epoch every id but BOS is a target exactly once.
+The fields of a batch are those of `batch.py`, for bytes and tokens alike; rows by patches have
+`batch.PATCHES` too (see `patching/row_layout.py`). A span's last position has its document's next
+id as target, wherever that lies: over an epoch every id but BOS is a target exactly once.
 """
+
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
 
-from blt_jax import storage
+from blt_jax import batch, storage
+from blt_jax.batch import Batch
 from blt_jax.config import BYTE_OFFSET, ConfigError
 from blt_jax.data.pack import StartFlags, load_header, mapped
+from blt_jax.data.store import Store
 from blt_jax.patching import calibrate, drift
 from blt_jax.patching.row_layout import row_layout
+from blt_jax.storage import PathLike
 
-EPOCHS = (
-    2**30
-)  # without end: grain's own endless repeat overflows a length when batches hold one row
+# without end: grain's own endless repeat overflows a length when batches hold one row
+EPOCHS = 2**30
 WALKED = 1 << 20  # rows whose sources are counted one by one: seconds
 THREADS, AHEAD = 4, 8  # of the prefetching iterator: threads, batches held ready
 
 
-def span_table(index):
+def span_table(index: PathLike) -> tuple[np.ndarray, np.ndarray]:
     """(row_offsets int64 [R + 1], spans int64 [S, 3]): row r is spans[row_offsets[r] :
     row_offsets[r + 1]].
 
     A span is (document, begin, end); segment s of a row, from 1 up, is its span s - 1.
     """
-    index = storage.at(index)
-    return mapped(index / "rows.npy"), mapped(index / "spans.npy")
+    folder = storage.at(index)
+    return mapped(folder / "rows.npy"), mapped(folder / "spans.npy")
 
 
 class RowSource:
-    """The rows of an index, at random: `source[r]` is a dict of [L] (and [P]) arrays. Threads may
-    share it.
+    """The rows of an index, at random: `source[r]` is a dict of [L] (and [P]) arrays, fields of a
+    batch by `batch.of_row`. Threads may share it.
 
     Raises ConfigError if the index was made from another store.
     """
 
-    def __init__(self, index, store):
+    def __init__(self, index: PathLike, store: Store):
         self.header = load_header(index)
         if self.header["store_fingerprint"] != store.fingerprint:
             raise ConfigError(
@@ -69,17 +71,11 @@ class RowSource:
         return self._tokens[first + begin : min(first + end, last)]
 
     def __getitem__(self, number):
-        length = self._length
-        names = ("ids", "targets", "segment", "bytes")
-        row = {f"{name}_L": np.zeros(length, np.int32) for name in names} | {
-            "loss_mask_L": np.zeros(length, np.float32)
-        }
-        starts_L, at = np.zeros(length, bool), 0
+        row = batch.empty(batch.READ + batch.TARGETS, self._length)
+        starts_L, at = np.zeros(self._length, bool), 0
         first, last = self._row_offsets[number : number + 2]
         for segment, (document, begin, end) in enumerate(self._spans[first:last].tolist(), start=1):
-            ids = self._ids(
-                document, begin, end + 1
-            )  # with the target of the last position, if there is one
+            ids = self._ids(document, begin, end + 1)  # with the last target, if there is one
             size, targets = end - begin, ids[1:]
             known = slice(at, at + len(targets))  # nothing follows an EOS
             row["ids_L"][at : at + size] = ids[:size]
@@ -92,28 +88,27 @@ class RowSource:
             if self._flags:
                 starts_L[at : at + size] = self._flags.read(document, begin, end)
             at += size
-        return row | self._patches(starts_L, row["segment_L"])
+        if self._flags:
+            layout = row_layout(starts_L, row["segment_L"], self._slots)
+            row |= dict(zip(map(batch.of_row, batch.PATCHES), layout, strict=True))
+        return row
 
-    def _patches(self, starts_L, segment_L):
-        if not self._slots:
-            return {}
-        patch_L, read_L, patch_segment_P = row_layout(starts_L, segment_L, self._slots)
-        return {"patch_L": patch_L, "read_L": read_L, "patch_segment_P": patch_segment_P}
-
-    def batch(self, numbers, size=0):
+    def batch(self, numbers: Sequence[int], size: int = 0) -> Batch:
         """The rows `numbers` as a batch, with empty rows after them up to `size` rows."""
         rows = [self[n] for n in numbers]
-        if len(rows) < size:
-            empty = {key: np.zeros_like(value) for key, value in self[0].items()}
-            empty |= self._patches(np.zeros(self._length, bool), empty["segment_L"])
-            rows += [empty] * (size - len(rows))
-        stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-        return {
-            key.replace("_L", "_BxL").replace("_P", "_BxP"): value for key, value in stacked.items()
-        }
+        fields = batch.READ + batch.TARGETS + (batch.PATCHES if self._flags else ())
+        missing = max(size - len(rows), 0)
+        return batch.stacked(rows + [batch.empty(fields, self._length, self._slots)] * missing)
 
 
-def train_batches(index, store, rows, seed, process_index=0, process_count=1):
+def train_batches(
+    index: PathLike,
+    store: Store,
+    rows: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.MapDataset:
     """A grain MapDataset without end: item [step] is this process's part of batch `step` of `rows`
     rows.
 
@@ -128,7 +123,9 @@ def train_batches(index, store, rows, seed, process_index=0, process_count=1):
     )
 
 
-def sources_read(index, store, rows, seed, steps):
+def sources_read(
+    index: PathLike, store: Store, rows: int, seed: int, steps: int
+) -> dict[str, dict[str, float]]:
     """What the first `steps` batches of `train_batches` hold: {source: {"text_bytes", "share",
     "epochs"}}.
 
@@ -140,9 +137,8 @@ def sources_read(index, store, rows, seed, steps):
     sources, number = header["sources"], header["rows"]
     passes, rest = divmod(steps * rows, number)
     walked = 0 < rest <= WALKED
-    read_S = np.array([one["positions"] for one in sources.values()]) * (
-        passes if walked else steps * rows / number
-    )
+    per_pass_S = np.array([facts["positions"] for facts in sources.values()])
+    read_S = per_pass_S * (passes if walked else steps * rows / number)
     if walked:
         offsets, spans = span_table(index)
         order, taken_R = _row_order(number, seed), np.zeros(number, bool)
@@ -152,8 +148,8 @@ def sources_read(index, store, rows, seed, steps):
             store.source_of[document], weights=end - begin, minlength=len(read_S)
         )
     epochs_S = [
-        read / max(one["positions"], 1) * one["readings"]
-        for read, one in zip(read_S, sources.values(), strict=True)
+        read / max(facts["positions"], 1) * facts["readings"]
+        for read, facts in zip(read_S, sources.values(), strict=True)
     ]
     text_S = epochs_S * np.bincount(store.source_of, weights=store.sizes, minlength=len(read_S))
     return {
@@ -162,15 +158,13 @@ def sources_read(index, store, rows, seed, steps):
     }
 
 
-def patch_drift(index, store, calibration):
+def patch_drift(index: PathLike, store: Store, calibration: PathLike) -> drift.Drift:
     """The `Drift` that watches training on an index, by the record of a calibration (a file).
 
     Raises ConfigError if that is damaged or of another store.
     """
-    found = calibrate.load(
-        calibration, corpus=store.fingerprint, entropy_model=store.entropy_fingerprint
-    )
-    return drift.watch(found, load_header(index))
+    fingerprints = dict(corpus=store.fingerprint, entropy_model=store.entropy_fingerprint)
+    return drift.watch(calibrate.load(calibration, **fingerprints), load_header(index))
 
 
 def _row_order(number, seed):
@@ -178,13 +172,15 @@ def _row_order(number, seed):
     return grain.MapDataset.range(number).seed(seed).shuffle().repeat(EPOCHS)
 
 
-def iterate_from(batches, step=0):
+def iterate_from(batches: grain.MapDataset, step: int = 0) -> Iterator[Batch]:
     """Batches `step`, `step` + 1, ...: made ahead by threads."""
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
     return iter(batches[step:].to_iter_dataset(options))
 
 
-def validation_batches(index, store, rows, process_index=0, process_count=1):
+def validation_batches(
+    index: PathLike, store: Store, rows: int, process_index: int = 0, process_count: int = 1
+) -> Iterator[tuple[list[int], Batch]]:
     """Yields (row numbers, batch) over all rows once, in order; the last batch is filled with empty
     rows.
 

@@ -133,10 +133,8 @@ def _after_blt(params, plan, rows, starts, room):
         "begin_B": ints(np.flatnonzero(one)[-1] for one in starts),  # of the patch that it does not
     }
     longest = int((at["length_B"] - at["begin_B"]).max()) + room
-    bound = patching.max_length or {"strided": patching.stride, "byte": 1}.get(
-        patching.rule, longest
-    )
-    patches = -(-room // patching.stride) if patching.rule == "strided" else room
+    bound = patching.longest_patch or longest
+    patches = patching.most_patches(room)
     positions = int(at["length_B"].max()) + room
     sizes = (
         _ring_size(c.encoder, positions),

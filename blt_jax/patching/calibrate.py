@@ -1,5 +1,5 @@
-"""A threshold for a target mean patch size, measured on a corpus (docs/blt.md, section 2.4), and the
-record of it.
+"""A threshold for a target mean patch size, measured on a corpus (docs/blt.md, section 2.4), and
+the record of it.
 
 The mean is a step function of the threshold: entropies are stored as float16, so every threshold
 between two neighbouring float16 numbers cuts as the lower one does. The search therefore tries only
@@ -11,7 +11,10 @@ of `Calibration`}.
 """
 
 import dataclasses
+import functools
 import json
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +28,8 @@ from blt_jax.record import build, fingerprint
 FORMAT = 1
 REACH = 0.01  # a target may lie outside the means that thresholds give by this share
 LONGEST = 64  # patch lengths beyond are counted together
-SAMPLE = (
-    64 << 20
-)  # positions that are searched; documents come in hash order, so the first are a fair sample
+# positions that are searched; documents come in hash order, so the first are a fair sample
+SAMPLE = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,34 +54,43 @@ class Calibration:
     documents: int  # measured on
     positions: int
     patches: int
-    patch_lengths: tuple[
-        int, ...
-    ]  # [k]: patches of k positions; the last entry: of more than LONGEST
+    # [k]: patches of k positions; the last entry: of more than LONGEST
+    patch_lengths: tuple[int, ...]
     sources: dict[str, Source]
     corpus: str  # fingerprint of the store's split
     entropy_model: str  # fingerprint of what made its entropies; "": the rule needs none
     weights: dict[str, float]  # as asked for
 
 
+Document = tuple[np.ndarray, np.ndarray | None, str]
+
+
 def calibrate(
-    documents, patching: Patching, *, sample=SAMPLE, weights=None, corpus="", entropy_model=""
-):
+    documents: Iterable[Document],
+    patching: Patching,
+    *,
+    sample: int = SAMPLE,
+    weights: dict[str, float] | None = None,
+    corpus: str = "",
+    entropy_model: str = "",
+) -> Calibration:
     """Solves `patching.threshold` for `patching.target` positions per patch; with target 0 it only
     measures.
 
-    `documents`: iterable of (ids int [N], entropies float16 [N] or None, source); of more than
-    `sample` positions only the first are used. `weights`: {source: weight in the mean}, 1 where not
-    named; a source of weight 0 is left out. With rule "combined" the rise `threshold_add` stays as
-    it is. `corpus`, `entropy_model`: fingerprints to record. Returns a Calibration. Raises
-    ConfigError: no documents, or a target for a rule that has no threshold.
+    `documents`: (ids int [N], entropies float16 [N] or None, source) of each, as `rules.
+    read_document` gives the first two; of more than `sample` positions only the first are used.
+    `weights`: {source: weight in the mean}, 1 where not named; a source of weight 0 is left out.
+    With rule "combined" the rise `threshold_add` stays as it is. `corpus`, `entropy_model`:
+    fingerprints to record. Raises ConfigError: no documents, or a target for a rule that has no
+    threshold.
     """
     weights = weights or {}
-    if patching.target and not patching.needs_entropies:
+    if patching.target and not patching.has_threshold:
         raise ConfigError(
             f"patching.target = {patching.target}: rule {patching.rule!r} has no threshold to "
             "solve for"
         )
-    measured = _take((one for one in documents if weights.get(one[2], 1.0)), sample)
+    measured = _take((document for document in documents if weights.get(document[2], 1.0)), sample)
     if not measured:
         raise ConfigError("patching: no documents to calibrate on")
     weight_D = np.array([weights.get(source, 1.0) for _, _, source in measured])
@@ -89,11 +100,11 @@ def calibrate(
             patching, threshold=_solve(measured, weight_D, sizes_D, patching)
         )
 
-    lengths, patches_D = np.zeros(LONGEST + 2, np.int64), np.zeros(len(measured), np.int64)
+    histogram, patches_D = np.zeros(LONGEST + 2, np.int64), np.zeros(len(measured), np.int64)
     for d, (ids, entropies, _) in enumerate(measured):
-        own = starts_to_lengths(starts(ids, entropies, patching))
-        lengths += np.bincount(np.minimum(own, LONGEST + 1), minlength=LONGEST + 2)
-        patches_D[d] = len(own)
+        lengths = starts_to_lengths(starts(ids, entropies, patching))
+        histogram += np.bincount(np.minimum(lengths, LONGEST + 1), minlength=LONGEST + 2)
+        patches_D[d] = len(lengths)
     text_D, sources = np.maximum(sizes_D - 2, 0), {}
     for source in sorted({source for _, _, source in measured}):
         own_D = np.array([name == source for _, _, name in measured])
@@ -108,7 +119,7 @@ def calibrate(
         documents=len(measured),
         positions=int(sizes_D.sum()),
         patches=int(patches_D.sum()),
-        patch_lengths=tuple(lengths.tolist()),
+        patch_lengths=tuple(histogram.tolist()),
         sources=sources,
         corpus=corpus,
         entropy_model=entropy_model,
@@ -116,13 +127,13 @@ def calibrate(
     )
 
 
-def record(calibration: Calibration):
+def record(calibration: Calibration) -> dict[str, Any]:
     """The calibration as JSON types, to be written to a file."""
     plain = json.loads(json.dumps(dataclasses.asdict(calibration)))
     return {"format": FORMAT, "fingerprint": fingerprint(plain), "calibration": plain}
 
 
-def load(path, *, corpus, entropy_model) -> Calibration:
+def load(path: storage.PathLike, *, corpus: str, entropy_model: str) -> Calibration:
     """The calibration kept in a file. Raises ConfigError if it is damaged or was made for other
     data.
 
@@ -132,7 +143,8 @@ def load(path, *, corpus, entropy_model) -> Calibration:
     mend = "prepare the study again"
     try:
         saved = json.loads(storage.at(path).read_text())
-        known, plain, mark = saved["format"] == FORMAT, saved["calibration"], saved["fingerprint"]
+        known, plain = saved["format"] == FORMAT, saved["calibration"]
+        recorded = saved["fingerprint"]
     except OSError as error:
         raise ConfigError(f"calibration {path}: cannot be read: {error.strerror}; {mend}") from None
     except (ValueError, KeyError, TypeError):
@@ -143,26 +155,25 @@ def load(path, *, corpus, entropy_model) -> Calibration:
         raise ConfigError(
             f"calibration {path}: format {saved['format']}, known is {FORMAT}; delete it and {mend}"
         )
-    if fingerprint(plain) != mark:
+    if fingerprint(plain) != recorded:
         raise ConfigError(f"calibration {path}: changed since it was written; delete it and {mend}")
-    found = build(Calibration, plain)
-    if found.corpus != corpus:
+    calibration = build(Calibration, plain)
+    if calibration.corpus != corpus:
         raise ConfigError(
-            f"calibration {path}: of corpus {found.corpus}, the store holds {corpus}; {mend}"
+            f"calibration {path}: of corpus {calibration.corpus}, the store holds {corpus}; {mend}"
         )
-    if found.patching.needs_entropies and found.entropy_model != entropy_model:
+    if calibration.patching.needs_entropies and calibration.entropy_model != entropy_model:
         raise ConfigError(
-            f"calibration {path}: of entropies {found.entropy_model}, the store holds "
+            f"calibration {path}: of entropies {calibration.entropy_model}, the store holds "
             f"{entropy_model or 'none'}; {mend}"
         )
-    return found
+    return calibration
 
 
 def _take(documents, sample):
-    """The first documents of `sample` positions in all, at least one; ids shrunk to two bytes
-    each.
-    """
-    taken, positions = [], 0
+    """The first documents of `sample` positions in all, at least one; ids of two bytes each."""
+    taken: list[Document] = []
+    positions = 0
     for ids, entropies, source in documents:
         taken.append((np.asarray(ids, np.uint16), entropies, source))
         positions += len(ids)
@@ -175,15 +186,13 @@ def _solve(measured, weight_D, sizes_D, patching):
     """The float16 threshold whose weighted mean patch size is nearest to the target; of equals, the
     lowest.
     """
-    positions, means = weight_D @ sizes_D, {}
+    positions = weight_D @ sizes_D
 
+    @functools.cache
     def mean(rank):
-        if rank not in means:
-            at = dataclasses.replace(patching, threshold=_float16(rank))
-            means[rank] = positions / (
-                weight_D @ [np.count_nonzero(starts(ids, e, at)) for ids, e, _ in measured]
-            )
-        return means[rank]
+        tried = dataclasses.replace(patching, threshold=_float16(rank))
+        patches_D = [np.count_nonzero(starts(ids, e, tried)) for ids, e, _ in measured]
+        return positions / (weight_D @ patches_D)
 
     # The mean grows with the threshold. Below `low` every position that can start does; above
     # `high` none.
@@ -198,8 +207,7 @@ def _solve(measured, weight_D, sizes_D, patching):
     if not shortest * (1 - REACH) <= patching.target <= longest * (1 + REACH):
         raise ConfigError(
             f"patching.target = {patching.target}: rule {patching.rule!r} with max_length "
-            f"{patching.max_length} "
-            f"gives means from {shortest:.2f} to {longest:.2f} on this corpus"
+            f"{patching.max_length} gives means from {shortest:.2f} to {longest:.2f} on this corpus"
         )
     best = min((low, high), key=lambda rank: abs(mean(rank) - patching.target))
     return _float16(best)

@@ -19,7 +19,6 @@ CONVENTIONS = ("paper", "exact")  # of costs in a plan; "executed" is a property
 # patch slots of a row over its mean number of patches, before the packer has chosen
 # (`data/pack.py`)
 ROOM = 1.01
-SPACE_PATCH = 6.0  # bytes per space patch of English prose (SpaceByte; BLT paper, Table 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +59,7 @@ def assumed_facts(study: Study):
     for name, family in study.families.items():
         model, patching = next(iter(family.sizes.values())).model, family.patching
         if patching is not None:
-            known = {"strided": patching.stride, "space": SPACE_PATCH, "byte": 1.0}
-            unit = float(known.get(patching.rule) or patching.target or SPACE_PATCH)
-            unit = min(unit, patching.max_length or unit)
+            unit = patching.expected_size
         elif model.unit == "token":
             unit = bytes_per_token(model.vocab)
         else:

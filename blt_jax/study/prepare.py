@@ -20,7 +20,8 @@ from blt_jax.data.parts import WHOLE
 from blt_jax.data.shuffle import SPLITS
 from blt_jax.data.store import EntropyParts, Store
 from blt_jax.flops import analytic
-from blt_jax.patching import calibrate, rules
+from blt_jax.patching import calibrate
+from blt_jax.patching.rules import document_starts, read_document
 from blt_jax.record import build, fingerprint, to_dict
 from blt_jax.runs.config import Run
 from blt_jax.storage import replacing, write_json
@@ -260,9 +261,8 @@ def calibrated(family, patching, one, path, weights=None) -> calibrate.Calibrati
         except ConfigError as error:
             why, _, _ = str(error).rpartition("; ")  # without the mend: this is it
         say(f"{family}: calibrated anew: {why}")
-    need = patching.needs_entropies
     documents = (
-        (one.ids(i), one.entropies(i) if need else None, one.source_names[one.source_of[i]])
+        (*read_document(one, i, patching), one.source_names[one.source_of[i]])
         for i in range(len(one))
     )
     found = calibrate.calibrate(documents, patching, weights=weights, **marks)
@@ -285,13 +285,17 @@ def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
             patching = calibrated(
                 name, family.patching, stores["train"], storage.at(folder) / record, weights
             ).patching
-
-            of = functools.partial(starts_of, patching)
             mark = fingerprint(
                 patching, stores["train"].entropy_fingerprint if patching.needs_entropies else ""
             )
             headers = indexes(
-                stores, folder, name, study.data.row_bytes, weights, starts_of=of, fingerprint=mark
+                stores,
+                folder,
+                name,
+                study.data.row_bytes,
+                weights,
+                starts_of=functools.partial(document_starts, patching=patching),
+                fingerprint=mark,
             )
             unit = headers["train"]["text_bytes_per_patch"]
             word = f"{unit:.3f} bytes per patch"
@@ -344,17 +348,6 @@ def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
     return found
 
 
-def starts_of(patching, one, i):
-    """Start flags of document i of a store."""
-    if not patching.needs_entropies:
-        return rules.starts(one.ids(i), None, patching)
-    entropies = one.entropies(i)
-    unread = np.broadcast_to(
-        np.int32(0), entropies.shape
-    )  # ids, which rules of entropies do not look at
-    return rules.starts(unread, entropies, patching)
-
-
 def sample(study: Study, found, stores):
     """A piece of validation text with its entropies and each family's patches, for the report."""
     one = stores["validation"]
@@ -363,11 +356,11 @@ def sample(study: Study, found, stores):
     text = one.text(document)
     begin = text.rfind(b"\n", 0, begin) + 1
     end = min(len(text), begin + study.sample_bytes)
-    ids, measured = one.ids(document), one.entropies(document) if one.entropy_fingerprint else None
+    measured = one.entropies(document) if one.entropy_fingerprint else None
     families = {}
     for name, fact in found.items():
         if fact.patching is not None:
-            starts = rules.starts(ids, measured, fact.patching)[begin + 1 : end + 1]
+            starts = document_starts(one, document, fact.patching)[begin + 1 : end + 1]
             threshold = fact.patching.threshold if fact.patching.needs_entropies else None
             families[name] = {
                 "label": study.families[name].label or name,

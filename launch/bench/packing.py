@@ -21,6 +21,7 @@ from blt_jax.config import ConfigError
 from blt_jax.data import pack
 from blt_jax.data.store import Store
 from blt_jax.patching import Patching
+from blt_jax.patching.rules import document_starts
 from blt_jax.study import prepare
 
 ROW_BYTES = 8192
@@ -44,7 +45,7 @@ def measure(quick=False, store=""):
             begin = time.process_time()
             found = prepare.calibrated(name, patching, one, Path(folder) / f"{name}.json").patching
             solved = time.process_time()
-            starts_of = functools.partial(prepare.starts_of, found, one)
+            starts_of = functools.partial(document_starts, one, patching=found)
             header = pack.build_index(
                 one, Path(folder) / name, positions=ROW_BYTES, starts_of=starts_of
             )

@@ -31,7 +31,7 @@ PATCHING = Patching(rule="entropy", threshold=float(np.log(4.5)))  # P(Exp(1) > 
 
 
 def index(store, out):
-    starts_of = lambda i: rules.starts(store.ids(i), store.entropies(i), PATCHING)
+    starts_of = lambda i: rules.document_starts(store, i, PATCHING)
     return pack.build_index(store, out, positions=ROW_BYTES, starts_of=starts_of)
 
 

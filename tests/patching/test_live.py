@@ -6,19 +6,17 @@ import pytest
 
 from blt_jax.config import DELIMITER
 from blt_jax.patching import Patching, live, rules
+from tests.patching.every_rule import patchings
 
 ROWS = 3
-PATCHINGS = {
+PATCHINGS = patchings() | {  # every registered rule, and settings of their own
     "entropy": Patching("entropy", threshold=1.0),
     "relative": Patching("relative", threshold=0.2),
     "combined": Patching("combined", threshold=0.8, threshold_add=0.1),
     "combined, cut": Patching("combined", threshold=1.2, threshold_add=0.4, max_length=4),
-    "space": Patching("space"),
     "space, cut": Patching("space", max_length=3),
     "strided": Patching("strided", stride=6),
     "strided, cut": Patching("strided", stride=5, max_length=2),
-    "byte": Patching("byte"),
-    "bpe": Patching("bpe"),
 }
 
 

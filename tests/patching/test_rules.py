@@ -10,6 +10,7 @@ from blt_jax.config import BOS, BYTE_OFFSET, EOS, ConfigError
 from blt_jax.patching import Patching
 from blt_jax.patching.row_layout import lengths_to_starts, starts_to_lengths
 from blt_jax.patching.rules import starts
+from tests.patching.every_rule import EVERY_RULE
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "patching"
 needs_fixtures = pytest.mark.skipif(
@@ -187,16 +188,6 @@ def test_fixture_space_and_static_cases():
 
 
 # ---------------------------------------------------------------- properties
-
-EVERY_RULE = [
-    dict(rule="entropy", threshold=1.0),
-    dict(rule="relative", threshold=0.2),
-    dict(rule="combined", threshold=1.0, threshold_add=0.1),
-    dict(rule="space"),
-    dict(rule="strided", stride=3),
-    dict(rule="byte"),
-    dict(rule="bpe"),
-]
 
 
 @pytest.mark.parametrize("max_length", [0, 1, 3])
