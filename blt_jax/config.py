@@ -1,10 +1,9 @@
-"""Frozen, checked configuration: what a model and a run are; one file, so that all fields are seen
-at once.
+"""Frozen, checked configuration: the parts that models, studies and runs share.
 
-Experiments build a locked `ConfigDict`; `record.build` turns it into these dataclasses once, at the
+Experiments build a locked `ConfigDict`; `record.build` turns it into dataclasses once, at the
 boundary, and every check runs there. A field that is 0 or "" where that makes no sense is resolved
-when the dataclass is made, so `record.to_dict` always shows the value that is used. No imports of
-ours.
+when the dataclass is made, so `record.to_dict` always shows the value that is used. Families,
+patching and runs have config files of their own; this one imports nothing of ours.
 """
 
 import dataclasses
@@ -12,6 +11,8 @@ import difflib
 import importlib
 import itertools
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 # Byte vocabulary (bytelatent tokenizer, fixed by compatibility with the published weights).
 BOE, BOS, EOS, DELIMITER, BYTE_OFFSET = 0, 1, 2, 3, 4
@@ -22,29 +23,43 @@ class ConfigError(ValueError):
     """A setting that cannot work. The message is one line: field, value, why, mend."""
 
 
-def need(ok, field, value, why):
+def need(ok: bool, field: str, value: Any, why: str) -> None:
+    """Raises ConfigError about a field unless `ok`."""
     if not ok:
         raise ConfigError(f"{field} = {value!r}: {why}")
 
 
-def nearest(value, options):
-    """What to say beside an unknown name: the nearest known one, or all of them."""
-    near = difflib.get_close_matches(str(value), options, 1)
+def at_least(least: int, owner: Any, fields: Iterable[str], where: str = "") -> None:
+    """Raises ConfigError for the first of `fields` of a config that is below `least` (0 or 1).
+
+    `where`: what stands before the field's name in the message, as "train.".
+    """
+    why = "must be at least 1" if least else "must not be negative"
+    for field in fields:
+        value = getattr(owner, field)
+        need(value >= least, where + field, value, why)
+
+
+def nearest(value: Any, options: Iterable[str]) -> str:
+    """What to say of an unknown name: the nearest known one, or all of them."""
+    near = difflib.get_close_matches(str(value), list(options), 1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(options)}"
 
 
-def choice(field, value, options):
+def choice(field: str, value: Any, options: Iterable[str]) -> None:
+    """Raises ConfigError, with the nearest option, for a value that is none of them."""
     if value not in options:
-        near = difflib.get_close_matches(str(value), options, 1)
+        near = difflib.get_close_matches(str(value), list(options), 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ConfigError(f"{field} = {value!r}: must be one of {', '.join(options)}{hint}")
 
 
-def round_up(x, multiple):
+def round_up(x: int, multiple: int) -> int:
+    """The least multiple that is at least `x`."""
     return -(-x // multiple) * multiple
 
 
-def split_over(dimension, axes):
+def split_over(dimension: int, axes: Mapping[str, int]) -> tuple[str, ...]:
     """Of `axes` (mesh axis -> devices along it) those that a dimension is split over: as many
     devices as divide it.
 
@@ -56,7 +71,7 @@ def split_over(dimension, axes):
     return max((part for part in parts if dimension % ways(part) == 0), key=ways)
 
 
-def later(default):
+def later(default: Any) -> Any:
     """A field that joined a dataclass after studies were recorded: its default leaves their
     fingerprints alone.
     """
@@ -78,51 +93,32 @@ class Stack:
     ffn_multiple: int = 256  # the published models round to 256
     window: int = 0  # positions that a query sees, itself included; 0: all before it
     rope_theta: float = 500_000.0
-    rope_scaling: tuple[
-        float, ...
-    ] = ()  # Llama 3.1's (factor, low and high frequency factors, old length); (): none
+    # Llama 3.1's (factor, low and high frequency factors, old length); (): none
+    rope_scaling: tuple[float, ...] = ()
     norm_eps: float = 1e-5
 
     def __post_init__(self):
-        need(self.layers >= 0, "layers", self.layers, "must not be negative")
-        for field in ("width", "heads", "ffn_multiple"):
-            need(getattr(self, field) >= 1, field, getattr(self, field), "must be at least 1")
-        need(
-            self.window >= 0,
-            "window",
-            self.window,
-            "must be 0 (no window) or a number of positions",
-        )
-        need(self.width % self.heads == 0, "heads", self.heads, f"must divide width {self.width}")
-        need(
-            (self.width // self.heads) % 2 == 0,
-            "heads",
-            self.heads,
-            f"RoPE needs an even head width, but {self.width} / {self.heads} is odd",
-        )
-        object.__setattr__(self, "rope_scaling", tuple(self.rope_scaling))
-        need(
-            len(self.rope_scaling) in (0, 4),
-            "rope_scaling",
-            self.rope_scaling,
-            "must be () or four numbers",
-        )
+        at_least(0, self, ["layers"])
+        at_least(1, self, ["width", "heads", "ffn_multiple"])
+        why = "must be 0 (no window) or a number of positions"
+        need(self.window >= 0, "window", self.window, why)
+        width, heads = self.width, self.heads
+        need(width % heads == 0, "heads", heads, f"must divide width {width}")
+        why = f"RoPE needs an even head width, but {width} / {heads} is odd"
+        need((width // heads) % 2 == 0, "heads", heads, why)
+        scaling = tuple(self.rope_scaling)
+        object.__setattr__(self, "rope_scaling", scaling)
+        need(len(scaling) in (0, 4), "rope_scaling", scaling, "must be () or four numbers")
         if not self.kv_heads:
-            object.__setattr__(self, "kv_heads", self.heads)
-        need(
-            self.heads % self.kv_heads == 0,
-            "kv_heads",
-            self.kv_heads,
-            f"must divide heads {self.heads}",
-        )
+            object.__setattr__(self, "kv_heads", heads)
+        need(heads % self.kv_heads == 0, "kv_heads", self.kv_heads, f"must divide heads {heads}")
         if not self.ffn:
-            object.__setattr__(
-                self, "ffn", round_up(int(2 * 4 * self.width / 3), self.ffn_multiple)
-            )
-        need(self.ffn >= 1, "ffn", self.ffn, "must be at least 1")
+            ffn = round_up(int(2 * 4 * width / 3), self.ffn_multiple)
+            object.__setattr__(self, "ffn", ffn)
+        at_least(1, self, ["ffn"])
 
     @property
-    def head_width(self):
+    def head_width(self) -> int:
         return self.width // self.heads
 
 
@@ -147,55 +143,30 @@ class Data:
     weights: str = later("")
 
     def __post_init__(self):
-        object.__setattr__(
-            self,
-            "weights",
-            ",".join(part.strip() for part in self.weights.split(",") if part.strip()),
-        )
-        need(
-            all(w >= 0 for w in self.source_weights.values()),
-            "data.weights",
-            self.weights,
-            "must not be negative",
-        )
-        need(
-            0 < self.validation_fraction < 1,
-            "data.validation_fraction",
-            self.validation_fraction,
-            "0 < x < 1",
-        )
+        parts = (part.strip() for part in self.weights.split(","))
+        object.__setattr__(self, "weights", ",".join(filter(None, parts)))
+        positive = all(weight >= 0 for weight in self.source_weights.values())
+        need(positive, "data.weights", self.weights, "must not be negative")
+        fraction = self.validation_fraction
+        need(0 < fraction < 1, "data.validation_fraction", fraction, "0 < x < 1")
         need(self.row_bytes >= 8, "data.row_bytes", self.row_bytes, "must be at least 8 bytes")
-        for field in ("max_bytes", "validation_max_bytes"):
-            need(
-                getattr(self, field) >= 0,
-                f"data.{field}",
-                getattr(self, field),
-                "must not be negative",
-            )
+        at_least(0, self, ["max_bytes", "validation_max_bytes"], "data.")
 
     @property
-    def source_weights(self):
+    def source_weights(self) -> dict[str, float]:
         """{source: weight} of the sources named in `weights`. Raises ConfigError."""
-        found = {}
+        weights: dict[str, float] = {}
         for part in filter(None, self.weights.split(",")):
             name, _, number = (word.strip() for word in part.rpartition("="))
-            need(
-                name and name not in found,
-                "data.weights",
-                self.weights,
-                "write each source once, as SOURCE=NUMBER",
-            )
+            why = "write each source once, as SOURCE=NUMBER"
+            need(bool(name) and name not in weights, "data.weights", self.weights, why)
             try:
-                found[name] = float(number)
+                weights[name] = float(number)
             except ValueError:
-                found[name] = math.nan
-            need(
-                math.isfinite(found[name]),
-                "data.weights",
-                self.weights,
-                f"{number!r} is not a number",
-            )
-        return found
+                weights[name] = math.nan
+            why = f"{number!r} is not a number"
+            need(math.isfinite(weights[name]), "data.weights", self.weights, why)
+        return weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,19 +175,14 @@ class Tokenizer:
     vocab: int = 4096  # entries, specials included, when trained here
 
     def __post_init__(self):
-        need(
-            self.vocab >= 260,
-            "tokenizer.vocab",
-            self.vocab,
-            "needs 256 bytes and the specials: at least 260",
-        )
+        why = "needs 256 bytes and the specials: at least 260"
+        need(self.vocab >= 260, "tokenizer.vocab", self.vocab, why)
 
 
 # ---------------------------------------------------------------- run
 
 
-# Optimiser state of the hash tables by `Optimizer.tables`, bytes per parameter
-# (train/optimizer.py).
+# Bytes of optimiser state per parameter of the hash tables, by `Optimizer.tables`.
 TABLE_BYTES = {"adam": 8, "adafactor": 0, "lion": 2}
 
 
@@ -235,19 +201,10 @@ class Optimizer:
     tables: str = later("adam")  # rule of the hash tables, one of TABLE_BYTES; all else is Adam's
 
     def __post_init__(self):
-        need(
-            self.learning_rate > 0,
-            "optimizer.learning_rate",
-            self.learning_rate,
-            "must be positive",
-        )
+        rate = self.learning_rate
+        need(rate > 0, "optimizer.learning_rate", rate, "must be positive")
         need(self.clip > 0, "optimizer.clip", self.clip, "must be positive")
-        need(
-            self.warmup_steps >= 0,
-            "optimizer.warmup_steps",
-            self.warmup_steps,
-            "must not be negative",
-        )
+        at_least(0, self, ["warmup_steps"], "optimizer.")
         choice("optimizer.tables", self.tables, TABLE_BYTES)
 
 
@@ -291,32 +248,15 @@ class Train:
     eval_rows: int = 16  # rows per validation batch
 
     def __post_init__(self):
-        for field in ("steps", "rows", "log_every", "checkpoint_every", "keep", "eval_rows"):
-            need(
-                getattr(self, field) >= 1,
-                f"train.{field}",
-                getattr(self, field),
-                "must be at least 1",
-            )
-        need(
-            self.device_rows >= 0,
-            "train.device_rows",
-            self.device_rows,
-            "must be 0 (all) or a number of rows",
-        )
-        need(
-            self.keep_every >= 0,
-            "train.keep_every",
-            self.keep_every,
-            "must be 0 (none) or a number of steps",
-        )
+        counts = ["steps", "rows", "log_every", "checkpoint_every", "keep", "eval_rows"]
+        at_least(1, self, counts, "train.")
+        why = "must be 0 (all) or a number of rows"
+        need(self.device_rows >= 0, "train.device_rows", self.device_rows, why)
+        why = "must be 0 (none) or a number of steps"
+        need(self.keep_every >= 0, "train.keep_every", self.keep_every, why)
         choice("train.bad_step", self.bad_step, ("stop", "skip"))
-        need(
-            self.spike == 0 or self.spike > 1,
-            "train.spike",
-            self.spike,
-            "must be 0 (none) or a factor above 1",
-        )
+        why = "must be 0 (none) or a factor above 1"
+        need(self.spike == 0 or self.spike > 1, "train.spike", self.spike, why)
         choice("train.dtype", self.dtype, ("auto", "float32", "bfloat16"))
         choice("train.remat", self.remat, ("none", "full"))
         choice("train.attention", self.attention, ("auto", *ATTENTION))
@@ -329,16 +269,16 @@ class Profile:
     steps: str = ""  # FIRST:LAST, both included; "": none
 
     def __post_init__(self):
-        first, colon, last = self.steps.partition(":")
-        ok = not self.steps or (
-            colon and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)
-        )
+        first, _, last = self.steps.partition(":")
+        numbers = first.isdigit() and last.isdigit()
+        ok = not self.steps or (numbers and 1 <= int(first) <= int(last))
         need(ok, "profile.steps", self.steps, "must be FIRST:LAST, such as 10:15")
 
     @property
-    def range(self):
+    def range(self) -> tuple[int, int]:
         """(first, last) step; (0, 0) where nothing is traced."""
-        return tuple(map(int, self.steps.split(":"))) if self.steps else (0, 0)
+        first, _, last = self.steps.partition(":")
+        return (int(first), int(last)) if self.steps else (0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,12 +291,7 @@ class Init:
     latent_rate_factor: float = 0.1
 
     def __post_init__(self):
-        need(
-            self.latent_rate_factor >= 0,
-            "init.latent_rate_factor",
-            self.latent_rate_factor,
-            "must not be negative",
-        )
+        at_least(0, self, ["latent_rate_factor"], "init.")
 
 
 # ---------------------------------------------------------------- names that lie above

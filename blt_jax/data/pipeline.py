@@ -147,10 +147,12 @@ def sources_read(
         read_S = read_S + np.bincount(
             store.source_of[document], weights=end - begin, minlength=len(read_S)
         )
-    epochs_S = [
-        read / max(facts["positions"], 1) * facts["readings"]
-        for read, facts in zip(read_S, sources.values(), strict=True)
-    ]
+    epochs_S = np.array(
+        [
+            read / max(facts["positions"], 1) * facts["readings"]
+            for read, facts in zip(read_S, sources.values(), strict=True)
+        ]
+    )
     text_S = epochs_S * np.bincount(store.source_of, weights=store.sizes, minlength=len(read_S))
     return {
         source: {"text_bytes": round(text), "share": text / text_S.sum(), "epochs": float(epochs)}
