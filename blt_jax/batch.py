@@ -48,7 +48,7 @@ def example(model: Any) -> Batch:
     return {field: np.zeros((1, 2), np.int32) for field in fields(model)}  # type: ignore
 
 
-def abstract(model: Any, rows: int, positions: int, slots: int, sharding) -> Batch:
+def abstract(model: Any, rows: int, positions: int, slots: int, sharding: Any) -> Batch:
     """A training batch as jax.ShapeDtypeStructs with a sharding."""
     import jax
 

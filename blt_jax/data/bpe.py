@@ -10,13 +10,14 @@ put in front.
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
-from blt_jax.storage import replacing
+from blt_jax.storage import PathLike, replacing
 from blt_jax.storage_errors import writing
 
 # How Llama 3 cuts text before merging: contractions, words, numbers of up to three digits,
@@ -31,9 +32,7 @@ CHUNK = 64 << 10  # characters that are tokenised at a time, from one start of a
 
 
 def _alphabet():
-    """[256] characters that spell the bytes: printable Latin-1 as itself, the rest from U+0100 up
-    (GPT-2).
-    """
+    """The 256 characters that spell bytes (GPT-2): printable Latin-1, else from U+0100 up."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(0x100, 0x200))
     return [chr(b) if b in plain else chr(next(others)) for b in range(256)]
@@ -43,7 +42,7 @@ ALPHABET = _alphabet()
 BYTE_OF = {character: byte for byte, character in enumerate(ALPHABET)}
 
 
-def train(texts, vocab, path):
+def train(texts: Iterable[bytes], vocab: int, path: PathLike) -> None:
     """Trains a tokenizer of `vocab` entries, or as many as the text gives, and writes
     tokenizer.json to `path`.
 
@@ -64,10 +63,10 @@ def train(texts, vocab, path):
         show_progress=False,
     )
     tokenizer.train_from_iterator((text.decode("utf-8", "ignore") for text in texts), trainer)
-    path = storage.at(path)
-    with writing(path):
-        storage.make_folder(path.parent)
-        with replacing(path) as temporary:
+    file = storage.at(path)
+    with writing(file):
+        storage.make_folder(file.parent)
+        with replacing(file) as temporary:
             temporary.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
 
 
@@ -79,7 +78,7 @@ class Bpe:
     is not a byte-level BPE, or has no BOS and EOS.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: PathLike):
         self.path = storage.at(path)
         try:
             raw = self.path.read_bytes()
@@ -112,9 +111,7 @@ class Bpe:
         )
 
     def _bare(self, settings):
-        """The model and its splitting, without what changes text or looks for special tokens in
-        it.
-        """
+        """The model and its splitting, without what changes text or looks for special tokens."""
         model = settings.get("model") or {}
         if model.get("type", "BPE") != "BPE" or "merges" not in model:
             self._refuse(f"its model is {model.get('type')!r}")
@@ -152,29 +149,28 @@ class Bpe:
             f"tokenizer {self.path}: has no {what} token; known names are {', '.join(names)}"
         )
 
-    def encode(self, text: bytes):
+    def encode(self, text: bytes) -> np.ndarray:
         """Token ids, int32: BOS, the tokens of `text`, EOS. Their token_bytes add up to len(text),
         always.
         """
-        parts, chunks = [], []  # a part is raw ids, or the number of a chunk
+        parts: list[np.ndarray | int] = []  # raw ids, or the number of a chunk
+        chunks: list[str] = []
         for run in _RUNS.finditer(text.decode("utf-8", "surrogateescape")):
             if run[1]:
-                parts += range(len(chunks), len(chunks) + len(new := _lines(run[1])))
-                chunks += new
+                pieces = _lines(run[1])
+                parts += range(len(chunks), len(chunks) + len(pieces))
+                chunks += pieces
             else:
-                parts.append(
-                    self._byte_ids[
-                        np.frombuffer(run[0].encode("utf-8", "surrogateescape"), np.uint8)
-                    ]
-                )
+                raw = run[0].encode("utf-8", "surrogateescape")
+                parts.append(self._byte_ids[np.frombuffer(raw, np.uint8)])
         encoded = self._tokenizer.encode_batch_fast(chunks)
-        found = [encoded[part].ids if isinstance(part, int) else part for part in parts]
-        ids = np.concatenate([[self.bos], *found, [self.eos]]).astype(np.int32)
+        ids_of = lambda part: encoded[part].ids if isinstance(part, int) else part
+        ids = np.concatenate([[self.bos], *map(ids_of, parts), [self.eos]]).astype(np.int32)
         if self.token_bytes[ids].sum() != len(text):
             self._refuse(f"it makes {self.token_bytes[ids].sum()} bytes of {len(text)}")
         return ids
 
-    def decode(self, ids) -> bytes:
+    def decode(self, ids: Iterable[int]) -> bytes:
         """The bytes of token ids; specials are dropped."""
         return b"".join(self._bytes[i] for i in ids)
 
@@ -193,11 +189,9 @@ _CUT = re.compile(r"(?<=\S)\n(?=\w)")
 
 
 def _lines(run):
-    """Pieces of at least CHUNK characters, the last one aside, cut where splitting and merging do
-    not notice.
-    """
+    """Pieces of at least CHUNK characters, the last one aside, cut where it changes no token."""
     pieces, at = [], 0
-    while found := _CUT.search(run, at + CHUNK):
-        pieces.append(run[at : found.end()])
-        at = found.end()
+    while newline := _CUT.search(run, at + CHUNK):
+        pieces.append(run[at : newline.end()])
+        at = newline.end()
     return [*pieces, run[at:]]

@@ -7,21 +7,24 @@ shuffle of one index. Rows of one source each, drawn by weight, would need as ma
 the densest source, and waste them on all others.
 """
 
-import difflib
 import itertools
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
-from blt_jax.config import ConfigError
+from blt_jax.config import ConfigError, nearest
+from blt_jax.data.store import Store
 
 PASSES = 4  # over the corpus that an index may hold
 
 
-def reading_order(store, weights=None):
-    """(documents int64 [D] in the order of reading, passes that they are): `weights` is {source:
-    weight}, others 1.
+def reading_order(
+    store: Store, weights: Mapping[str, float] | None = None
+) -> tuple[np.ndarray, int]:
+    """(documents int64 [D] in the order of reading, passes over the corpus that they are).
 
+    `weights`: {source: weight}, 1 where not named.
     One index holds up to PASSES passes over the corpus: as many as bring each source's weight
     nearest to a whole number of readings. Where that leaves a fraction, an even part of the
     documents is read once more than the others. Readings of a document lie about as far apart as
@@ -30,12 +33,7 @@ def reading_order(store, weights=None):
     weight_S = np.ones(len(store.source_names))
     for name, weight in (weights or {}).items():
         if name not in store.source_names:
-            near = difflib.get_close_matches(name, store.source_names, 1)
-            hint = (
-                f"did you mean {near[0]!r}?"
-                if near
-                else f"known: {', '.join(sorted(store.source_names))}"
-            )
+            hint = nearest(name, sorted(store.source_names))
             raise ConfigError(f"data.weights: no documents of source {name!r}; {hint}")
         weight_S[store.source_names.index(name)] = weight
     read = weight_S[weight_S > 0]
@@ -45,9 +43,9 @@ def reading_order(store, weights=None):
         )
 
     def rounding(passes):
-        return np.max(
-            np.abs(passes * read - np.maximum(np.round(passes * read), 1)) / (passes * read)
-        )
+        """The largest share by which a source's readings differ from a whole number."""
+        readings_S = passes * read
+        return np.max(np.abs(readings_S - np.maximum(np.round(readings_S), 1)) / readings_S)
 
     passes = min(range(1, PASSES + 1), key=lambda n: (round(rounding(n), 9), n))
     rounds = math.ceil(passes * read.max())
@@ -61,7 +59,7 @@ def reading_order(store, weights=None):
     return np.concatenate(readings), passes
 
 
-def phases(count):
+def phases(count: int) -> np.ndarray:
     """float64 [count] in [0, 1): any stretch of them lies evenly there, and any below a bound
     evenly among them.
     """

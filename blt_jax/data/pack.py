@@ -4,8 +4,11 @@ dropped.
     header.json    counts, waste, means; written last: without it there is no index
     spans.npy      int64 [S, 3]: document, begin, end (positions of its id stream)
     rows.npy       int64 [R + 1]: row r is spans rows[r] to rows[r + 1]
-    starts.npy     uint8: packed start flags, each document beginning at a whole byte (patched models)
-    tokens.npy     int32: tokens of all documents end to end, with offsets.npy int64 [documents + 1] (token models)
+    starts.npy     uint8: packed start flags, each document beginning at a whole byte
+                   (of models whose patches are given)
+    tokens.npy     int32: tokens of all documents end to end (of token models), with
+    offsets.npy    int64 [documents + 1], and
+    token_bytes.npy  int32 [vocabulary]: bytes that each token stands for
 
 Rows with a patch budget are made by `pool.py`; which documents, and how often, by `mixture.py`.
 """
@@ -13,15 +16,19 @@ Rows with a patch budget are made by `pool.py`; which documents, and how often, 
 import contextlib
 import itertools
 import json
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.data import pool
+from blt_jax.data.bpe import Bpe
 from blt_jax.data.mixture import reading_order
+from blt_jax.data.store import Store
 from blt_jax.patching.row_layout import PatchOverflow
-from blt_jax.storage import replacing, write_json
+from blt_jax.storage import PathLike, replacing, write_json
 from blt_jax.storage_errors import writing
 
 FORMAT = 2
@@ -36,14 +43,8 @@ FILES = (
 )
 LONGEST = 64  # patch lengths beyond are counted together
 TRIAL_ROWS = 2048  # rows, about, of a trial packing that chooses P
-TRIALS = (
-    1.0,
-    1.004,
-    1.01,
-    1.02,
-    1.04,
-    1.08,
-)  # P tried, as multiples of the mean patches of a full row
+# P tried, as multiples of the mean patches of a full row
+TRIALS = (1.0, 1.004, 1.01, 1.02, 1.04, 1.08)
 CHUNK = 1024  # rows written at a time
 
 
@@ -64,22 +65,18 @@ class _Npy:
         self._head()
 
     def _head(self):
-        # NumPy leaves room in the header for the first axis to grow, so that rewriting it keeps its
-        # size.
+        # NumPy leaves room in the header for the first axis to grow: rewriting it keeps its size.
         shape = (self.length, *self._row)
-        header = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": shape,
-        }
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
 
-    def append(self, values):
+    def append(self, values: Any) -> None:
         values = np.ascontiguousarray(values, self._dtype)
         self.length += len(values)
         self._file.write(values.data)
 
-    def finish(self):
+    def finish(self) -> None:
         self._file.seek(0)
         self._head()
 
@@ -88,26 +85,26 @@ class _Npy:
 
 
 def build_index(
-    store,
-    out,
+    store: Store,
+    folder: PathLike,
     *,
-    positions,
-    patches=0,
-    starts_of=None,
-    tokenizer=None,
-    fingerprint="",
-    weights=None,
-):
-    """Writes the row index of `store` into folder `out`, unless it is there already; returns its
+    positions: int,
+    patches: int = 0,
+    starts_of: Callable[[int], np.ndarray] | None = None,
+    tokenizer: Bpe | None = None,
+    fingerprint: str = "",
+    weights: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Writes the row index of `store` into `folder`, unless it is there already; returns its
     header.
 
-    `positions`: L, per row. Patched models: `starts_of(i)` -> bool [N] start flags of document i,
-    and `patches`: P, or 0 to choose the P that wastes least of both budgets. Token models:
-    `tokenizer` (`bpe.Bpe`). `fingerprint`: what `starts_of` or the tokenizer depend on; another one
-    makes the index anew. `weights`: {source: how often its documents are read, against 1 for
-    sources not named} (see `mixture.py`).
+    `positions`: L, per row. For a model whose `patches` are "given": `starts_of(i)` -> bool [N]
+    start flags of document i, and `patches`: P, or 0 to choose the P that wastes least of both
+    budgets. For a model that `reads` tokens: `tokenizer`. `fingerprint`: of what `starts_of` or the
+    tokenizer depend on; another one makes the index anew. `weights`: {source: how often its
+    documents are read, against 1 for sources not named} (see `mixture.py`).
     """
-    out = storage.at(out)
+    out = storage.at(folder)
     asked = {
         "format": FORMAT,
         "fingerprint": fingerprint,
@@ -129,8 +126,8 @@ def build_index(
     order, passes = reading_order(store, weights)
     with writing(out):
         storage.make_folder(out)
-        # The header first: what follows is no index until there is a new one. Drafts: of a process
-        # that was killed.
+        # The header first: what follows is no index until there is a new one. *.tmp: drafts that a
+        # killed process left.
         for path in (*(out / name for name in FILES), *out.glob("*.tmp")):
             path.unlink(missing_ok=True)
         header = {
@@ -143,12 +140,9 @@ def build_index(
         if starts_of:
             patches_D, lengths = _write_starts(store, out, starts_of)
             read = StartFlags(store, out)
-            # patch_lengths[k]: patches of k positions of the store; the last entry: of more than
-            # LONGEST
-            header |= {
-                "document_patches": int(patches_D[order].sum()),
-                "patch_lengths": lengths.tolist(),
-            }
+            header["document_patches"] = int(patches_D[order].sum())
+            # [k]: patches of k positions of the store; the last entry: of more than LONGEST
+            header["patch_lengths"] = lengths.tolist()
             slots = patches or _choose_patches(read, order, positions, patches_D, sizes)
             rows = pool.rows(_opened(read, order), positions, slots)
         else:
@@ -160,7 +154,7 @@ def build_index(
     return header
 
 
-def load_header(index):
+def load_header(index: PathLike) -> dict[str, Any]:
     """The header of a finished index. Raises ConfigError where there is none."""
     path = storage.at(index) / "header.json"
     try:
@@ -171,23 +165,21 @@ def load_header(index):
         ) from None
 
 
-def mapped(path):
-    """An .npy file as a plain array over its mapped pages: slices of `np.memmap` cost as much as a
-    small document.
-    """
+def mapped(path: PathLike) -> np.ndarray:
+    """An .npy file as a plain array over its mapped pages; slices of `np.memmap` are slow."""
     return np.asarray(np.load(storage.local(path), mmap_mode="r"))
 
 
 class StartFlags:
     """The start flags of an index, by document and span."""
 
-    def __init__(self, store, index):
+    def __init__(self, store: Store, index: PathLike):
         sizes = -(-(store.sizes + 2) // 8)
         self._counts = store.sizes + 2
         self._first = np.concatenate([[0], np.cumsum(sizes)])
         self._packed = mapped(storage.at(index) / "starts.npy")
 
-    def read(self, document, begin=0, end=None):
+    def read(self, document: int, begin: int = 0, end: int | None = None) -> np.ndarray:
         """Bool flags of positions begin..end: the rule's own, before a row forces any."""
         end = int(self._counts[document]) if end is None else end
         first = int(self._first[document])
@@ -197,7 +189,8 @@ class StartFlags:
 
 def _stream(order, sizes, positions):
     """Rows without a patch budget: the documents one after another."""
-    row, room = [], positions
+    row: list[pool.Span] = []
+    room = positions
     for number, size in zip(order, sizes, strict=True):
         at = 0
         while at < size:
@@ -228,10 +221,8 @@ def _choose_patches(flags, order, positions, patches_D, sizes_D):
     """
 
     def slots(documents, share):
-        return max(
-            2,
-            int(np.ceil(share * positions * patches_D[documents].sum() / sizes_D[documents].sum())),
-        )
+        mean = share * positions * patches_D[documents].sum() / sizes_D[documents].sum()
+        return max(2, int(np.ceil(mean)))
 
     sample = order[: 1 + np.searchsorted(np.cumsum(sizes_D[order]), TRIAL_ROWS * positions)]
 
@@ -252,7 +243,7 @@ def _choose_patches(flags, order, positions, patches_D, sizes_D):
 
 
 def _write_starts(store, out, starts_of):
-    """Writes starts.npy; returns patches int64 [documents], and how many patches there are of each
+    """Writes starts.npy; returns patches of each document, int64, and how many there are of each
     length.
     """
     patches_D, lengths = np.zeros(len(store), np.int64), np.zeros(LONGEST + 2, np.int64)
@@ -260,9 +251,8 @@ def _write_starts(store, out, starts_of):
         for number in range(len(store)):
             flags = starts_of(number)
             if flags.shape != (store.sizes[number] + 2,):
-                raise ConfigError(
-                    f"row index {out}: {flags.shape} start flags for document {number}"
-                )
+                why = f"{flags.shape} start flags for document {number}"
+                raise ConfigError(f"row index {out}: {why}")
             file.append(np.packbits(flags))
             own = np.diff(np.flatnonzero(flags), append=len(flags))
             patches_D[number] = len(own)
@@ -314,9 +304,7 @@ def _write_rows(store, out, rows, order, positions, slots):
     number = offsets.length - 1
     used, spent = by_source.sum(axis=0).tolist()
     count = lambda documents: np.bincount(
-        store.source_of[documents],
-        weights=store.sizes[documents],
-        minlength=len(store.source_names),
+        store.source_of[documents], store.sizes[documents], len(store.source_names)
     )
     text_S, read_S = count(np.arange(len(store))), count(order)
     text_bytes = int(read_S.sum())
@@ -335,9 +323,8 @@ def _write_rows(store, out, rows, order, positions, slots):
                 "positions": int(p),
                 "patches": int(q),
                 "share": float(read / text_bytes),  # of the text bytes that the index reads
-                "readings": float(
-                    read / max(text, 1)
-                ),  # of the source, when all rows are read once
+                # of the source, when all rows are read once
+                "readings": float(read / max(text, 1)),
             }
             for name, text, read, (p, q) in zip(
                 store.source_names, text_S, read_S, by_source, strict=True
@@ -349,8 +336,7 @@ def _write_rows(store, out, rows, order, positions, slots):
         facts["positions_per_patch"] = used / spent
         facts["text_bytes_per_patch"] = text_bytes / spent
         text_R, patches_R = np.concatenate(text_R), np.concatenate(patches_R)
-        # What shuffled rows scatter by: variance of (text bytes - mean x patches) per patch, in
-        # bytes^2.
+        # What shuffled rows scatter by: variance of (text - mean x patches) per patch, bytes^2.
         facts["patch_noise"] = float(((text_R - text_bytes / spent * patches_R) ** 2).sum() / spent)
     elif (out / "tokens.npy").exists():
         facts["text_bytes_per_token"] = text_bytes / used

@@ -8,36 +8,38 @@ longer than the pool is deep.
 
 import bisect
 import itertools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 
 POOL = 256  # documents that are open for packing
+Span = tuple[int, int, int, int]  # document, begin, end, patches
 
 
 class Open:
     """A document that is being packed. `counts` int32 [N + 1]: its starts before each position."""
 
-    def __init__(self, number, counts):
+    def __init__(self, number: int, counts: np.ndarray):
         self.number, self.at, self.left = number, 0, len(counts) - 1
-        self._counts, self._all = (
-            memoryview(counts),
-            int(counts[-1]),
-        )  # a view gives Python numbers, and fast
+        self._counts = counts.data  # a view gives Python numbers, and fast
+        self._all = int(counts[-1])
         self.density = self._all / self.left  # patches per position of what is left
 
-    def cost(self, n):
+    def cost(self, n: int) -> int:
         """Patches of its next n positions as a span: the first two always start one."""
         if n < 2:
             return n
         return 2 + self._counts[self.at + n] - self._counts[self.at + 2]
 
-    def take(self, n):
-        """The next n positions as a span (document, begin, end, patches)."""
+    def take(self, n: int) -> Span:
+        """The next n positions as a span."""
         span = (self.number, self.at, self.at + n, self.cost(n))
         self.at += n
         self.left -= n
         self.density = (self._all - self._counts[self.at]) / self.left if self.left else 0.0
         return span
 
-    def most(self, n, slots):
+    def most(self, n: int, slots: int) -> int:
         """The longest span of up to n positions that costs at most `slots`."""
         if self.cost(n) <= slots:
             return n
@@ -87,15 +89,18 @@ class _Pool:
         return span
 
 
-def rows(documents, positions, patches, depth=POOL):
-    """Yields rows, lists of (document, begin, end, patches), of at most `positions` and `patches`.
+def rows(
+    documents: Iterable[Open], positions: int, patches: int, depth: int = POOL
+) -> Iterator[list[Span]]:
+    """Yields rows, lists of spans, of at most `positions` and `patches`.
 
-    `documents`: iterator of `Open`, in the order of reading.
+    `documents`: in the order of reading.
     """
     pool = _Pool(iter(documents), depth)
     crumb = max(positions // 512, 1)  # not worth another span
     while len(pool):
-        row, room, slots = [], positions, patches
+        row: list[Span] = []
+        room, slots = positions, patches
         while len(pool) and slots >= 2 and (room > crumb or not row):
             for birth, n in _next_spans(pool, room, slots, slack=patches // 400):
                 row.append(pool.take(birth, n))
@@ -135,10 +140,8 @@ def _next_spans(pool, room, slots, slack):
     least = max(room - filler.left, 0)  # of main, with all of the filler
     if least >= n or (both(least) > slots if dense else both(least) <= slots):
         return [(second, filler.most(min(room, filler.left), slots))]
-    if (
-        not dense and both(n) > slots
-    ):  # all of main is too short for this filler: another will follow
-        return [(first, n)]
+    if not dense and both(n) > slots:
+        return [(first, n)]  # all of main is too short for this filler: another will follow
     # `both` grows with x where main is the dense one, and falls where it is the sparse one.
     between = range(least + 1, n + 1 if dense else n)
     if dense:

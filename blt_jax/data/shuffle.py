@@ -4,9 +4,10 @@ validation.
 Three stages, each in parts that any process may make (`parts.py`); what comes out does not depend
 on how files are named, ordered or shared out, nor on the number of pieces:
 
-1. `read`: blocks of input files are parsed once, and their documents left in `STORE/reading`, sorted in runs;
-2. `sort`: one range of hashes after another is collected from all runs, cleared of exact repeats, split, cut to the
-   sizes asked for, and becomes one file of each split's store;
+1. `read`: blocks of input files are parsed once, and their documents left in `STORE/reading`,
+   sorted in runs;
+2. `sort`: one range of hashes after another is collected from all runs, cleared of exact repeats,
+   split, cut to the sizes asked for, and becomes one file of each split's store;
 3. `merge`: the store's manifests. `prepared.json` comes last; then `reading` goes.
 
 Every byte is read twice and written twice, whatever the number of pieces. A process that is killed
@@ -19,30 +20,26 @@ import itertools
 import json
 import os
 import struct
+from collections.abc import Callable
 
 from blt_jax import storage
 from blt_jax.config import ConfigError, Data
 from blt_jax.data import sources
-from blt_jax.data.parts import WHOLE, Records
+from blt_jax.data.parts import WHOLE, Piece, Records
 from blt_jax.data.sources import DIGEST, TRAIN, VALIDATION, Document, Skips
 from blt_jax.data.store import merge_text, write_text
 from blt_jax.record import differences, fingerprint
-from blt_jax.storage import replacing, write_json
+from blt_jax.storage import PathLike, replacing, write_json
 from blt_jax.storage_errors import writing
 
 SPLITS = ("train", "validation")
 BLOCK = 32 << 20  # bytes of input files, as stored, that are read as one part
 MEMORY = 256 << 20  # text bytes that are sorted in memory at a time
-PART = (
-    256 << 20
-)  # text bytes of a range of hashes, as long as 256 ranges are enough: files stay open by the range
-_CORPUS = (
-    "input",
-    "validation_input",
-    "field",
-    "source_field",
-    "validation_fraction",
-)  # what a store depends on
+# text bytes of a range of hashes, as long as 256 ranges are enough: files stay open by the range
+PART = 256 << 20
+# what a store depends on, with the limits on bytes
+_CORPUS = ("input", "validation_input", "field", "source_field", "validation_fraction")
+Tell = Callable[[int, int], None]  # of bytes done, and of how many
 
 
 def _limits(data):
@@ -50,11 +47,12 @@ def _limits(data):
     return {"train": data.max_bytes, "validation": data.validation_max_bytes}
 
 
-def _asked(data):
+def _corpus_of(data):
+    """The corpus that a store is made of, as JSON."""
     return {name: getattr(data, name) for name in _CORPUS} | {"max_bytes": _limits(data)}
 
 
-def prepared(data: Data, folder):
+def prepared(data: Data, folder: PathLike) -> list[str] | None:
     """The lines on what was skipped, if `folder` holds this corpus; None if it has to be made.
 
     Raises ConfigError if it holds another one, finished or begun.
@@ -64,25 +62,29 @@ def prepared(data: Data, folder):
         storage.at(folder) / "reading" / "corpus.json",
     ):
         if path.exists():
-            found = json.loads(path.read_text())
-            if not isinstance(found["data"], dict):
+            made = json.loads(path.read_text())
+            if not isinstance(made["data"], dict):
                 raise ConfigError(
                     f"{folder}: prepared by an older version; delete it and prepare it again"
                 )
-            changed = differences(found["data"], _asked(data))
+            changed = differences(made["data"], _corpus_of(data))
             if changed:
                 raise ConfigError(
                     f"{folder} holds another corpus ({'; '.join(changed)}); choose another "
                     "folder, or delete it"
                 )
-            return found["skips"]
+            return made["skips"]
     return None
 
 
 # ---------------------------------------------------------------- read
 
 
-def read(data: Data, folder, piece=WHOLE, tell=lambda done, of: None):
+def _silent(done, of):
+    pass
+
+
+def read(data: Data, folder: PathLike, piece: Piece = WHOLE, tell: Tell = _silent) -> None:
     """Reads `piece`'s share of the input. `tell(done, of)`: bytes of input files, as stored.
 
     Raises ConfigError for an unreadable file or an input that is mostly unusable.
@@ -92,13 +94,13 @@ def read(data: Data, folder, piece=WHOLE, tell=lambda done, of: None):
     reading = storage.at(folder) / "reading"
     with writing(reading):
         storage.make_folder(reading)
-        write_json(reading / "corpus.json", {"data": _asked(data), "skips": None})
+        write_json(reading / "corpus.json", {"data": _corpus_of(data), "skips": None})
     blocks = _blocks(sources.files(data))
     mine = [blocks[k] for k in piece.share(len(blocks))]
     sizes = [sum(file.size for file in block) for block in mine]
     for number, block in enumerate(mine):
         tell(sum(sizes[:number]), sum(sizes))
-        first = next(one for one in blocks if one[0].rank == block[0].rank)
+        first = next(other for other in blocks if other[0].rank == block[0].rank)
         _read_block(block, data, _records(folder), early=block is first)
     tell(sum(sizes), sum(sizes))
 
@@ -120,9 +122,7 @@ def _blocks(files):
 
 
 def _name(block):
-    """A block that reads the same files has the same name: when one file changes, the others' work
-    stands.
-    """
+    """Blocks of the same files have the same name: when one changes, the others' work stands."""
     return fingerprint([[file.path, file.size, file.rank] for file in block])
 
 
@@ -168,7 +168,7 @@ def _order(item):
 
 
 def _write_run(path, run):
-    """Writes sorted documents; returns 257 offsets: of the first document whose hash begins with
+    """Writes sorted documents; returns 257 offsets, of the first document whose hash begins with
     byte b or more.
     """
     fences = [0]
@@ -182,8 +182,8 @@ def _write_run(path, run):
 
 
 def _read_run(path, begin, end, texts):
-    """(digest, rank, text bytes, Document, or None without `texts`) from offset `begin` to `end` of
-    a run.
+    """Yields (digest, rank, text bytes, Document, or None without `texts`) from offset `begin` to
+    `end` of a run.
     """
     with path.open("rb") as file:
         file.seek(begin)
@@ -191,12 +191,8 @@ def _read_run(path, begin, end, texts):
             digest, rank, *sizes = _HEAD.unpack(file.read(_HEAD.size))
             if texts:
                 source, name, text = map(file.read, sizes)
-                yield (
-                    digest,
-                    rank,
-                    len(text),
-                    Document(text, source.decode("utf-8", "surrogatepass"), os.fsdecode(name)),
-                )
+                named = source.decode("utf-8", "surrogatepass"), os.fsdecode(name)
+                yield digest, rank, len(text), Document(text, *named)
             else:
                 file.seek(sum(sizes), os.SEEK_CUR)
                 yield digest, rank, sizes[-1], None
@@ -206,8 +202,9 @@ def _read_run(path, begin, end, texts):
 
 
 class _Corpus:
-    """All that the first stage left. Raises ConfigError if a part of it is missing, or if too much
-    is unusable.
+    """All that the first stage left.
+
+    Raises ConfigError if a part of it is missing, or if too much of the input is unusable.
     """
 
     def __init__(self, data, folder, piece):
@@ -232,7 +229,7 @@ class _Corpus:
             self.skips.include(own.facts())
         size = sum(facts["text_bytes"] for facts in self._facts)
         self.parts = next(n for n in (1 << i for i in range(9)) if size <= n * PART or n == 256)
-        self.mark = fingerprint(_asked(data), self._names, self.parts)
+        self.fingerprint = fingerprint(_corpus_of(data), self._names, self.parts)
         self._first = min((facts["first"] for facts in self._facts if facts["first"]), default="")
         self._last = max(facts["last"] for facts in self._facts)
         self.rooms = {split: limit or float("inf") for split, limit in _limits(data).items()}
@@ -272,7 +269,7 @@ class _Corpus:
                 yield split, first[3]
 
 
-def sort(data: Data, folder, piece=WHOLE, tell=lambda done, of: None):
+def sort(data: Data, folder: PathLike, piece: Piece = WHOLE, tell: Tell = _silent) -> None:
     """Makes `piece`'s share of the store's parts. `tell(done, of)`: bytes of sorted runs.
 
     Without `data.validation_input` the documents with the lowest hashes validate, at least one and
@@ -295,53 +292,55 @@ def sort(data: Data, folder, piece=WHOLE, tell=lambda done, of: None):
                 for _ in corpus.chosen(before, rooms, Skips(), texts=False):
                     pass  # only what they take of `rooms` matters
             skimmed = part + 1
-        skips, documents = Skips(), {split: [] for split in SPLITS}
+        skips = Skips()
+        documents: dict[str, list[Document]] = {split: [] for split in SPLITS}
         for split, document in corpus.chosen(part, rooms, skips):
             documents[split].append(document)
         for split in SPLITS:
-            write_text(documents[split], folder, split, part, corpus.mark, skips=skips.facts())
+            made_from = corpus.fingerprint
+            write_text(documents[split], folder, split, part, made_from, skips=skips.facts())
     tell(sum(sizes), sum(sizes))
 
 
 def _text_records(folder, split, corpus):
-    return Records(storage.at(folder) / split / "text.parts", corpus.mark)
+    return Records(storage.at(folder) / split / "text.parts", corpus.fingerprint)
 
 
 # ---------------------------------------------------------------- merge
 
 
-def merge(data: Data, folder, piece=WHOLE):
-    """Makes one store of the parts and returns the lines on what was skipped. `piece.of`: how to
-    name what is missing.
+def merge(data: Data, folder: PathLike, piece: Piece = WHOLE) -> list[str]:
+    """Makes one store of the parts and returns the lines on what was skipped.
 
-    Raises ConfigError: a part is missing, or a split has no documents.
+    `piece.of`: the number of pieces, by which a missing part's is named. Raises ConfigError: a part
+    is missing, or a split has no documents.
     """
-    folder, lines = storage.at(folder), prepared(data, folder)
+    target, lines = storage.at(folder), prepared(data, folder)
     if lines is None:
-        corpus = _Corpus(data, folder, piece)
+        corpus = _Corpus(data, target, piece)
         parts = {
-            split: [_text_records(folder, split, corpus).facts(n) for n in range(corpus.parts)]
+            split: [_text_records(target, split, corpus).facts(n) for n in range(corpus.parts)]
             for split in SPLITS
         }
-        missing = {n for found in parts.values() for n, facts in enumerate(found) if facts is None}
-        piece.need(missing, corpus.parts, folder, "sort")
+        missing = {n for split in SPLITS for n, facts in enumerate(parts[split]) if facts is None}
+        piece.need(missing, corpus.parts, target, "sort")
         for facts in parts["train"]:
             corpus.skips.include(facts["skips"])
         lines = corpus.skips.lines()
-        for split, found in parts.items():
-            if not any(facts["documents"] for facts in found):
+        for split in SPLITS:
+            if not any(facts["documents"] for facts in parts[split]):
                 left = f" ({'; '.join(lines)})" if lines else ""
                 raise ConfigError(
                     f"data: no documents for {split} among {corpus.skips.seen:,} read{left}; "
-                    "check data.input, "
-                    "data.validation_input, data.validation_fraction and the limits on bytes"
+                    "check data.input, data.validation_input, data.validation_fraction and the "
+                    "limits on bytes"
                 )
-        with writing(folder):
+        with writing(target):
             for split in SPLITS:
-                merge_text(folder, split, corpus.parts, corpus.mark)
-            write_json(folder / "prepared.json", {"data": _asked(data), "skips": lines})
-    for done in (folder / "reading", *(folder / split / "text.parts" for split in SPLITS)):
+                merge_text(target, split, corpus.parts, corpus.fingerprint)
+            write_json(target / "prepared.json", {"data": _corpus_of(data), "skips": lines})
+    for done in (target / "reading", *(target / split / "text.parts" for split in SPLITS)):
         storage.remove_folder(done)
-    for left in folder.glob("prepared.json.*.tmp"):  # by a merge that was killed
-        left.unlink(missing_ok=True)
+    for draft in target.glob("prepared.json.*.tmp"):  # of a merge that was killed
+        draft.unlink(missing_ok=True)
     return lines

@@ -16,7 +16,9 @@ import json
 import os
 import sysconfig
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow
@@ -36,10 +38,8 @@ TRAIN, VALIDATION = 0, -1  # rank of an input: the lower keeps a document that b
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """`text` as it is, NULs and invalid UTF-8 included; `source` is what reports group by; `name`:
-    file and line.
-
-    `labels`: what else the record says of it, where that was asked for.
+    """`text` as it is, NULs and invalid UTF-8 included; `source`: what reports group by; `name`:
+    file and line; `labels`: other fields of its record, as asked for.
     """
 
     text: bytes
@@ -48,14 +48,15 @@ class Document:
     labels: tuple[str, ...] = ()
 
     @property
-    def digest(self):
+    def digest(self) -> bytes:
+        """The hash of the text: DIGEST bytes."""
         return hashlib.blake2b(self.text, digest_size=DIGEST).digest()
 
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """`path`: local, or a URL; `kind`: its reader; `source`: of documents that name none; `size`:
-    bytes, 0: unknown.
+    """`path`: local, or a URL; `kind`: its reader; `source`: of documents that name none;
+    `size`: bytes, 0: unknown; `rank`: TRAIN or VALIDATION.
     """
 
     path: str
@@ -71,14 +72,16 @@ class Skips:
     `early`: the input begins here, so that HOPELESS counts.
     """
 
-    def __init__(self, early=False):
-        self.seen = 0
-        self.counts, self.named, self.bad = {}, {}, 0
+    def __init__(self, early: bool = False):
+        self.seen, self.bad = 0, 0
+        self.counts: dict[str, int] = {}
+        self.named: dict[str, list[str]] = {}
         self._early = early
 
-    def add(self, reason, name, bad=True):
-        """`bad`: the input is at fault, not just redundant. Raises ConfigError where nothing is
-        usable at all.
+    def add(self, reason: str, name: str, bad: bool = True) -> None:
+        """Counts one. `bad`: the input is at fault, not just redundant.
+
+        Raises ConfigError where nothing is usable at all.
         """
         self.counts[reason] = self.counts.get(reason, 0) + 1
         named = self.named.setdefault(reason, [])
@@ -88,18 +91,20 @@ class Skips:
         if self._early and self.bad == self.seen == HOPELESS:
             self.check()
 
-    def check(self):
+    def check(self) -> None:
+        """Raises ConfigError where more than BAD_SHARE of all is unusable."""
         if self.bad > BAD_SHARE * self.seen:
-            share = f"{self.bad:,} of {self.seen:,} documents cannot be used ({self.bad / self.seen:.1%}, limit 1%)"
+            share = f"{self.bad / self.seen:.1%}, limit 1%"
             raise ConfigError(
-                f"data: {share}: {'; '.join(self.lines())}; mend or remove them, or set data.field"
+                f"data: {self.bad:,} of {self.seen:,} documents cannot be used ({share}): "
+                f"{'; '.join(self.lines())}; mend or remove them, or set data.field"
             )
 
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         """As JSON, for `include`."""
         return {"seen": self.seen, "bad": self.bad, "counts": self.counts, "named": self.named}
 
-    def include(self, facts):
+    def include(self, facts: dict[str, Any]) -> None:
         """Adds what others left out."""
         self.seen += facts["seen"]
         self.bad += facts["bad"]
@@ -108,7 +113,7 @@ class Skips:
             named = self.named.setdefault(reason, [])
             named += facts["named"][reason][: NAMED - len(named)]
 
-    def lines(self):
+    def lines(self) -> list[str]:
         """One line per reason: how many, and the first few by file and line."""
         more = lambda why, n: ", ..." if n > len(self.named[why]) else ""
         return [
@@ -120,30 +125,27 @@ class Skips:
 # ---------------------------------------------------------------- listing
 
 
-def files(data: Data):
-    """The list of `File`s of both inputs, in the order of their names, training first.
+def files(data: Data) -> list[File]:
+    """The files of both inputs, in the order of their names, training first.
 
     Raises ConfigError for a glob without files, an unknown ending, or a protocol whose driver is
     not installed.
     """
-    found = []
+    listed: list[File] = []
     for rank, field in ((TRAIN, "input"), (VALIDATION, "validation_input")):
         pattern = getattr(data, field)
         if pattern == STDLIB:
-            found += _stdlib(rank)
+            listed += _stdlib(rank)
         elif pattern or rank == TRAIN:
-            some = sorted(
-                (_far if "://" in pattern else _near)(pattern, f"data.{field} = {pattern!r}")
-            )
-            if not some:
-                raise ConfigError(
-                    f"data.{field} = {pattern!r}: no such file; give a path, a glob, or {STDLIB!r}"
-                )
-            found += [File(path, _kind(path), _stem(path), size, rank) for path, size in some]
-    return found
+            where = f"data.{field} = {pattern!r}"
+            matches = sorted(_far(pattern, where) if "://" in pattern else _near(pattern))
+            if not matches:
+                raise ConfigError(f"{where}: no such file; give a path, a glob, or {STDLIB!r}")
+            listed += [File(path, _kind(path), _stem(path), size, rank) for path, size in matches]
+    return listed
 
 
-def _near(pattern, _):
+def _near(pattern):
     for path in glob.glob(os.path.expanduser(pattern), recursive=True):
         if not os.path.isdir(path):
             try:
@@ -156,7 +158,7 @@ def _far(pattern, where):
     protocol = pattern.split("://", 1)[0]
     try:
         system, inside = fsspec.core.url_to_fs(pattern)
-        found = system.glob(inside, detail=True)
+        matches = system.glob(inside, detail=True)
     except ImportError as error:
         module = known_implementations[protocol]["class"].split(".")[0]
         package = f"'fsspec[{protocol}]'" if module == "fsspec" else module
@@ -167,7 +169,7 @@ def _far(pattern, where):
         raise ConfigError(f"{where}: cannot be listed: {_one_line(error)}") from error
     return [
         (system.unstrip_protocol(p), facts.get("size") or 0)
-        for p, facts in found.items()
+        for p, facts in matches.items()
         if facts["type"] == "file"
     ]
 
@@ -191,7 +193,9 @@ def _one_line(error):
 # ---------------------------------------------------------------- reading
 
 
-def documents(file: File, data: Data, skips: Skips, fields=()):
+def documents(
+    file: File, data: Data, skips: Skips, fields: Sequence[str] = ()
+) -> Iterator[Document]:
     """Yields each Document of `file`. Raises ConfigError, naming the file, where it cannot be read.
 
     `fields` of a record become the document's labels, "" where it has none.
@@ -200,10 +204,8 @@ def documents(file: File, data: Data, skips: Skips, fields=()):
         yield from _READERS[file.kind](file, data, skips, fields)
     except ConfigError:
         raise
-    except Exception as error:
-        if "://" in file.path or isinstance(
-            error, _UNREADABLE
-        ):  # a driver raises errors of its own
+    except Exception as error:  # a driver raises errors of its own
+        if "://" in file.path or isinstance(error, _UNREADABLE):
             raise ConfigError(f"data: cannot read {file.path}: {_one_line(error)}") from error
         raise
 
@@ -271,10 +273,9 @@ def _record(record, default, name, data, skips, fields):
         skips.add("empty text", name, bad=False)
     else:
         source = record.get(data.source_field)
-        labels = tuple(str(record.get(one) or "") for one in fields)
-        yield Document(
-            text, source if isinstance(source, str) and source else default, name, labels
-        )
+        source = source if isinstance(source, str) and source else default
+        labels = tuple(str(record.get(field) or "") for field in fields)
+        yield Document(text, source, name, labels)
 
 
 def _text(file, data, skips, _):
@@ -289,9 +290,7 @@ def _text(file, data, skips, _):
 
 
 def _topics(file, data, skips, _):
-    """The help texts inside `topics.py`. The file itself would repeat them all, across both
-    splits.
-    """
+    """The help texts inside `topics.py`; the file itself would repeat them all, across splits."""
     for node in ast.parse(Path(file.path).read_bytes()).body:
         value = getattr(node, "value", None)
         if isinstance(value, ast.Dict):
@@ -312,21 +311,17 @@ _READERS = {
 
 
 def _stdlib(rank):
-    """Python's own standard library: modules, packages, encodings, and the topics of its help as
-    prose.
-    """
+    """Python's own standard library: modules, packages, encodings, and its help as prose."""
     root = Path(sysconfig.get_path("stdlib"))
+    left_out = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
     for folder, names, inside in os.walk(root):
-        names[:] = sorted(
-            set(names) - {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
-        )
+        names[:] = sorted(set(names) - left_out)
         parts = Path(folder).relative_to(root).parts
         for name in sorted(f for f in inside if f.endswith(".py")):
             path = Path(folder, name)
-            kind, source = (
-                "module",
-                "encodings" if parts[:1] == ("encodings",) else "packages" if parts else "modules",
-            )
+            kind, source = "module", "packages" if parts else "modules"
+            if parts[:1] == ("encodings",):
+                source = "encodings"
             if parts == ("pydoc_data",) and name == "topics.py":
                 kind, source = "topics", "help"
             yield File(str(path), kind, source, path.stat().st_size, rank)

@@ -2,7 +2,8 @@
 them.
 
     STORE/SPLIT/index.json                  manifest, written last: a folder without it is no store
-    STORE/SPLIT/text-00000.array_record     documents as records of at most RECORD bytes, one file per part
+    STORE/SPLIT/text-00000.array_record     documents as records of at most RECORD bytes, a file
+                                            for each part
     STORE/SPLIT/sizes.npy source_of.npy     text bytes and source number of each document
     STORE/SPLIT/entropies.json, entropies-MODEL-00000.array_record    one float16 per id, likewise
 
@@ -15,6 +16,8 @@ was there before.
 import hashlib
 import itertools
 import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -23,8 +26,11 @@ from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.data import vocab
 from blt_jax.data.parts import Records
-from blt_jax.storage import replacing, write_json
+from blt_jax.storage import PathLike, replacing, write_json
 from blt_jax.storage_errors import writing
+
+if TYPE_CHECKING:
+    from blt_jax.data.sources import Document
 
 FORMAT = 2
 RECORD = 64 << 10  # bytes per record, of text and of entropies alike
@@ -34,8 +40,8 @@ DIGEST = 16  # bytes of a text's hash in the fingerprint
 
 
 def _write_records(path, items):
-    """Writes each of `items` (bytes) as records of at most RECORD bytes. Returns their number; no
-    file for none.
+    """Writes each of `items` (bytes) as records of at most RECORD bytes; no file where there are
+    none. Returns the number of records.
     """
     records = 0
     if items:
@@ -58,24 +64,31 @@ def _file(stem, part):
 # ---------------------------------------------------------------- text
 
 
-def write_text(documents, folder, split, part, mark, **facts):
-    """Writes a list of documents (`.text` bytes, `.source` str) as part number `part` of
-    `folder`/`split`.
+def write_text(
+    documents: "Sequence[Document]",
+    folder: PathLike,
+    split: str,
+    part: int,
+    made_from: str,
+    **facts: Any,
+) -> None:
+    """Writes documents as part number `part` of `folder`/`split`.
 
-    `mark`: what tells this store from others in the making; `facts`: JSON to keep with the part
-    until it is merged. Raises ConfigError for a disk that takes no more.
+    `made_from`: what tells this store from others in the making; `facts`: JSON to keep with the
+    part until it is merged. Raises ConfigError for a disk that takes no more.
     """
-    folder, numbers = storage.at(folder) / split, {}
-    with writing(folder):
-        storage.make_folder(folder / "text.parts")
+    target = storage.at(folder) / split
+    numbers: dict[str, int] = {}  # of sources
+    with writing(target):
+        storage.make_folder(target / "text.parts")
         records = _write_records(
-            folder / _file("text", part), [document.text for document in documents]
+            target / _file("text", part), [document.text for document in documents]
         )
         digests = b"".join(
             hashlib.blake2b(document.text, digest_size=DIGEST).digest() for document in documents
         )
         source_of = [numbers.setdefault(document.source, len(numbers)) for document in documents]
-        Records(folder / "text.parts", mark).save(
+        Records(target / "text.parts", made_from).save(
             part,
             {"documents": len(documents), "records": records, "sources": list(numbers), **facts},
             sizes=np.array([len(document.text) for document in documents], np.int64),
@@ -84,15 +97,25 @@ def write_text(documents, folder, split, part, mark, **facts):
         )
 
 
-def merge_text(folder, split, parts, mark, notes=None):
-    """Makes the store of `parts` written parts, in their order. `notes`: JSON facts kept in its
-    manifest.
+def merge_text(
+    folder: PathLike,
+    split: str,
+    parts: int,
+    made_from: str,
+    notes: dict[str, Any] | None = None,
+) -> None:
+    """Makes the store of `parts` written parts, in their order.
+
+    `made_from`: as given to `write_text`; `notes`: JSON facts kept in its manifest.
     """
-    folder = storage.at(folder) / split
-    records, numbers, sizes, source_of, files = Records(folder / "text.parts", mark), {}, [], [], []
+    target = storage.at(folder) / split
+    records = Records(target / "text.parts", made_from)
+    numbers: dict[str, int] = {}  # of sources
+    sizes, source_of, files = [], [], []
     state = hashlib.blake2b(digest_size=8)
     for part in range(parts):
-        facts, arrays = records.facts(part), records.arrays(part)
+        facts: Any = records.facts(part)
+        arrays = records.arrays(part)
         merged = np.array(
             [numbers.setdefault(name, len(numbers)) for name in facts["sources"]], np.int32
         )
@@ -105,7 +128,7 @@ def merge_text(folder, split, parts, mark, notes=None):
         if facts["records"]:
             files.append([_file("text", part), facts["records"]])
     for name, arrays in (("sizes", sizes), ("source_of", source_of)):
-        with replacing(folder / f"{name}.npy") as temporary, open(temporary, "wb") as file:
+        with replacing(target / f"{name}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, np.concatenate(arrays))
     manifest = {
         "format": FORMAT,
@@ -116,13 +139,13 @@ def merge_text(folder, split, parts, mark, notes=None):
         "fingerprint": state.hexdigest(),
         "notes": notes or {},
     }
-    write_json(folder / "index.json", manifest)
-    _remove_others(folder, "text", files)
+    write_json(target / "index.json", manifest)
+    _remove_others(target, "text", files)
 
 
 def _remove_others(folder, stem, files):
-    """Removes files of `stem` that no manifest names: of an earlier store or model, or of a process
-    that was killed.
+    """Removes files of `stem` that no manifest names: of an earlier store or model, or drafts that
+    a killed process left.
     """
     kept = {name for name, _ in files}
     for path in (*folder.glob(f"{stem}-*.array_record"), *folder.glob("*.tmp")):
@@ -142,7 +165,7 @@ class EntropyParts:
     `merge`.
     """
 
-    def __init__(self, store, fingerprint):
+    def __init__(self, store: "Store", fingerprint: str):
         self._store, self.fingerprint = store, fingerprint
         self._stem = f"entropies-{hashlib.blake2b(fingerprint.encode(), digest_size=4).hexdigest()}"
         self._folder = store.folder / f"{self._stem}.parts"
@@ -152,67 +175,68 @@ class EntropyParts:
         cuts = sorted({0, *np.searchsorted(ends, edges).tolist(), len(store)})
         self.ranges = list(itertools.pairwise(cuts))
 
-    def missing(self):
+    def missing(self) -> list[int]:
         """Numbers of the parts that are not there yet."""
         return [part for part in range(len(self.ranges)) if self._records.facts(part) is None]
 
-    def write(self, part, values):
-        """Writes a list of float arrays [N], one per document of part `part`, as float16.
+    def write(self, part: int, values: Sequence[np.ndarray]) -> None:
+        """Writes float arrays [N], one per document of part `part`, as float16.
 
         Raises ConfigError if their number or a length differs from the store's documents.
         """
         first, end = self.ranges[part]
-        for i, (size, one) in enumerate(
+        for i, (size, entropies) in enumerate(
             itertools.zip_longest(self._store.sizes[first:end], values), start=first
         ):
-            if size is None or one is None or np.shape(one) != (size + 2,):
+            if size is None or entropies is None or np.shape(entropies) != (size + 2,):
                 raise ConfigError(
                     f"{self._store.folder}: entropies of document {i}: "
-                    f"{'none' if one is None else np.shape(one)}, "
+                    f"{'none' if entropies is None else np.shape(entropies)}, "
                     f"but the store has {end} documents up to here and this one "
                     f"{0 if size is None else size + 2} ids"
                 )
         with writing(self._store.folder):
             storage.make_folder(self._folder)
-            data = [np.ascontiguousarray(one, ENTROPY).tobytes() for one in values]
+            data = [np.ascontiguousarray(array, ENTROPY).tobytes() for array in values]
             records = _write_records(self._store.folder / _file(self._stem, part), data)
             self._records.save(part, {"records": records})
 
-    def merge(self):
+    def merge(self) -> None:
         """Puts the parts, which must all be there, in the place of the store's entropies."""
         folder = self._store.folder
-        files = [
-            [_file(self._stem, part), self._records.facts(part)["records"]]
-            for part in range(len(self.ranges))
-        ]
-        found = {
+        facts: Any = [self._records.facts(part) for part in range(len(self.ranges))]
+        files = [[_file(self._stem, n), part["records"]] for n, part in enumerate(facts)]
+        manifest = {
             "fingerprint": self.fingerprint,
             "store_fingerprint": self._store.fingerprint,
             "files": files,
         }
         with writing(folder):
-            write_json(folder / "entropies.json", found)
+            write_json(folder / "entropies.json", manifest)
             _remove_others(folder, "entropies", files)
             for parts in folder.glob("entropies-*.parts"):
                 storage.remove_folder(parts)
 
 
-def write_entropies(folder, split, entropies, fingerprint):
+def write_entropies(
+    folder: PathLike, split: str, entropies: Iterable[np.ndarray], fingerprint: str
+) -> None:
     """Writes one float array [N] per document of the store, in order, as float16; replaces what is
     there.
 
     Raises ConfigError if their number or a length differs from the store's documents.
     """
-    parts, entropies = EntropyParts(Store(folder, split), fingerprint), iter(entropies)
+    parts, arrays = EntropyParts(Store(folder, split), fingerprint), iter(entropies)
     for part, (first, end) in enumerate(parts.ranges):
         last = part == len(parts.ranges) - 1
-        parts.write(part, list(itertools.islice(entropies, None if last else end - first)))
+        parts.write(part, list(itertools.islice(arrays, None if last else end - first)))
     parts.merge()
 
 
 class _Reader:
-    """Records of many documents as one file: item i is `counts[i]` values of `dtype`. `files`:
-    (name, records).
+    """Records of many documents as one file: item i is `counts[i]` values of `dtype`.
+
+    `files`: (name, number of records) of each.
     """
 
     def __init__(self, folder, files, counts, dtype):
@@ -225,16 +249,14 @@ class _Reader:
                     "it again"
                 )
         self._dtype, self._per_record = np.dtype(dtype), RECORD // np.dtype(dtype).itemsize
-        self._first_record = np.concatenate(
-            [[0], np.cumsum(-(-counts // self._per_record))]
-        )  # of each item
+        records_of = -(-counts // self._per_record)
+        self._first_record = np.concatenate([[0], np.cumsum(records_of)])  # of each item
         self._first_of_shard = np.concatenate([[0], np.cumsum(records)])
         self._readers = [None] * len(records)
 
     def __getstate__(self):
-        return self.__dict__ | {
-            "_readers": [None] * len(self._readers)
-        }  # worker processes open their own
+        # Worker processes open their own.
+        return self.__dict__ | {"_readers": [None] * len(self._readers)}
 
     def _record(self, number):
         shard = int(np.searchsorted(self._first_of_shard, number, side="right")) - 1
@@ -251,7 +273,7 @@ class _Reader:
                 f"{path}: damaged ({why}); delete {path.parent} and prepare it again"
             ) from error
 
-    def read(self, item, begin, end):
+    def read(self, item: int, begin: int, end: int) -> np.ndarray:
         """Values begin..end of an item, as a read-only array."""
         first, last = begin // self._per_record, -(-end // self._per_record)
         data = b"".join(self._record(self._first_record[item] + p) for p in range(first, last))
@@ -267,7 +289,7 @@ class Store:
     Raises ConfigError if the folder holds no complete store.
     """
 
-    def __init__(self, folder, split):
+    def __init__(self, folder: PathLike, split: str):
         self.folder = storage.at(folder) / split
         try:
             manifest = json.loads((self.folder / "index.json").read_text())
@@ -287,10 +309,10 @@ class Store:
         self.entropy_fingerprint, self._entropies = "", None
         path = self.folder / "entropies.json"
         if path.exists():
-            found = json.loads(path.read_text())
-            if found["store_fingerprint"] == self.fingerprint:
-                self.entropy_fingerprint = found["fingerprint"]
-                self._entropies = _Reader(self.folder, found["files"], self.sizes + 2, ENTROPY)
+            made = json.loads(path.read_text())
+            if made["store_fingerprint"] == self.fingerprint:
+                self.entropy_fingerprint = made["fingerprint"]
+                self._entropies = _Reader(self.folder, made["files"], self.sizes + 2, ENTROPY)
 
     def _array(self, name):
         try:
@@ -307,21 +329,22 @@ class Store:
     def __repr__(self):
         return f"Store({self.folder.name}, {self.fingerprint})"
 
-    def text(self, i) -> bytes:
+    def text(self, i: int) -> bytes:
+        """The bytes of document i."""
         return self._text.read(i, 0, int(self.sizes[i])).tobytes()
 
-    def document(self, i):
+    def document(self, i: int) -> tuple[bytes, str]:
         """(text bytes, source) of document i."""
         return self.text(i), self.source_names[self.source_of[i]]
 
-    def ids(self, i, begin=0, end=None):
+    def ids(self, i: int, begin: int = 0, end: int | None = None) -> np.ndarray:
         """Ids begin..end of BOS, bytes + 4, EOS: int32."""
         count = int(self.sizes[i]) + 2
         end = count if end is None else min(end, count)
         text = self._text.read(i, max(begin - 1, 0), max(min(end, count - 1) - 1, 0))
         return vocab.encode(text, bos=begin == 0 and end > 0, eos=end == count and begin < end)
 
-    def entropies(self, i, begin=0, end=None):
+    def entropies(self, i: int, begin: int = 0, end: int | None = None) -> np.ndarray:
         """Float16 entropies (nats) begins..end of document i: one per id. ConfigError where none
         are written.
         """

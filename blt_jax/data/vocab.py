@@ -1,14 +1,15 @@
-"""Bytes <-> ids of the byte models: byte + 4, with BOS and EOS around a document (docs/blt.md, section
+"""Bytes <-> ids of the byte models: byte + 4, BOS and EOS around a document (docs/blt.md, section
 1).
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from blt_jax.config import BOS, BYTE_OFFSET, EOS
 
 
-def encode(text: bytes, bos=True, eos=True):
-    """Ids, int32 [len(text) + 2], or fewer where BOS or EOS is left out."""
+def encode(text: bytes | np.ndarray, bos: bool = True, eos: bool = True) -> np.ndarray:
+    """Ids of bytes (or uint8 [N]), int32 [N + 2], or fewer where BOS or EOS is left out."""
     ids_L = np.empty(bos + len(text) + eos, np.int32)
     ids_L[bos : bos + len(text)] = np.frombuffer(text, np.uint8)
     ids_L[bos : bos + len(text)] += BYTE_OFFSET
@@ -19,7 +20,7 @@ def encode(text: bytes, bos=True, eos=True):
     return ids_L
 
 
-def decode(ids_L) -> bytes:
+def decode(ids_L: ArrayLike) -> bytes:
     """The bytes of `ids_L`; specials (below 4) are dropped."""
     ids_L = np.asarray(ids_L)
     return (ids_L[ids_L >= BYTE_OFFSET] - BYTE_OFFSET).astype(np.uint8).tobytes()
