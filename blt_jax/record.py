@@ -1,7 +1,6 @@
 """Configs as records: nested dicts and JSON <-> config dataclasses, and their fingerprints."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -10,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from blt_jax.config import ConfigError
+from blt_jax.config import ConfigError, nearest
 
 T = TypeVar("T")
 
@@ -26,9 +25,7 @@ def build(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     for key, value in dict(values).items():
         path = f"{where}.{key}" if where else key
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
-            raise ConfigError(f"unknown config key {path!r}: {hint}")
+            raise ConfigError(f"unknown config key {path!r}: {nearest(key, fields)}")
         made[key] = _convert(hints[key], value, path)
     missing = [n for n, f in fields.items() if n not in made and f.default is dataclasses.MISSING]
     if missing:

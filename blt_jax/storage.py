@@ -180,9 +180,7 @@ def create(path: PathLike, text: str) -> bool:
 
 
 def version(path: PathLike) -> str | None:
-    """What `replace` goes by: another one after each write to an object of a bucket, "0" where
-    there is none. None on a disk, which has no versions.
-    """
+    """Of an object of a bucket, another one after each write; "0": there is none. On a disk None."""
     if not in_bucket(path):
         return None
     try:
@@ -344,7 +342,7 @@ def _scratch():
 
 @functools.cache
 def _tidy(folder):
-    """Removes what killed processes left, once a process: what was not written to for a month."""
+    """Removes, once a process, what killed ones left: what was not written to for a month."""
     for left in folder.iterdir():
         with contextlib.suppress(OSError):  # another process was quicker
             if time.time() - max(path.stat().st_mtime for path in (left, *left.rglob("*"))) > _LEFT:

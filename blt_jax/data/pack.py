@@ -105,7 +105,7 @@ def build_index(
     documents are read, against 1 for sources not named} (see `mixture.py`).
     """
     out = storage.at(folder)
-    asked = {
+    request = {
         "format": FORMAT,
         "fingerprint": fingerprint,
         "store_fingerprint": store.fingerprint,
@@ -114,10 +114,10 @@ def build_index(
         "patches": patches,
     }
     if weights:
-        asked["weights"] = weights
+        request["weights"] = weights
     if (out / "header.json").exists():
         header = load_header(out)
-        if header["asked"] == asked:
+        if header["asked"] == request:
             return header
     if positions < 8 or (starts_of and patches == 1):
         raise ConfigError(
@@ -131,7 +131,7 @@ def build_index(
         for path in (*(out / name for name in FILES), *out.glob("*.tmp")):
             path.unlink(missing_ok=True)
         header = {
-            "asked": asked,
+            "asked": request,
             "row_positions": positions,
             "store_fingerprint": store.fingerprint,
             "passes": passes,

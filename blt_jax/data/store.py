@@ -70,7 +70,7 @@ def write_text(
     split: str,
     part: int,
     made_from: str,
-    **facts: Any,
+    **facts,
 ) -> None:
     """Writes documents as part number `part` of `folder`/`split`.
 
@@ -98,11 +98,7 @@ def write_text(
 
 
 def merge_text(
-    folder: PathLike,
-    split: str,
-    parts: int,
-    made_from: str,
-    notes: dict[str, Any] | None = None,
+    folder: PathLike, split: str, parts: int, made_from: str, notes: dict[str, Any] | None = None
 ) -> None:
     """Makes the store of `parts` written parts, in their order.
 
@@ -144,9 +140,7 @@ def merge_text(
 
 
 def _remove_others(folder, stem, files):
-    """Removes files of `stem` that no manifest names: of an earlier store or model, or drafts that
-    a killed process left.
-    """
+    """Removes files of `stem` that the manifest does not name, and drafts of killed processes."""
     kept = {name for name, _ in files}
     for path in (*folder.glob(f"{stem}-*.array_record"), *folder.glob("*.tmp")):
         if path.name not in kept:
