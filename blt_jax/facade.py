@@ -24,7 +24,7 @@ from blt_jax.infer import generation as decode
 from blt_jax.infer import prompts as from_prompts
 from blt_jax.interop import hf_config, huggingface
 from blt_jax.nn import incremental
-from blt_jax.patching import row_layout, rules
+from blt_jax.patching import row_layout, row_starts
 from blt_jax.runs.checkpoint import load_params
 
 ENTROPY_MODEL = "../../entropy_model"  # from a run's folder
@@ -394,7 +394,7 @@ class Model:
         measured = self._entropies(rows) if self.patching.needs_entropies else [None] * len(rows)
         return [
             row_layout.starts_to_lengths(
-                rules.starts(row, entropies, self.patching, include_next=True)
+                row_starts.starts(row, entropies, self.patching, include_next=True)
             )
             for row, entropies in zip(rows, measured, strict=True)
         ]

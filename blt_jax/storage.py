@@ -180,7 +180,7 @@ def create(path: PathLike, text: str) -> bool:
 
 
 def version(path: PathLike) -> str | None:
-    """Of an object of a bucket, another one after each write; "0": there is none. On a disk None."""
+    """Of an object of a bucket, a new one after each write; "0": there is none. On a disk None."""
     if not in_bucket(path):
         return None
     try:

@@ -19,7 +19,7 @@ from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm import decode as lm
 from blt_jax.infer.generation import Params, Plan, State, exact
 from blt_jax.nn import incremental, ring
-from blt_jax.patching import live, row_layout, rules
+from blt_jax.patching import live, row_layout, row_starts
 
 # ---------------------------------------------------------------- static shapes
 
@@ -100,7 +100,7 @@ def start(params: Params, plan: Plan, rows, room):
             rounded_L[: len(row)] for rounded_L, row in zip(rounded_BxL, rows, strict=True)
         ]
     starts = [
-        rules.starts(row, e, plan.patching, include_next=True)
+        row_starts.starts(row, e, plan.patching, include_next=True)
         for row, e in zip(rows, entropies, strict=True)
     ]
     logits_BxV, model = _after_blt(params.model, plan, rows, starts, room)

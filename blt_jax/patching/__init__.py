@@ -3,7 +3,7 @@
 A start at position t means that id t begins a patch; ids 0 and 1 of a document always begin one
 (docs/blt.md, section 2). A rule decides the other positions, from ids and entropies before t alone:
 once for whole rows in NumPy, once id by id inside a compiled loop. Forced starts and the cut of
-long patches are the same for all rules (`row_starts.py`, `live_starts.py`).
+long patches are the same for all rules (`row_starts.py`, `live.py`).
 
 To add a rule: one file with a subclass of `Rule`, and its line in `RULES`. Configs and plans load
 no jax: a rule's file imports it, if at all, inside `step`.

@@ -22,7 +22,7 @@ from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.patching import Patching
 from blt_jax.patching.row_layout import starts_to_lengths
-from blt_jax.patching.rules import starts
+from blt_jax.patching.row_starts import starts
 from blt_jax.record import build, fingerprint
 
 FORMAT = 1
@@ -62,7 +62,7 @@ class Calibration:
     weights: dict[str, float]  # as asked for
 
 
-Document = tuple[np.ndarray, np.ndarray | None, str]
+Document = tuple[np.ndarray, np.ndarray | None, str]  # ids, entropies, source
 
 
 def calibrate(
@@ -77,12 +77,11 @@ def calibrate(
     """Solves `patching.threshold` for `patching.target` positions per patch; with target 0 it only
     measures.
 
-    `documents`: (ids int [N], entropies float16 [N] or None, source) of each, as `rules.
-    read_document` gives the first two; of more than `sample` positions only the first are used.
-    `weights`: {source: weight in the mean}, 1 where not named; a source of weight 0 is left out.
-    With rule "combined" the rise `threshold_add` stays as it is. `corpus`, `entropy_model`:
-    fingerprints to record. Raises ConfigError: no documents, or a target for a rule that has no
-    threshold.
+    `documents`: of each, ids int [N], entropies float16 [N] or None (`row_starts.read_document`)
+    and its source; of more than `sample` positions only the first are used. `weights`: {source:
+    weight in the mean}, 1 where not named; a source of weight 0 is left out. With rule "combined"
+    the rise `threshold_add` stays as it is. `corpus`, `entropy_model`: fingerprints to record.
+    Raises ConfigError: no documents, or a target for a rule that has no threshold.
     """
     weights = weights or {}
     if patching.target and not patching.has_threshold:

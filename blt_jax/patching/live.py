@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blt_jax.patching import Patching, rules
+from blt_jax.patching import Patching, row_starts
 
 
 class Live(NamedTuple):
@@ -30,7 +30,7 @@ def after(rows: Sequence[np.ndarray], entropies: Sequence[Any], patching: Patchi
     rule, uncut = patching.implementation, dataclasses.replace(patching, max_length=0)
     begins, memories = [], []
     for ids, measured in zip(rows, entropies, strict=True):
-        starts_N = rules.starts(ids, measured, uncut, include_next=True)
+        starts_N = row_starts.starts(ids, measured, uncut, include_next=True)
         begins.append(np.flatnonzero(starts_N)[-1])
         memories.append(rule.remember(ids, measured, patching))
     counts = [len(ids) for ids in rows]

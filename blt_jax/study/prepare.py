@@ -21,7 +21,7 @@ from blt_jax.data.shuffle import SPLITS
 from blt_jax.data.store import EntropyParts, Store
 from blt_jax.flops import analytic
 from blt_jax.patching import calibrate
-from blt_jax.patching.rules import document_starts, read_document
+from blt_jax.patching.row_starts import document_starts, read_document
 from blt_jax.record import build, fingerprint, to_dict
 from blt_jax.runs.config import Run
 from blt_jax.storage import replacing, write_json

@@ -21,7 +21,7 @@ from blt_jax.config import ConfigError
 from blt_jax.data import pack
 from blt_jax.data.store import Store
 from blt_jax.patching import Patching
-from blt_jax.patching.rules import document_starts
+from blt_jax.patching.row_starts import document_starts
 from blt_jax.study import prepare
 
 ROW_BYTES = 8192

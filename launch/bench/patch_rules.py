@@ -13,7 +13,7 @@ import numpy as np
 from blt_jax.config import Data
 from blt_jax.data import pack
 from blt_jax.data.store import Store, write_entropies
-from blt_jax.patching import Patching, row_layout, rules
+from blt_jax.patching import Patching, row_layout, row_starts
 from blt_jax.study import prepare
 
 ROW_BYTES = 8192
@@ -31,7 +31,7 @@ PATCHING = Patching(rule="entropy", threshold=float(np.log(4.5)))  # P(Exp(1) > 
 
 
 def index(store, out):
-    starts_of = lambda i: rules.document_starts(store, i, PATCHING)
+    starts_of = lambda i: row_starts.document_starts(store, i, PATCHING)
     return pack.build_index(store, out, positions=ROW_BYTES, starts_of=starts_of)
 
 
@@ -57,7 +57,8 @@ def measure(quick=False):
             lambda: [(store.ids(i), store.entropies(i)) for i in range(len(store))],
         )
         starts = timed(
-            "rule: entropies to starts", lambda: [rules.starts(ids, e, PATCHING) for ids, e in read]
+            "rule: entropies to starts",
+            lambda: [row_starts.starts(ids, e, PATCHING) for ids, e in read],
         )
         timed("starts to patch lengths", lambda: [row_layout.starts_to_lengths(s) for s in starts])
         header = timed(

@@ -5,7 +5,7 @@ import numpy as np
 from blt_jax.data.sources import Document
 from blt_jax.data.store import Store, merge_text, write_text
 from blt_jax.patching import Patching
-from blt_jax.patching.rules import starts
+from blt_jax.patching.row_starts import starts
 
 ODD = [b"\x00", b"x", b"\xff\xfe\x00 invalid \xed\xa0\x80", "日本 語 é\u0301".encode(), b"\n" * 50]
 

@@ -11,7 +11,7 @@ from blt_jax.data.pipeline import RowSource, span_table
 from blt_jax.data.store import Store
 from blt_jax.patching import Patching
 from blt_jax.patching.row_layout import starts_to_lengths
-from blt_jax.patching.rules import starts
+from blt_jax.patching.row_starts import starts
 from tests.data.corpus import made, space_starts
 
 TEXT = Path(__file__).resolve().parents[3] / "shared" / "data" / "text"

@@ -14,7 +14,7 @@ from blt_jax.data.sources import Document
 from blt_jax.data.store import Store
 from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm.config import Lm
-from blt_jax.patching import Patching, rules
+from blt_jax.patching import Patching, row_starts
 from blt_jax.record import to_dict
 from blt_jax.runs.config import Run
 from tests import QUICK
@@ -52,7 +52,7 @@ def study(folder):
             elif patching:
                 how |= dict(
                     patches=40,
-                    starts_of=lambda i, s=store, p=patching: rules.starts(s.ids(i), None, p),
+                    starts_of=lambda i, s=store, p=patching: row_starts.starts(s.ids(i), None, p),
                 )
             pack.build_index(store, folder / "store" / "rows" / name / split, **how)
     for name in FAMILIES:

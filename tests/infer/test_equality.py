@@ -15,7 +15,7 @@ from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm.config import Lm
 from blt_jax.infer import generation, prompts
 from blt_jax.nn import incremental
-from blt_jax.patching import Patching, row_layout, rules
+from blt_jax.patching import Patching, row_layout, row_starts
 from tests.interop.test_round_trip import random_params
 
 TOLERANCE = 1e-4  # of a logit; measured: below 1e-5
@@ -126,7 +126,7 @@ def test_blt(name):
             lambda params, batch: network.entropy(network.apply(params, batch, PATCHER))
         )
         entropies = np.asarray(apply(params.patcher, batch)).astype(np.float16)[:, :LENGTH]
-    starts = rules.starts(ids, entropies, patching, include_next=True)
+    starts = row_starts.starts(ids, entropies, patching, include_next=True)
     lengths = [row_layout.starts_to_lengths(row) for row in starts]
     assert len({len(n) for n in lengths}) == 2 or patching.rule == "strided", (
         "rows close patches at different times"

@@ -18,7 +18,7 @@ from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm import model as lm
 from blt_jax.families.lm.config import Lm
 from blt_jax.nn.embedding import read
-from blt_jax.patching import Patching, rules
+from blt_jax.patching import Patching, row_starts
 from blt_jax.patching.row_layout import row_layout
 from tests.interop.test_round_trip import random_params
 
@@ -49,7 +49,9 @@ def row(patching):
     for text in TEXTS:
         one = encode(text)
         ids.append(one)
-        starts.append(rules.starts(one, rng.uniform(0, 2, len(one)).astype(np.float16), patching))
+        starts.append(
+            row_starts.starts(one, rng.uniform(0, 2, len(one)).astype(np.float16), patching)
+        )
     segment = np.repeat(np.arange(1, len(ids) + 1), [len(i) for i in ids])
     length = len(segment) + 4  # padding
     pad = lambda x: np.pad(x, (0, length - len(x)))[None].astype(np.int32)

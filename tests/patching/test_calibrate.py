@@ -10,7 +10,7 @@ from blt_jax.config import ConfigError
 from blt_jax.patching import Patching
 from blt_jax.patching.calibrate import LONGEST, Calibration, calibrate, load, record
 from blt_jax.patching.row_layout import starts_to_lengths
-from blt_jax.patching.rules import starts
+from blt_jax.patching.row_starts import starts
 from blt_jax.record import build
 
 

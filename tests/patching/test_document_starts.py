@@ -11,7 +11,7 @@ from blt_jax.config import BYTE_OFFSET
 from blt_jax.data import pack
 from blt_jax.data.store import Store, write_entropies
 from blt_jax.families.lm.config import Lm
-from blt_jax.patching import Patching, Rule, live, rules
+from blt_jax.patching import Patching, Rule, live, row_starts
 from blt_jax.patching.row_layout import lengths_to_starts
 from blt_jax.study import prepare
 from tests.data.corpus import made
@@ -54,16 +54,17 @@ def test_one_cut_everywhere(patching, tmp_path):
     store = Store(tmp_path / "store", "train")
 
     calibration = prepare.calibrated("blt", patching, store, tmp_path / "calibration.json")
-    flags_of = lambda i: rules.document_starts(store, i, patching)
+    flags_of = lambda i: row_starts.document_starts(store, i, patching)
     pack.build_index(store, tmp_path / "rows", positions=64, starts_of=flags_of)
     index = pack.StartFlags(store, tmp_path / "rows")
-    patches = free = 0
+    never = Patching("entropy", threshold=1e9, max_length=patching.max_length)
+    patches = free = 0  # of all, those that the rule began
     step = jax.jit(lambda state, *new: live.step(state, *new, patching))
     for i in range(len(store)):
         ids, measured = store.ids(i), store.entropies(i).astype(np.float32)
         trained = index.read(i)
         patches += trained.sum()
-        free += trained.sum() - rules._cut(np.arange(len(ids)) < 2, patching.max_length).sum()
+        free += trained.sum() - row_starts.starts(ids, measured, never).sum()
         facade = lengths_to_starts(model.patch_lengths(ids[None])[0])
         np.testing.assert_array_equal(trained, facade[:-1], f"document {i}")
         state = live.after([ids[:1]], [measured[:1]], patching)
@@ -93,5 +94,5 @@ def test_only_what_the_rule_reads_is_read(rule, reads, tmp_path):
         "entropies": lambda i: np.zeros(int(store.sizes[i]) + 2, np.float16),
     }
     some = Unreadable(store, **{name: value for name, value in readable.items() if name == reads})
-    flags = rules.document_starts(some, 1, Patching(rule))
+    flags = row_starts.document_starts(some, 1, Patching(rule))
     assert flags.shape == (store.sizes[1] + 2,)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from blt_jax.config import DELIMITER
-from blt_jax.patching import Patching, live, rules
+from blt_jax.patching import Patching, live, row_starts
 from tests.patching.every_rule import patchings
 
 ROWS = 3
@@ -26,7 +26,7 @@ def test_equals_the_rule_over_the_row(name):
     ids = rng.choice([2, DELIMITER, *b" \nab0\xc3\xa9"], (ROWS, 80)).astype(np.int32)
     ids[ids > DELIMITER] += 4
     entropies = rng.exponential(1.0, ids.shape).astype(np.float16).astype(np.float32)
-    expected = rules.starts(ids, entropies, patching, include_next=True)
+    expected = row_starts.starts(ids, entropies, patching, include_next=True)
     assert 5 < expected[:, 2:].sum() or patching.rule == "combined"
 
     def one(state, at):

@@ -9,7 +9,7 @@ import pytest
 from blt_jax.config import ConfigError
 from blt_jax.patching import RULES, Patching
 from blt_jax.patching.row_layout import starts_to_lengths
-from blt_jax.patching.rules import starts
+from blt_jax.patching.row_starts import starts
 from blt_jax.record import fingerprint
 from tests.patching.every_rule import patchings
 

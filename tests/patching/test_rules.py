@@ -9,7 +9,7 @@ import pytest
 from blt_jax.config import BOS, BYTE_OFFSET, EOS, ConfigError
 from blt_jax.patching import Patching
 from blt_jax.patching.row_layout import lengths_to_starts, starts_to_lengths
-from blt_jax.patching.rules import starts
+from blt_jax.patching.row_starts import starts
 from tests.patching.every_rule import EVERY_RULE
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "patching"
