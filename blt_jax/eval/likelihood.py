@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blt_jax.families import network
+from blt_jax.batch import Batch, padded
+from blt_jax.families import Model, network
 from blt_jax.patching import row_layout
-from blt_jax.train.step import nats
 
 POSITIONS = 1 << 14  # ids that the device takes at a time
 LOGITS = 1 << 28  # most logits that exist at a time where they are asked for: 1 GiB of float32
@@ -142,7 +142,7 @@ def _units(batch, b, span):
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _nats(params, batch, config, compute):
-    found = nats(params, batch, config, compute)
+    found = network.nats(params, batch, config, compute)
     return found, jnp.zeros(found.shape, bool)
 
 

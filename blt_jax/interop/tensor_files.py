@@ -4,7 +4,7 @@ Never pickle.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ class Weights(Mapping):
     one line.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path):
         folder = Path(folder)
         if (folder / INDEX).exists():
             try:
@@ -55,7 +55,7 @@ class Weights(Mapping):
                 )
         self.folder = folder
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         opened = self._open[self._file_of[name]]
         kind = opened.get_slice(name).get_dtype()
         if kind not in FLOATS:
@@ -80,7 +80,9 @@ def _opened(path):
         ) from None
 
 
-def save_weights(folder, named, max_shard_bytes):
+def save_weights(
+    folder: str | Path, named: Iterable[tuple[str, np.ndarray]], max_shard_bytes: int
+) -> None:
     """Writes (name, float32 array) pairs; more than `max_shard_bytes` in all become shards with an
     index.
 
@@ -120,7 +122,6 @@ def save_weights(folder, named, max_shard_bytes):
 
 def _written(folder, number, tensors):
     temporary = folder / f"shard-{number:05d}.tmp"
-    save_file(
-        tensors, temporary, metadata={"format": "pt"}
-    )  # transformers wants to know how axes are laid out
+    # transformers wants to know how axes are laid out.
+    save_file(tensors, temporary, metadata={"format": "pt"})
     return temporary, list(tensors)

@@ -12,6 +12,7 @@ from blt_jax.data.store import Store
 from blt_jax.eval import bpb
 from blt_jax.parallel import processes, sharding
 from blt_jax.parallel.mesh import make_mesh
+from blt_jax.parallel.run_compute import compute
 from blt_jax.record import build, differences, to_dict
 from blt_jax.runs.checkpoint import Checkpoints
 from blt_jax.runs.config import Run
@@ -22,7 +23,7 @@ from blt_jax.train.meter import Meter, process_memory
 from blt_jax.train.metrics import Metrics
 from blt_jax.train.profiler import Profiler
 from blt_jax.train.run_progress import RunProgress
-from blt_jax.train.step import abstract_state, compute, make_step, new_state
+from blt_jax.train.step import abstract_state, make_step, new_state
 
 # What may change between two parts of a run: it moves no number beyond the rounding of another
 # order of additions.

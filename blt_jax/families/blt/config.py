@@ -138,60 +138,43 @@ class Blt(Model):
         return self.decoder.width
 
     def parameters(self):
-        from blt_jax.families.blt import cost
-
-        return cost.parameters(self)
+        return self.beside("cost").parameters(self)
 
     def other_flops(self, convention, patch_size, context_bytes):
-        from blt_jax.families.blt import cost
-
-        return cost.other_flops(self, convention, patch_size)
+        return self.beside("cost").other_flops(self, convention, patch_size)
 
     def other_executed(self, row):
-        from blt_jax.families.blt import cost
-
-        return cost.other_executed(self, row)
+        return self.beside("cost").other_executed(self, row)
 
     def cost_differences(self, between, patch_size, context_bytes):
-        from blt_jax.families.blt import cost
-
-        return cost.differences(self, between, patch_size)
+        return self.beside("cost").differences(self, between, patch_size)
 
     def other_activations(self, row):
-        from blt_jax.families.blt import cost
-
-        return cost.other_activations(self, row)
+        return self.beside("cost").other_activations(self, row)
 
     # ------------------------------------------------------------ program
 
     def module(self, compute):
-        from blt_jax.families.blt.model import BltModel
-
-        return BltModel(self, compute)
+        return self.beside("model").BltModel(self, compute)
 
     def scaled_stack(self, path):
         return getattr(self, path[0])
 
     def prompt(self, params, rows, starts, plan, room):
-        from blt_jax.families.blt import decode
-
-        return decode.prompt(params, self, rows, starts, plan, room)
+        return self.beside("decode").prompt(params, self, rows, starts, plan, room)
 
     def step(self, params, compute, state, ids_B, starts_B, closes):
-        from blt_jax.families.blt import decode
-
+        decode = self.beside("decode")
         logits_BxV, state = decode.step(params, self, compute, state, ids_B, starts_B)
         return logits_BxV, state, starts_B
 
     @classmethod
     def huggingface(cls):
-        from blt_jax.families.blt import hf
-
-        return hf
+        return cls.beside("hf")
 
     @classmethod
     def presets(cls):
-        """blt-400m ... blt-8b (BLT paper, Table 10), and released-1b, the published weights' shape."""
+        """blt-400m ... blt-8b (BLT paper, Table 10), and released-1b, as the published weights."""
 
         def of(size, hash_rows):
             # Cross-attention has the local models' heads: the table's 10 for 400M do not divide

@@ -158,7 +158,7 @@ def _from_paper(m, p):
 
 
 def other_activations(m, row) -> tuple[float, list[float]]:
-    """Bytes that wait for the backward pass, and those of each layer at work (`flops.memory.Row`)."""
+    """Bytes that wait for the backward pass, and those of each layer at work."""
     E, K = m.encoder.width, m.slots
     weights = 2 * FLOAT32 * K * m.cross_heads
     # `nn.cross_attention.PatchReadsBytes`: queries spread to bytes, keys and values, weights.

@@ -55,32 +55,22 @@ class Lm(Model):
         return self.stack.width
 
     def parameters(self):
-        from blt_jax.families.lm import cost
-
-        return cost.parameters(self)
+        return self.beside("cost").parameters(self)
 
     # ------------------------------------------------------------ program
 
     def module(self, compute):
-        from blt_jax.families.lm.model import LmModel
-
-        return LmModel(self, compute)
+        return self.beside("model").LmModel(self, compute)
 
     def prompt(self, params, rows, starts, plan, room):
-        from blt_jax.families.lm import decode
-
-        return decode.prompt(params, self, rows, plan, room)
+        return self.beside("decode").prompt(params, self, rows, plan, room)
 
     def step(self, params, compute, state, ids_B, starts_B, closes):
-        from blt_jax.families.lm import decode
-
-        return decode.step(params, self, compute, state, ids_B, closes)
+        return self.beside("decode").step(params, self, compute, state, ids_B, closes)
 
     @classmethod
     def huggingface(cls):
-        from blt_jax.families.lm import hf
-
-        return hf
+        return cls.beside("hf")
 
     @classmethod
     def presets(cls):
