@@ -15,7 +15,6 @@ import numpy as np
 from blt_jax.config import ConfigError, Data
 from blt_jax.data import mixture, sources
 from blt_jax.eval import noise
-from blt_jax.families.blt.config import Blt
 from blt_jax.flops import analytic
 
 LABELS = ("source", "lang", "script")
@@ -95,11 +94,6 @@ def lines(text: bytes):
     return max(1, sum(bool(line.strip()) for line in text.splitlines()))
 
 
-def unit(model):
-    """What a model reads: "patch", "token" or "byte"."""
-    return "patch" if isinstance(model.config, Blt) else model.config.unit
-
-
 def measure(model, texts, tell=None):
     """Columns by document of a list of bytes: `bits`, `bytes`, `units`. `tell(done, of)`: bytes."""
     size = sum(map(len, texts))
@@ -137,8 +131,9 @@ def flops_per_byte(model, columns):
     "total"}.
     """
     own = sum(columns["bytes"]) / max(sum(columns["units"]), 1)
-    context = model.context * (own if unit(model) == "token" else 1)
-    scorer = unit(model) == "patch" and model.patching.needs_entropies and model.patcher is not None
+    context = model.context * (own if model.config.reads == "token" else 1)
+    rule = model.patching
+    scorer = rule is not None and rule.needs_entropies and model.patcher is not None
     parts = {"model": (model.config, own)} | (
         {"entropy_model": (model.patcher, 1)} if scorer else {}
     )
@@ -155,7 +150,7 @@ def dial(model, texts, thresholds, tell=None):
 
     Raises ConfigError for a model whose patches ask for no threshold.
     """
-    if unit(model) != "patch" or not model.patching.needs_entropies:
+    if model.patching is None or not model.patching.needs_entropies:
         raise ConfigError(
             f"{model.folder}: a threshold can be set only where entropies cut patches"
         )
