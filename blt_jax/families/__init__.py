@@ -22,7 +22,6 @@ from blt_jax.patching import Patching
 if TYPE_CHECKING:
     import jax
     import numpy as np
-    from flax import linen as nn
 
     from blt_jax.batch import Batch
     from blt_jax.flops.executed import Row as ExecutedRow
@@ -157,7 +156,7 @@ class Model:
 
     # ------------------------------------------------------------ how it computes; with jax
 
-    def module(self, compute: "Compute") -> "nn.Module":
+    def module(self, compute: "Compute") -> Any:
         """The Flax module: `apply({"params": params}, batch, head=True)` gives logits [B, L, V],
         float32; without `head` the states that the head reads."""
         raise NotImplementedError

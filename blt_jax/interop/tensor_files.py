@@ -90,10 +90,12 @@ def save_weights(
     earlier save left there, the one that would be read instead is removed.
     """
     folder = Path(folder)
-    shards, sizes = [], []
+    shards: list[tuple[Path, list[str]]] = []
+    sizes: list[int] = []
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        pending, size = {}, 0
+        pending: dict[str, np.ndarray] = {}
+        size = 0
         for name, array in named:
             if pending and size + array.nbytes > max_shard_bytes:
                 shards.append(_written(folder, len(shards), pending))
@@ -103,7 +105,7 @@ def save_weights(
             size += array.nbytes
         shards.append(_written(folder, len(shards), pending))
         sizes.append(size)
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         (folder / INDEX).unlink(missing_ok=True)
         for number, (temporary, names) in enumerate(shards, start=1):
             file = (

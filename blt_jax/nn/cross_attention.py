@@ -2,7 +2,8 @@
 
 Encoder: a patch slot reads the bytes of its own patch, a softmax over a sorted run of bytes.
 Decoder: a byte reads the K slots of one patch, a gather and a K-way softmax.
-Both are pre-norm, without RoPE; the residual is doubled as in the published model (docs/blt.md, 4.3).
+Both are pre-norm, without RoPE; the residual is doubled as in the published model (docs/blt.md,
+section 4.3).
 """
 
 import jax

@@ -64,9 +64,10 @@ def run(
     block, slot, states, kvs = Block(stack, compute), kept.slot(step), [], []
     for layer, (tree, kv) in enumerate(zip(trees, kept.layers, strict=True)):
         x_Bx1xD = before(layer, x_Bx1xD)
-        x_Bx1xD, kv = block.apply(
+        stepped: Any = block.apply(
             {"params": tree}, x_Bx1xD, position_B, kv, slot, seen_BxW, method="step"
         )
+        x_Bx1xD, new = stepped
         states.append(x_Bx1xD)
-        kvs.append(kv)
+        kvs.append(new)
     return states, Ring(position_BxW, tuple(kvs))

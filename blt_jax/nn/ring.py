@@ -15,7 +15,6 @@ import jax.numpy as jnp
 
 from blt_jax.nn.blockwise import MASKED
 
-
 KeysValues = tuple[jax.Array, jax.Array]
 
 

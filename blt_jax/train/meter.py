@@ -31,8 +31,9 @@ _SUMS = (
 
 
 # Metrics of `make_step` whatever the model, and the loop's vote.
-STEP = ("nats", "text_bytes", "positions", "patches", "loss", "good", "grad_norm", "learning_rate")
-STEP += ("norms", "stop")
+STEP = tuple(
+    "nats text_bytes positions patches loss good grad_norm learning_rate norms stop".split()
+)
 
 
 class Meter:

@@ -19,8 +19,8 @@ def new_state(run: Run, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """{"params", "moments", "step", "recent_loss"}: float32 parameters, optimiser state, int32
     step, float32 mean loss lately (`bad_steps.judge`); sharded over `mesh`.
 
-    The backbone's layers come from `run.init.from_llama` where that is set. Raises ConfigError where it
-    does not fit.
+    The backbone's layers come from `run.init.from_llama` where that is set. Raises ConfigError
+    where it does not fit.
     """
     shardings = state_shardings(run, mesh)
     tx = optimizer.transform(run.optimizer)
@@ -85,13 +85,12 @@ def state_shardings(run: Run, mesh: jax.sharding.Mesh) -> dict[str, Any]:
 def make_step(run: Run, mesh: jax.sharding.Mesh) -> Any:
     """jitted (state, batch, schedule) -> (state, metrics); state is donated.
 
-    A bad step (`bad_steps.py`) changes nothing but the step's number where `train.bad_step` is "skip".
-
     The loss is the mean over the targets of the global batch, and what else the model minimises
     (`families.Losses`); with `train.device_rows`, gradients are summed over parts of it, and the
     auxiliary losses averaged: only the order of additions differs. Metrics are scalars: nats,
     text_bytes, positions and patches (sums over the batch), loss, good, learning_rate, grad_norm
-    (before clipping), norms of gradient and weights by part, and the model's own.
+    (before clipping), norms of gradient and weights by part, and the model's own. A bad step
+    (`bad_steps.py`) changes nothing but the step's number where `train.bad_step` is "skip".
     """
     tx = optimizer.transform(run.optimizer)
     # A byte-ified model's latent layers are trained already: they move at a rate of their own

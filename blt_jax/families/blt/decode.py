@@ -210,7 +210,7 @@ def _encode(params, c: Blt, compute, state: BltState, ids_B):
     """
     stack, position_B, opened = c.encoder, state.position_B, state.open
     recent_BxR = jnp.concatenate([state.recent_BxR, ids_B[:, None]], axis=1)
-    embedded = read(params["embedding"], ids_B[None, :, None], compute)
+    embedded: Any = read(params["embedding"], ids_B[None, :, None], compute)
     if c.hash_tables:
         back = recent_BxR.shape[1] - 1 - jnp.arange(recent_BxR.shape[1])
         begin_B = state.document_B if c.hash_scope == "document" else jnp.zeros_like(position_B)
@@ -265,12 +265,11 @@ def close(
     """The open patches of rows with `starts_B` go through the latent model; other rows keep what
     they have.
     """
-    x = opened.pooled_BxE[:, None]
+    x: Any = opened.pooled_BxE[:, None]
     if c.encoder_cross != "none":
         query = Linear((c.slots * c.encoder.width,), ("embed", "slots"), dtype=compute.dtype)
-        slots_BxKxE = query.apply({"params": params["encoder"]["query"]}, x).reshape(
-            len(x), c.slots, -1
-        )
+        slots: Any = query.apply({"params": params["encoder"]["query"]}, x)
+        slots_BxKxE = slots.reshape(len(x), c.slots, -1)
         x = _read_bytes(
             params, c, compute, slots_BxKxE, opened, step, position_B, starts_B
         ).reshape(len(x), 1, -1)
@@ -322,7 +321,7 @@ def readable(params: Any, c: Blt, compute: Compute, latent_Bx1xD: jax.Array) -> 
     """
     count = c.slots if c.decoder_cross != "none" else 1
     project = Linear((count * c.decoder.width,), ("embed", "slots"), dtype=compute.dtype)
-    slots = project.apply({"params": params["from_latent"]}, latent_Bx1xD)
+    slots: Any = project.apply({"params": params["from_latent"]}, latent_Bx1xD)
     if c.decoder_cross == "none":
         return (slots,)
     slots = slots.reshape(*slots.shape[:2], count, -1)

@@ -149,7 +149,7 @@ class BltModel(nn.Module):
     config: Blt
     compute: Compute = Compute()
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.encoder = Encoder(c, self.compute)
         if c.slots_width != c.latent.width:

@@ -63,7 +63,7 @@ def step(
 ) -> tuple[jax.Array, LmState, jax.Array]:
     """`Model.step`."""
     stack = config.stack
-    x_Bx1xD = read(params["embedding"], ids_B[None, :, None], compute)
+    x_Bx1xD: Any = read(params["embedding"], ids_B[None, :, None], compute)
     if stack.layers:
         states, kept = incremental.run(
             stack,
