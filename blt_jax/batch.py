@@ -52,11 +52,11 @@ def abstract(model: Any, rows: int, positions: int, slots: int, sharding: Any) -
     """A training batch as jax.ShapeDtypeStructs with a sharding."""
     import jax
 
-    def one(field):
+    def struct(field):
         shape = (rows, slots if field.endswith("P") else positions)
         return jax.ShapeDtypeStruct(shape, dtype(field), sharding=sharding)
 
-    return {field: one(field) for field in fields(model) + TARGETS}  # type: ignore
+    return {field: struct(field) for field in fields(model) + TARGETS}  # type: ignore
 
 
 def of_row(field: str) -> str:
@@ -85,17 +85,23 @@ def _padding(field, slots):
     return known.get(field.rpartition("_")[0], 0) if slots else 0
 
 
+def blank(names: Iterable[str], rows: int, positions: int, slots: int = 0) -> Batch:
+    """Rows of padding altogether, [B, L] and [B, P]."""
+    made: dict[str, np.ndarray] = {}
+    for field in names:
+        shape = (rows, slots if field.endswith("P") else positions)
+        made[field] = np.full(shape, _padding(field, slots), dtype(field))
+    return made  # type: ignore
+
+
 def padded(parts: Mapping[str, Iterable[np.ndarray]], positions: int, slots: int = 0) -> Batch:
-    """Fields as lists of arrays of any lengths, one for each row -> int32 [B, L] and [B, P] with B a
-    power of two. Rows past the last are padding altogether.
+    """Fields as lists of arrays of any lengths, one for each row -> [B, L] and [B, P], B a power of
+    two. Rows past the last are padding altogether.
     """
-    found = {}
-    for field, arrays in parts.items():
-        rows = list(arrays)
-        size = slots if field.endswith("P") else positions
-        shape = (1 << (len(rows) - 1).bit_length(), size)
-        out = np.full(shape, _padding(field, slots), np.int32)
-        for b, array in enumerate(rows):
-            out[b, : len(array)] = array
-        found[field] = out
-    return found  # type: ignore
+    lists = {field: list(arrays) for field, arrays in parts.items()}
+    rows = max(map(len, lists.values()))
+    batch = blank(lists, 1 << (rows - 1).bit_length(), positions, slots)
+    for field, arrays in lists.items():
+        for b, array in enumerate(arrays):
+            batch[field][b, : len(array)] = array  # type: ignore
+    return batch

@@ -7,6 +7,8 @@ so that few programs are compiled.
 """
 
 import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +19,11 @@ from blt_jax.config import EOS, ConfigError
 from blt_jax.data import bpe, pack, vocab
 from blt_jax.eval import likelihood
 from blt_jax.eval.entropy_scoring import NEWLINE, entropies
-from blt_jax.families import network
-from blt_jax.families.blt.config import Blt
-from blt_jax.families.lm.config import Lm
-from blt_jax.infer import generation as decode
-from blt_jax.infer import prompts as from_prompts
-from blt_jax.interop import hf_config, huggingface
+from blt_jax.families import Plan, network, row_batch
+from blt_jax.infer import generation
+from blt_jax.infer.prompts import start
+from blt_jax.infer.row_text import Text
+from blt_jax.interop import huggingface
 from blt_jax.nn import incremental
 from blt_jax.patching import row_layout, row_starts
 from blt_jax.runs.checkpoint import load_params
@@ -30,15 +31,15 @@ from blt_jax.runs.checkpoint import load_params
 ENTROPY_MODEL = "../../entropy_model"  # from a run's folder
 
 
-def load(folder, dtype="float32"):
-    """The `Model` in `folder`. `dtype`: of activations, "float32" or "bfloat16"; parameters stay
-    float32.
+def load(folder: Any, dtype: str = "float32") -> "Model":
+    """The `Model` in `folder` (a path). `dtype`: of activations, "float32" or "bfloat16";
+    parameters stay float32.
 
     Raises ConfigError, in one line, for a folder that holds no model, or one that cannot be
     honoured.
     """
     folder = storage.at(folder)
-    settings = hf_config.load_settings(folder / "config.json")
+    settings = huggingface.load_settings(folder / "config.json")
     compute = network.Compute(jnp.dtype(dtype), attention=network.backend_of(jax.default_backend()))
     if "model_type" in settings:
         if storage.in_bucket(folder):
@@ -46,15 +47,11 @@ def load(folder, dtype="float32"):
                 f"{folder}: a Hugging Face model in a bucket; copy it to a folder of this machine "
                 "first"
             )
-        found = huggingface.load(folder)
+        pretrained = huggingface.load(folder)
         path = folder / "tokenizer.json"
-        tokenizer = (
-            path
-            if isinstance(found.model, Lm) and found.model.unit == "token" and path.exists()
-            else None
-        )
+        tokenizer = path if pretrained.model.reads == "token" and path.exists() else None
         # transformers compares its entropies with the threshold in float32.
-        return Model(folder, found, tokenizer, np.float32, compute)
+        return Model(folder, pretrained, tokenizer, np.float32, compute)
     if "model" not in settings:
         raise ConfigError(
             f"{folder / 'config.json'}: neither a run nor a Hugging Face model (no model_type, no "
@@ -70,32 +67,40 @@ def load(folder, dtype="float32"):
         entropy_run, patcher_params = load_params(folder / ENTROPY_MODEL)
         patcher = entropy_run.model
     context = pack.load_header(folder / run.index)["row_positions"]
-    found = huggingface.Pretrained(
+    pretrained = huggingface.Pretrained(
         run.model, params, patcher, patcher_params, run.patching, context
     )
+    tokenizer = folder / run.tokenizer if run.tokenizer else None
     # Training kept entropies as float16 and its threshold was solved for such values: round
     # likewise to cut alike.
-    return Model(
-        folder, found, folder / run.tokenizer if run.tokenizer else None, np.float16, compute
-    )
+    return Model(folder, pretrained, tokenizer, np.float16, compute)
 
 
 class Model:
-    """`config` (Blt or Lm), `params` (float32 NumPy tree), `patching` (None for a Lm), `context`
-    (positions).
+    """`config` (`families.Model`), `params` (float32 NumPy tree), `patching` (None where no patches
+    are given), `context` (positions), `patcher` and `patcher_params` (the entropy model's; a model
+    without patches measures entropies itself).
     """
 
-    def __init__(self, folder, found: huggingface.Pretrained, tokenizer, entropy_dtype, compute):
-        self.folder, self.config, self.params = storage.at(folder), found.model, found.params
-        self.patching, self.context = found.patching, found.context
-        self.patcher, self.patcher_params = found.patcher, found.patcher_params
-        if isinstance(found.model, Lm):  # a byte LM measures entropies itself
-            self.patcher, self.patcher_params = found.model, found.params
+    def __init__(
+        self,
+        folder: Any,
+        pretrained: huggingface.Pretrained,
+        tokenizer: Any | None,
+        entropy_dtype: type,
+        compute: network.Compute,
+    ):
+        self.folder = storage.at(folder)
+        self.config, self.params = pretrained.model, pretrained.params
+        self.patching, self.context = pretrained.patching, pretrained.context
+        self.patcher, self.patcher_params = pretrained.patcher, pretrained.patcher_params
+        if self.config.patches == "none":
+            self.patcher, self.patcher_params = self.config, self.params
         self._tokenizer, self._entropy_dtype, self._compute = tokenizer, entropy_dtype, compute
 
     # ------------------------------------------------------------ what the model says about ids
 
-    def entropies(self, ids_BxL):
+    def entropies(self, ids_BxL: np.ndarray) -> np.ndarray:
         """Entropies (nats) of the distribution after each id, float32 [B, L], each row by itself.
 
         Of a BLT, those of its entropy model, in float32; of a run folder, rounded to float16 once,
@@ -103,7 +108,7 @@ class Model:
         """
         return np.stack(self._entropies(self._rows(ids_BxL)))
 
-    def patch_lengths(self, ids_BxL):
+    def patch_lengths(self, ids_BxL: np.ndarray) -> np.ndarray:
         """Patch lengths, int32 [B, P], that count the next byte: rows add up to L + 1, zeros come
         after.
 
@@ -114,7 +119,7 @@ class Model:
             [np.pad(row, (0, max(map(len, lengths)) - len(row))) for row in lengths]
         ).astype(np.int32)
 
-    def logits(self, ids_BxL, patch_lengths=None):
+    def logits(self, ids_BxL: np.ndarray, patch_lengths: np.ndarray | None = None) -> np.ndarray:
         """Logits of the next id, float32 [B, L, V]. `patch_lengths` as from `patch_lengths`, which
         is the default.
         """
@@ -140,7 +145,13 @@ class Model:
         """
         return self.score([data])[0].bits
 
-    def score(self, texts, before=None, greedy=False, tell=None):
+    def score(
+        self,
+        texts: Sequence[bytes],
+        before: Sequence[bytes] | None = None,
+        greedy: bool = False,
+        tell: Callable[[int, int], None] | None = None,
+    ) -> list[likelihood.Scored]:
         """`eval.likelihood.Scored` of each text (bytes) as one document, EOS included; batched,
         `bits` for each.
 
@@ -148,21 +159,29 @@ class Model:
         reads both at once where the text's first byte begins a token; a token that lies across is
         counted to the text, whole. `tell`: see `eval.likelihood.score`.
         """
+        firsts = None
         if before is None:
-            rows, firsts = [self.encode(text) for text in texts], None
+            rows = [self.encode(text) for text in texts]
         else:
             rows = [
                 self.encode(start + text)[:-1] for start, text in zip(before, texts, strict=True)
             ]
             firsts = [self._first(ids, len(start)) for ids, start in zip(rows, before, strict=True)]
-        how = dict(firsts=firsts, greedy=greedy, tell=tell)
         return likelihood.score(
-            self._on_device, self.config, self._compute, rows, self._batch, self.context, **how
+            self._on_device,
+            self.config,
+            self._compute,
+            rows,
+            self._batch,
+            self.context,
+            firsts=firsts,
+            greedy=greedy,
+            tell=tell,
         )
 
     def _first(self, ids, skipped):
         """The target (id after the first) in which byte number `skipped` of the text lies."""
-        if self._unit != "token":
+        if self.config.reads != "token":
             return skipped
         return int(
             np.searchsorted(np.cumsum(self._bpe.token_bytes[ids[1:]]), skipped, side="right")
@@ -170,7 +189,15 @@ class Model:
 
     # ------------------------------------------------------------ generation
 
-    def generate(self, prompts, max_new_bytes, temperature=0.0, top_p=1.0, seed=0, stop=None):
+    def generate(
+        self,
+        prompts: Sequence[bytes],
+        max_new_bytes: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: bytes | Sequence[bytes] | None = None,
+    ) -> list[bytes]:
         """What follows each prompt (a list of bytes), at most `max_new_bytes` each, without the
         prompt: list of bytes.
 
@@ -186,8 +213,15 @@ class Model:
         return [bytes(text) for text in texts]
 
     def stream(
-        self, prompts, max_new_bytes, temperature=0.0, top_p=1.0, seed=0, stop=None, steps=32
-    ):
+        self,
+        prompts: Sequence[bytes],
+        max_new_bytes: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: bytes | Sequence[bytes] | None = None,
+        steps: int = 32,
+    ) -> Iterator[list[tuple[bytes, list[bool]]]]:
         """As `generate`, some bytes at a time: yields a list of (bytes, whether each completed a
         patch) by prompt.
 
@@ -198,9 +232,9 @@ class Model:
             raise ConfigError(
                 f"stop = {stop!r}: must be bytes or a list of bytes, none of them empty"
             )
-        texts = [_Text(self.decode, stops, max_new_bytes) for _ in prompts]
+        texts = [Text(self.decode, stops, max_new_bytes) for _ in prompts]
         begins = [self.encode(prompt)[:-1] for prompt in prompts]  # without the EOS
-        eos = self._bpe.eos if self._unit == "token" else EOS
+        eos = self._bpe.eos if self.config.reads == "token" else EOS
         ends = lambda row, ids: texts[row].add(ids[-1])
         for parts in self.stream_ids(
             begins, max_new_bytes, temperature, top_p, seed, eos, ends, steps
@@ -209,23 +243,38 @@ class Model:
         yield [text.take([], held=0) for text in texts]
 
     def generate_ids(
-        self, prompts, max_new, temperature=0.0, top_p=1.0, seed=0, eos=None, ends=None
-    ):
+        self,
+        prompts: Sequence[np.ndarray],
+        max_new: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        eos: int | None = None,
+        ends: Callable[[list[int]], bool] | None = None,
+    ) -> list[list[int]]:
         """At most `max_new` ids after each prompt (a list of int arrays [L]), as a list of lists.
 
         A row ends before `eos` (an id; None: nothing ends it), and when `ends(new ids)` says so.
         """
         prompts = list(prompts)
-        new = [[] for _ in prompts]
-        told = ends and (lambda row, ids: ends(ids))
-        for parts in self.stream_ids(prompts, max_new, temperature, top_p, seed, eos, told):
+        new: list[list[int]] = [[] for _ in prompts]
+        row_ends = None if ends is None else lambda row, ids: ends(ids)
+        for parts in self.stream_ids(prompts, max_new, temperature, top_p, seed, eos, row_ends):
             for ids, (some, _) in zip(new, parts, strict=True):
                 ids += some
         return new
 
     def stream_ids(
-        self, prompts, max_new, temperature=0.0, top_p=1.0, seed=0, eos=None, ends=None, steps=32
-    ):
+        self,
+        prompts: Sequence[np.ndarray],
+        max_new: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        eos: int | None = None,
+        ends: Callable[[int, list[int]], bool] | None = None,
+        steps: int = 32,
+    ) -> Iterator[list[tuple[list[int], list[bool]]]]:
         """As `generate_ids`, some ids at a time: yields a list of (new ids, whether each completed
         a patch) by prompt.
 
@@ -242,9 +291,19 @@ class Model:
             raise ConfigError(f"{what}: must be at least 0, at least 0, and in (0, 1]")
         if not len(prompts) or not max_new:
             return
-        how = dict(temperature=temperature, top_p=top_p, seed=seed, eos=eos, ends=ends, steps=steps)
-        state = self.prompted(prompts, max_new)
-        yield from decode.stream(self._by_layer, self._plan, state, len(prompts), max_new, **how)
+        yield from generation.stream(
+            self._by_layer,
+            self._plan,
+            self.prompted(prompts, max_new),
+            len(prompts),
+            max_new,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            eos=eos,
+            ends=ends,
+            steps=steps,
+        )
 
     def tail(self, prompt: bytes) -> bytes:
         """As much of a prompt's end as the model reads at a time: all of it, unless it is longer
@@ -255,25 +314,22 @@ class Model:
             prompt, keep = self.decode(ids[-keep:]), keep - 1
         return prompt
 
-    def prompted(self, prompts, room):
-        """The `decode.State` after prompts (a list of int arrays [L]), with caches for `room` more
-        ids each.
+    def prompted(self, prompts: Sequence[np.ndarray], room: int) -> generation.State:
+        """The `generation.State` after prompts (a list of int arrays [L]), with caches for `room`
+        more ids each.
         """
-        rows = [self._rows(np.asarray(prompt)[None])[0] for prompt in prompts]
+        rows = [self._rows(np.asarray(ids)[None])[0] for ids in prompts]
         long = max(map(len, rows))
         if long > self.context:
             raise ConfigError(
                 f"prompt of {long:,} ids: {self.folder} reads {self.context:,} at a time; give "
                 "the last of them"
             )
-        whole = decode.Params(self._on_device, self._plan.patcher and self._patcher_on_device)
-        return from_prompts.start(whole, self._plan, rows, room)
+        patcher = self._plan.patcher and self._patcher_on_device
+        whole = generation.Params(self._on_device, patcher)
+        return start(whole, self._plan, rows, room)
 
     # ------------------------------------------------------------ ids and text
-
-    @property
-    def _unit(self):
-        return getattr(self.config, "unit", "byte")
 
     @functools.cached_property
     def _bpe(self):
@@ -289,15 +345,15 @@ class Model:
             )
         return made
 
-    def encode(self, text):
+    def encode(self, text: bytes) -> np.ndarray:
         """The ids of a document, int32 [N]: BOS, `text` (bytes), EOS."""
-        return self._bpe.encode(text) if self._unit == "token" else vocab.encode(text)
+        return self._bpe.encode(text) if self.config.reads == "token" else vocab.encode(text)
 
-    def decode(self, ids):
+    def decode(self, ids: Sequence[int] | np.ndarray) -> bytes:
         """The bytes of `ids`; BOS, EOS and the like have none."""
         return (
             self._bpe.decode(ids)
-            if self._unit == "token"
+            if self.config.reads == "token"
             else vocab.decode(np.array(ids, np.int32))
         )
 
@@ -326,7 +382,7 @@ class Model:
     @property
     def _closing(self):
         """Ids that close a document: only the byte alphabet, or a tokenizer, says which."""
-        if self._unit == "token":
+        if self.config.reads == "token":
             return () if self._tokenizer is None else (self._bpe.eos,)
         return (EOS,)
 
@@ -343,102 +399,61 @@ class Model:
         """What generation is compiled for. Raises ConfigError where an entropy model is needed and
         missing.
         """
-        if not isinstance(self.config, Blt):
-            return decode.Plan(self.config, self._closing, compute=self._compute)
-        if not self.patching.needs_entropies:
-            return decode.Plan(self.config, self._closing, self.patching, compute=self._compute)
-        self._need_patcher()
-        rounds = self._entropy_dtype == np.float16
-        return decode.Plan(
-            self.config,
-            self._closing,
-            self.patching,
-            self.patcher,
-            self._patcher_closing,
-            rounds,
-            self._compute,
-        )
+        patcher = None
+        if self.patching is not None and self.patching.needs_entropies:
+            patcher = generation.measuring(
+                self._need_patcher(), self._patcher_closing, self._compute
+            )
+        rounds = patcher is not None and self._entropy_dtype == np.float16
+        return Plan(self.config, self._closing, self._compute, self.patching, patcher, rounds)
 
     @functools.cached_property
     def _by_layer(self):
         """Parameters as the loop takes them: layers apart, all else the same arrays."""
         patcher = self._plan.patcher and incremental.by_layer(self._patcher_on_device)
-        return decode.Params(incremental.by_layer(self._on_device), patcher)
+        return generation.Params(incremental.by_layer(self._on_device), patcher)
 
     def _need_patches(self):
-        if not isinstance(self.config, Blt):
-            raise ConfigError(f"{self.folder}: a plain LM has no patches")
+        """The patching rule."""
+        if self.patching is None:
+            what = "a plain LM has no" if self.config.patches == "none" else "it makes its own"
+            raise ConfigError(f"{self.folder}: {what} patches")
+        return self.patching
 
     def _need_patcher(self):
+        """The entropy model's config."""
         if self.patcher is None:
-            why = (
-                "its patching needs none"
-                if not self.patching.needs_entropies
-                else f"no {ENTROPY_MODEL} beside it"
-            )
+            needless = self.patching is None or not self.patching.needs_entropies
+            why = "its patching needs none" if needless else f"no {ENTROPY_MODEL} beside it"
             raise ConfigError(f"{self.folder}: has no entropy model ({why})")
+        return self.patcher
 
     def _entropies(self, rows):
         """One float32 array per row."""
-        self._need_patcher()
-        batch = from_prompts.lm_batch(rows, self._patcher_closing)
+        patcher = self._need_patcher()
+        batch = row_batch.segmented(rows, self._patcher_closing)
         entropy_BxL = np.asarray(
-            entropies(self._patcher_on_device, batch, self.patcher, decode.exact(self._compute))
+            entropies(self._patcher_on_device, batch, patcher, generation.exact(self._compute))
         )
         rounded = entropy_BxL.astype(self._entropy_dtype).astype(np.float32)
         return [rounded[b, : len(row)] for b, row in enumerate(rows)]
 
     def _lengths(self, rows):
         """Patch lengths of each row, the next byte counted."""
-        self._need_patches()
-        measured = self._entropies(rows) if self.patching.needs_entropies else [None] * len(rows)
+        patching = self._need_patches()
+        measured = self._entropies(rows) if patching.needs_entropies else [None] * len(rows)
         return [
             row_layout.starts_to_lengths(
-                row_starts.starts(row, entropies, self.patching, include_next=True)
+                row_starts.starts(row, entropy_L, patching, include_next=True)
             )
-            for row, entropies in zip(rows, measured, strict=True)
+            for row, entropy_L in zip(rows, measured, strict=True)
         ]
 
     def _batch(self, rows, lengths=None):
         """A model batch of rows of any lengths, padded to a static shape."""
-        if not isinstance(self.config, Blt):
-            return from_prompts.lm_batch(rows, self._closing)
-        return from_prompts.blt_batch(rows, self._lengths(rows) if lengths is None else lengths)
-
-
-class _Text:
-    """What a row has said, up to its end: a stop string, or so many bytes."""
-
-    def __init__(self, decode, stops, most):
-        self._decode, self._stops, self._most = decode, stops, most
-        self._held = max(map(len, stops), default=1) - 1  # bytes that may begin a stop
-        self._bytes, self._closed, self._sent, self._lengths = bytearray(), [], 0, []
-
-    def add(self, id):
-        """Adds what an id stands for; whether the text ends there."""
-        new, before = self._decode([id]), len(self._bytes)
-        self._bytes += new
-        found = [
-            at
-            for at in (self._bytes.find(s, max(0, before - self._held)) for s in self._stops)
-            if at >= 0
-        ]
-        end = min([*found, self._most])
-        ended = bool(found) or len(self._bytes) >= self._most
-        del self._bytes[end:]
-        self._lengths.append(len(new))
-        return ended
-
-    def take(self, closed, held=None):
-        """(bytes, flags) that are certain and were not taken before. `closed`: flags of the ids
-        added since.
-        """
-        for flag, length in zip(closed, self._lengths, strict=True):
-            self._closed += [False] * (length - 1) + [flag] * (length > 0)
-        self._lengths = []
-        begin = self._sent
-        self._sent = max(begin, len(self._bytes) - (self._held if held is None else held))
-        return bytes(self._bytes[begin : self._sent]), self._closed[begin : self._sent]
+        if self.config.patches != "given":
+            return row_batch.segmented(rows, self._closing)
+        return row_batch.patched(rows, self._lengths(rows) if lengths is None else lengths)
 
 
 # ---------------------------------------------------------------- programs

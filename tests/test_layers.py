@@ -14,10 +14,11 @@ from blt_jax import config
 from blt_jax.study import config as study
 
 ROOT = Path(__file__).resolve().parents[1]
-# From the ground up; a room may import those before it. Launch and experiments lie above all.
+# From the ground up; a room may import those before it. Launch and experiments lie above all. A run
+# ends with its evaluation, so eval lies below train.
 ROOMS = (
     "config storage_errors record storage batch flops nn patching families data parallel runs "
-    "interop train eval infer facade scaling engines study"
+    "interop eval train infer facade scaling engines study"
 ).split()
 NO_JAX = ("config", "record", "storage", "flops", "scaling", "engines")  # rooms that import no jax
 

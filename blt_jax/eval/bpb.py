@@ -6,18 +6,23 @@ are in the denominator (ARCHITECTURE.md).
 
 import functools
 import math
+from typing import Any
 
 import jax
 import numpy as np
 
 from blt_jax.config import round_up
 from blt_jax.data import pipeline
+from blt_jax.data.store import Store
+from blt_jax.families.network import nats
 from blt_jax.parallel import processes, sharding
+from blt_jax.parallel.run_compute import compute
 from blt_jax.runs.config import Run
-from blt_jax.train.step import compute, nats
 
 
-def evaluate(params, run: Run, index, store, mesh):
+def evaluate(
+    params: Any, run: Run, index: Any, store: Store, mesh: jax.sharding.Mesh
+) -> dict[str, list]:
     """{"source": [str], "nats": [float], "text_bytes": [int]} by document of `store`, from the row
     index `index`.
 
@@ -51,13 +56,14 @@ def evaluate(params, run: Run, index, store, mesh):
     return {"source": sources, "nats": total_nats.tolist(), "text_bytes": total_bytes.tolist()}
 
 
-def bits_per_byte(nats, text_bytes):
+def bits_per_byte(nats: float, text_bytes: int) -> float:
+    """Of a sum of nats over so many bytes of text."""
     return nats / math.log(2) / max(text_bytes, 1)
 
 
-def summary(documents):
+def summary(documents: dict[str, list]) -> dict[str, Any]:
     """Totals and totals by source of what `evaluate` returns."""
-    by_source = {}
+    by_source: dict[str, dict[str, Any]] = {}
     for source, n, b in zip(
         documents["source"], documents["nats"], documents["text_bytes"], strict=True
     ):

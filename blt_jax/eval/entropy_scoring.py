@@ -14,28 +14,29 @@ import collections
 import dataclasses
 import functools
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from blt_jax.batch import Batch, blank
 from blt_jax.config import BYTE_OFFSET, ConfigError, Mesh, round_up
 from blt_jax.families import Model, network
 from blt_jax.parallel import sharding
 from blt_jax.parallel.mesh import make_mesh
 
 NEWLINE = ord("\n") + BYTE_OFFSET
-BATCH = {
-    "cpu": 16 << 10,
-    "accelerator": 128 << 10,
-}  # ids that a device takes at a time, about: enough to be busy
+# Ids that a device takes at a time, about: enough to be busy.
+BATCH = {"cpu": 16 << 10, "accelerator": 128 << 10}
 AHEAD = 3  # batches that are made before they are asked for
 IN_FLIGHT = 2  # batches that the devices have
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def entropies(params, batch, config, compute):
+def entropies(params: Any, batch: Batch, config: Model, compute: network.Compute) -> jax.Array:
     """Entropies (nats), float32 [B, L], of the distribution after each id of `batch` (ids_BxL,
     segment_BxL).
     """
@@ -52,7 +53,9 @@ class Meter:
     waited: float = 0.0
 
 
-def shape(config: Model, devices, rows=0, length=0):
+def shape(
+    config: Model, devices: Sequence[jax.Device], rows: int = 0, length: int = 0
+) -> tuple[int, int]:
     """(rows, length) of a batch on `devices`. `rows`: per device; 0: as many as make the BATCH of
     their platform.
 
@@ -111,7 +114,8 @@ def _rows(pieces, length):
 
 def _batch(group, rows, length, first, ids, newline_reset):
     """The arrays of up to `rows` rows; `first`: number of the group's first document."""
-    ids_BxL, segment_BxL = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.int32)
+    made = blank(("ids_BxL", "segment_BxL"), rows, length)
+    ids_BxL, segment_BxL = made["ids_BxL"], made["segment_BxL"]
     for b, pieces in enumerate(group):
         at, segment = 0, 1
         for document, begin, _, end in pieces:
@@ -122,7 +126,7 @@ def _batch(group, rows, length, first, ids, newline_reset):
                 newline = ids_BxL[b, span] == NEWLINE
                 segment_BxL[b, span] += np.cumsum(newline) - newline
             segment, at = segment_BxL[b, span.stop - 1] + 1, span.stop
-    return {"ids_BxL": ids_BxL, "segment_BxL": segment_BxL}
+    return made
 
 
 def _ahead(iterator, depth):
@@ -145,19 +149,19 @@ def _ahead(iterator, depth):
 
 
 def score(
-    params,
+    params: Any,
     config: Model,
-    counts,
-    ids,
+    counts: Any,
+    ids: Callable[[int, int, int], np.ndarray],
     *,
-    ranges=None,
-    rows=0,
-    length=0,
-    newline_reset=False,
-    devices=None,
-    meter=None,
-    tell=None,
-):
+    ranges: Sequence[tuple[int, int]] | None = None,
+    rows: int = 0,
+    length: int = 0,
+    newline_reset: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+    meter: Meter | None = None,
+    tell: Callable[[int, int], None] | None = None,
+) -> Iterator[np.ndarray]:
     """Yields float16 [N] entropies (nats, of the distribution after each id) of one document after
     the other.
 
@@ -214,14 +218,12 @@ def score(
         if flat is None:
             starts = np.concatenate([[0], np.cumsum(counts[first:end])])
             flat = np.empty(starts[-1], np.float16)
-        found_BxL = np.asarray(entropy_BxL).astype(np.float16)
+        half_BxL = np.asarray(entropy_BxL).astype(np.float16)
         for b, pieces in enumerate(group):
             at = 0
             for document, begin, scored, stop in pieces:
                 to = starts[document]
-                flat[to + scored : to + stop] = found_BxL[
-                    b, at + scored - begin : at + stop - begin
-                ]
+                flat[to + scored : to + stop] = half_BxL[b, at + scored - begin : at + stop - begin]
                 at, done = at + stop - begin, done + stop - scored
         if tell is not None:
             tell(done, of)

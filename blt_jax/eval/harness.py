@@ -10,10 +10,12 @@ ids where the context's own ids end, which may cut a text as no tokenizer would.
 
 import logging
 import math
+from collections.abc import Callable
+from typing import Any
 
 from blt_jax.config import ConfigError
 from blt_jax.eval import programs
-from blt_jax.eval.tasks import CHOICES, EXACT, PROGRAM, TRANSLATION, allowed
+from blt_jax.eval.tasks import CHOICES, EXACT, PROGRAM, TRANSLATION, Task, allowed
 
 try:
     import datasets
@@ -41,16 +43,16 @@ class HarnessModel(LM):
         super().__init__()
         self.model, self._seed, self._tell = model, seed, tell
 
-    def loglikelihood(self, requests):
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """[(log likelihood in nats of the continuation, whether greedy choice gives it)]."""
         before, texts = zip(
             *((context.encode(), text.encode()) for context, text in _arguments(requests)),
             strict=True,
         )
         scored = self.model.score(list(texts), list(before), greedy=True, tell=self._tell)
-        return [(-float(one.nats_N.sum()), bool(one.greedy_N.all())) for one in scored]
+        return [(-float(text.nats_N.sum()), bool(text.greedy_N.all())) for text in scored]
 
-    def loglikelihood_rolling(self, requests):
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
         """[log likelihood in nats of each text]."""
         texts = [text.encode() for (text,) in _arguments(requests)]
         return [
@@ -58,7 +60,7 @@ class HarnessModel(LM):
             for one in self.model.score(texts, [b""] * len(texts), tell=self._tell)
         ]
 
-    def generate_until(self, requests):
+    def generate_until(self, requests: list[Any]) -> list[str]:
         """[what follows each context, up to `until`]. Prompts of about one length and equal
         settings go together.
 
@@ -172,7 +174,15 @@ def _configured(name, task, documents, most):
     return ConfigurableTask(config=config)
 
 
-def run(model, asked, *, execute=False, most=0, seed=0, tell=None):
+def run(
+    model: Any,
+    asked: dict[str, tuple[Task, list[dict]]],
+    *,
+    execute: bool = False,
+    most: int = 0,
+    seed: int = 0,
+    tell: Callable[[int, int], None] | None = None,
+) -> dict[str, dict[str, Any]]:
     """{label: {"documents": {metric: [value]}, "corpus": {metric: value}}} of {label: (Task, its
     documents)}.
 

@@ -7,14 +7,16 @@ one: few programs are compiled. The host makes a batch while the device is at th
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blt_jax.families import network
+from blt_jax.batch import Batch, padded
+from blt_jax.families import Model, network
 from blt_jax.patching import row_layout
-from blt_jax.train.step import nats
 
 POSITIONS = 1 << 14  # ids that the device takes at a time
 LOGITS = 1 << 28  # most logits that exist at a time where they are asked for: 1 GiB of float32
@@ -33,11 +35,11 @@ class Scored:
     units: int = 0
 
     @property
-    def bits(self):
+    def bits(self) -> float:
         return float(self.nats_N.sum() / np.log(2))
 
 
-def windows(count, context, first=0):
+def windows(count: int, context: int, first: int = 0) -> list[tuple[int, int, int]]:
     """[(begin, first scored, end)] over `count` inputs: every target from `first` up once.
 
     Each window but the first carries half a context over. An end that half a context holds is
@@ -75,12 +77,22 @@ def _batches(lengths, positions):
     return found
 
 
-def score(params, config, compute, rows, make_batch, context, firsts=None, greedy=False, tell=None):
+def score(
+    params: Any,
+    config: Model,
+    compute: network.Compute,
+    rows: Sequence[np.ndarray],
+    make_batch: Callable[[list[np.ndarray]], Batch],
+    context: int,
+    firsts: Sequence[int] | None = None,
+    greedy: bool = False,
+    tell: Callable[[int, int], None] | None = None,
+) -> list[Scored]:
     """[Scored] of rows of ids (int32 [N + 1], targets included): of targets from `firsts[row]` up,
     default all.
 
-    `make_batch(rows of inputs)`: a model batch, padded to `layout.padded_length`. `tell(done, of)`:
-    ids scored. `greedy`: fill `greedy_N` too, which takes the logits.
+    `make_batch(rows of inputs)`: a model batch, padded to `row_layout.padded_length`. `tell(done,
+    of)`: ids scored. `greedy`: fill `greedy_N` too, which takes the logits.
     """
     firsts = [0] * len(rows) if firsts is None else firsts
     found = [
@@ -118,11 +130,11 @@ def score(params, config, compute, rows, make_batch, context, firsts=None, greed
         batch = make_batch(
             [rows[row][begin:end] for row, begin, _, end in (planned[n] for n in some)]
         )
-        batch["targets_BxL"] = np.zeros_like(batch["ids_BxL"])
+        parts = [
+            rows[row][begin + 1 : end + 1] for row, begin, _, end in (planned[n] for n in some)
+        ]
+        batch |= padded({"targets_BxL": parts}, batch["ids_BxL"].shape[1])
         batch["loss_mask_BxL"] = np.ones(batch["ids_BxL"].shape, np.float32)
-        for b, number in enumerate(some):
-            row, begin, _, end = planned[number]
-            batch["targets_BxL"][b, : end - begin] = rows[row][begin + 1 : end + 1]
         made = (_hits if greedy else _nats)(params, batch, config, compute)
         if running:
             read(*running)
@@ -142,7 +154,7 @@ def _units(batch, b, span):
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _nats(params, batch, config, compute):
-    found = nats(params, batch, config, compute)
+    found = network.nats(params, batch, config, compute)
     return found, jnp.zeros(found.shape, bool)
 
 

@@ -10,16 +10,14 @@ no case.
 
 import difflib
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from blt_jax.config import ConfigError
 
-DROP, REPEAT, MOST = (
-    0.1,
-    0.2,
-    4,
-)  # share dropped; share repeated, and the copies in all that it may come to
+DROP, REPEAT = 0.1, 0.2  # shares of characters
+MOST = 4  # copies in all that a repeated one may come to
 WHERE = ("prompt", "completion", "both")
 
 
@@ -58,7 +56,7 @@ NOISES = {
 }
 
 
-def chosen(names):
+def chosen(names: Sequence[str]) -> list[str]:
     """The noises of a list of names, all for ["all"]. Raises ConfigError with the nearest known
     name.
     """
@@ -75,7 +73,7 @@ def chosen(names):
     return list(NOISES) if "all" in names else list(dict.fromkeys(names))
 
 
-def noised(text: bytes, name, seed=0) -> bytes:
+def noised(text: bytes, name: str, seed: int = 0) -> bytes:
     """`text` under noise `name`. Drop may leave nothing of a short text; then it stays as it is."""
     digest = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
     random = np.random.default_rng([seed, list(NOISES).index(name), digest])
@@ -85,6 +83,6 @@ def noised(text: bytes, name, seed=0) -> bytes:
     return made or text
 
 
-def characters(text: bytes):
+def characters(text: bytes) -> int:
     """Code points; a byte that is not UTF-8 counts as one."""
     return len(text.decode("utf-8", "surrogateescape"))

@@ -27,14 +27,19 @@ os._exit({REACHED})
 """
 
 
-def passes(program: str, seconds=SECONDS):
+def passes(program: str, seconds: int = SECONDS) -> bool:
     """Whether `program` runs to its end, without an error and in time."""
-    quiet = dict(
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}, start_new_session=True
-    )
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-I", "-c", START, str(seconds)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=folder, **quiet)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env={},
+            start_new_session=True,
+        )
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(program.encode("utf-8", "replace"), timeout=2 * seconds)
         with contextlib.suppress(ProcessLookupError):

@@ -18,8 +18,9 @@ import difflib
 import functools
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -146,7 +147,9 @@ def _translation(source, target):
     return make
 
 
-NTREX = "amh arb ben bos deu guj hau hin hye isl ita kan kat kaz khm kir mal som swa tha urd vie zul".split()
+NTREX = (
+    "amh arb ben bos deu guj hau hin hye isl ita kan kat kaz khm kir mal som swa tha urd vie zul"
+).split()
 FLORES = "km ne ps si".split()
 
 
@@ -201,7 +204,7 @@ for _file, _english, _languages in (
 GROUPS = ("cute", "translation_ntrex", "translation_flores_v1")
 
 
-def chosen(names):
+def chosen(names: Sequence[str]) -> list[str]:
     """The tasks of a list of names, groups resolved. Raises ConfigError with the nearest known
     name.
     """
@@ -223,7 +226,7 @@ def chosen(names):
 # ---------------------------------------------------------------- files
 
 
-def documents(name, folder, limit=0):
+def documents(name: str, folder: str | Path, limit: int = 0) -> list[dict[str, Any]]:
     """Documents of task `name` from the files in `folder`, `limit` of them spread evenly; 0: all.
 
     Raises ConfigError for a missing or damaged file, a record without its fields, and a question
@@ -275,7 +278,14 @@ def _read(path, _):
         raise ConfigError(f"{path}: cannot be read as JSON lines: {error}") from None
 
 
-def asked(names, folder, limit=0, noises=(), at=noise.WHERE, seed=0):
+def asked(
+    names: Sequence[str],
+    folder: str | Path,
+    limit: int = 0,
+    noises: Sequence[str] = (),
+    at: Sequence[str] = noise.WHERE,
+    seed: int = 0,
+) -> dict[str, tuple[Task, list[dict[str, Any]]]]:
     """{label: (Task, documents)} of tasks clean, `NAME`, and under each noise, `NAME NOISE PLACE`.
 
     Choices are noised in the prompt, in the "completion", or in "both"; of what a model writes only
@@ -292,7 +302,7 @@ def asked(names, folder, limit=0, noises=(), at=noise.WHERE, seed=0):
     return found
 
 
-def allowed(asked, execute):
+def allowed(asked: dict[str, tuple[Task, list[dict[str, Any]]]], execute: bool) -> None:
     """Raises ConfigError where `asked` has tasks that run what a model writes, and `execute` does
     not say so.
     """
@@ -314,18 +324,19 @@ def _noised(document, name, place, seed):
     return made
 
 
-def averaged(scores):
+def averaged(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """{"tasks", "places"}: `scores` of `harness.run`, those under a noise in several places as
     their mean `NAME NOISE`.
 
     The mean is each document's; "places" keeps what it is of.
     """
-    of_noise = {}
+    of_noise: dict[str, list[str]] = {}
     for label in scores:
         name, _, place = label.rpartition(" ")
         if place in noise.WHERE:
             of_noise.setdefault(name, []).append(label)
-    found, places = dict(scores), {}
+    places: dict[str, Any] = {}
+    found = dict(scores)
     for name, labels in of_noise.items():
         if len(labels) > 1:
             told = [found.pop(label)["documents"] for label in labels]

@@ -9,13 +9,14 @@ resample them.
 import copy
 import dataclasses
 import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from blt_jax.config import ConfigError, Data
 from blt_jax.data import mixture, sources
 from blt_jax.eval import noise
-from blt_jax.families.blt.config import Blt
 from blt_jax.flops import analytic
 
 LABELS = ("source", "lang", "script")
@@ -29,7 +30,7 @@ class Text:
     labels: dict  # by LABELS; "" where nothing is known
 
 
-def read(pattern, most=0):
+def read(pattern: str, most: int = 0) -> tuple[list[Text], list[str]]:
     """([Text] of a glob of .jsonl[.gz|.zst], .parquet or .txt, lines on what was left out).
 
     `most`: bytes to read at most, of documents spread evenly over all; 0: all. A record's own
@@ -78,29 +79,26 @@ def _text(document):
     )
 
 
-def script_of(text: bytes):
+def script_of(text: bytes) -> str:
     """The writing system of most letters, as Unicode names them ("latin", "devanagari"); "" where
     there are none.
     """
-    counts = {}
+    counts: dict[str, int] = {}
     for c in text[: 4 * LOOKED_AT].decode("utf-8", "ignore")[:LOOKED_AT]:
         if c.isalpha():
             name = unicodedata.name(c, "unnamed").split()[0].lower()
             counts[name] = counts.get(name, 0) + 1
-    return max(counts, key=counts.get, default="")
+    return max(counts, key=lambda script: counts[script], default="")
 
 
-def lines(text: bytes):
+def lines(text: bytes) -> int:
     """Lines that hold anything, at least 1."""
     return max(1, sum(bool(line.strip()) for line in text.splitlines()))
 
 
-def unit(model):
-    """What a model reads: "patch", "token" or "byte"."""
-    return "patch" if isinstance(model.config, Blt) else model.config.unit
-
-
-def measure(model, texts, tell=None):
+def measure(
+    model: Any, texts: Sequence[bytes], tell: Callable[[int, int], None] | None = None
+) -> dict[str, list]:
     """Columns by document of a list of bytes: `bits`, `bytes`, `units`. `tell(done, of)`: bytes."""
     size = sum(map(len, texts))
     told = None if tell is None else lambda done, of: tell(done * size // max(of, 1), size)
@@ -113,7 +111,13 @@ def measure(model, texts, tell=None):
     }
 
 
-def robustness(model, texts, names, seed=0, tell=None):
+def robustness(
+    model: Any,
+    texts: Sequence[bytes],
+    names: Sequence[str],
+    seed: int = 0,
+    tell: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """{"bytes", "characters" of the clean texts, "clean": columns, NAME of each noise: columns}, by
     document.
 
@@ -132,13 +136,14 @@ def robustness(model, texts, names, seed=0, tell=None):
     return counts | {name: cut(i) for i, name in enumerate(wanted)} | {"seed": seed}
 
 
-def flops_per_byte(model, columns):
+def flops_per_byte(model: Any, columns: dict[str, list]) -> dict[str, float]:
     """Forward FLOPs per byte at the units of these columns, "exact": {"model", "entropy_model",
     "total"}.
     """
     own = sum(columns["bytes"]) / max(sum(columns["units"]), 1)
-    context = model.context * (own if unit(model) == "token" else 1)
-    scorer = unit(model) == "patch" and model.patching.needs_entropies and model.patcher is not None
+    context = model.context * (own if model.config.reads == "token" else 1)
+    rule = model.patching
+    scorer = rule is not None and rule.needs_entropies and model.patcher is not None
     parts = {"model": (model.config, own)} | (
         {"entropy_model": (model.patcher, 1)} if scorer else {}
     )
@@ -149,13 +154,18 @@ def flops_per_byte(model, columns):
     return found | {"total": sum(found.values())}
 
 
-def dial(model, texts, thresholds, tell=None):
+def dial(
+    model: Any,
+    texts: Sequence[bytes],
+    thresholds: Sequence[float],
+    tell: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
     """[{"threshold", columns, "flops_per_byte"}] of an entropy-patched model, its threshold set
     anew each time.
 
     Raises ConfigError for a model whose patches ask for no threshold.
     """
-    if unit(model) != "patch" or not model.patching.needs_entropies:
+    if model.patching is None or not model.patching.needs_entropies:
         raise ConfigError(
             f"{model.folder}: a threshold can be set only where entropies cut patches"
         )
@@ -175,7 +185,9 @@ def dial(model, texts, thresholds, tell=None):
     return found
 
 
-def thresholds(model, texts, sizes=(1.5, 2, 3, 4, 6, 8, 12)):
+def thresholds(
+    model: Any, texts: Sequence[bytes], sizes: Sequence[float] = (1.5, 2, 3, 4, 6, 8, 12)
+) -> list[float]:
     """Thresholds at which patches of these texts are about so long, and the model's own: ascending.
 
     From the entropies of up to a context of some SAMPLE texts; patches that a text's beginning

@@ -5,18 +5,28 @@ the rest of the program asks, so that no other file needs to know which families
 costs, plans and memory need imports no jax; what computes imports it when it is called.
 
 To add a family: one file (or a folder like `lm/` and `blt/`) with the class, and its line in
-`FAMILIES`.
+`FAMILIES`. Needed are `describe`, `head_width`, `parameters` and `module`; `stacks` where it has
+blocks; `prompt` and `step` to generate. All else has a default.
 """
 
+import dataclasses
 import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from blt_jax.config import ConfigError, Stack, choice, nearest
 from blt_jax.flops.breakdown import Placed
+from blt_jax.patching import Patching
 
 if TYPE_CHECKING:
     import jax
+    import numpy as np
+
+    from blt_jax.batch import Batch
+    from blt_jax.flops.executed import Row as ExecutedRow
+    from blt_jax.flops.memory import Row as MemoryRow
+    from blt_jax.nn.compute import Compute
 
 # kind, as configs write it: where its class is
 FAMILIES = {
@@ -33,6 +43,28 @@ class Losses(NamedTuple):
     nats_BxL: "jax.Array"  # float32, cross-entropy of each target, whatever the mask says
     auxiliary: "jax.Array | float"
     metrics: dict[str, "jax.Array"]  # scalars, summed over the batch, such as patches it made
+
+
+class Prompted(NamedTuple):
+    """A model after prompts."""
+
+    logits_BxV: "jax.Array"  # float32, of the next ids
+    state: Any  # a pytree that `step` takes; its shapes are static
+    # float32 nats of the distribution after each id, where the plan asks for them
+    entropies_BxL: "jax.Array | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a model is decoded: what compiled programs depend on, the shapes aside."""
+
+    model: "Model"
+    closes: tuple[int, ...]  # ids that end a document: attention does not look back over them
+    compute: "Compute"
+    patching: Patching | None = None  # where patches are given
+    patcher: "Plan | None" = None  # of the entropy model, where the patching needs one
+    rounds: bool = False  # entropies are rounded to float16, as training did
+    measures: bool = False  # `prompt` returns entropies, too
 
 
 class Model:
@@ -63,8 +95,10 @@ class Model:
         return "none"
 
     @property
-    def unit(self) -> Literal["byte", "token", "patch"]:
-        """What the backbone takes one step for; costs depend on the bytes per unit."""
+    def unit(self) -> str:
+        """What the backbone takes one step for, "byte", "token" or "patch"; costs depend on the
+        bytes per unit.
+        """
         return self.reads if self.patches == "none" else "patch"
 
     @property
@@ -103,8 +137,8 @@ class Model:
         "paper" or "exact"."""
         return []
 
-    def other_executed(self, row) -> list[tuple[str, int]]:
-        """Likewise in "executed", for a whole row (`flops.executed.Row`), by the pass that it is."""
+    def other_executed(self, row: "ExecutedRow") -> list[tuple[str, int]]:
+        """Likewise in "executed", for a whole row, by the pass that it is."""
         return []
 
     def cost_differences(
@@ -114,22 +148,22 @@ class Model:
         "paper"), or of `other_flops` and `other_executed` (`between` = "executed"), forward."""
         return []
 
-    def other_activations(self, row) -> tuple[float, list[float]]:
-        """Bytes that wait for the backward pass outside stacks, and those of each layer at work
-        (`flops.memory.Row`)."""
+    def other_activations(self, row: "MemoryRow") -> tuple[float, list[float]]:
+        """Bytes that wait for the backward pass outside stacks, and those of each layer at
+        work.
+        """
         return 0.0, []
 
     # ------------------------------------------------------------ how it computes; with jax
 
-    def module(self, compute):
+    def module(self, compute: "Compute") -> Any:
         """The Flax module: `apply({"params": params}, batch, head=True)` gives logits [B, L, V],
         float32; without `head` the states that the head reads."""
         raise NotImplementedError
 
-    def losses(self, params, batch, compute) -> Losses:
+    def losses(self, params: Any, batch: "Batch", compute: "Compute") -> Losses:
         """Cross-entropy of the targets, what else training minimises, and metrics."""
-        from blt_jax.families import head
-
+        head = importlib.import_module("blt_jax.families.head")
         return Losses(head.losses(params, batch, self, compute), 0.0, {})
 
     def scaled_stack(self, path: tuple[str, ...]) -> Stack:
@@ -138,28 +172,57 @@ class Model:
 
     # ------------------------------------------------------------ how it decodes; with jax
 
-    def prompt(self, params, rows, starts, plan, room) -> tuple[Any, Any]:
-        """(logits [B, V] of the next ids, decoding state) after prompts, in one parallel pass.
+    def prompt(
+        self,
+        params: Any,
+        rows: list["np.ndarray"],
+        starts: list["np.ndarray"] | None,
+        plan: Plan,
+        room: int,
+    ) -> Prompted:
+        """What decoding goes on from after `rows` (int32 ids [L >= 1] each), in one parallel pass.
 
-        `rows`: lists of int32 ids [L >= 1]; `starts`: of each the patch starts, bool [L + 1], where
-        patches are given; `plan`: `infer.generation.Plan`; `room`: ids that may follow.
+        `params`: as `module` takes them; `starts`: of each row the patch starts, bool [L + 1] with
+        the next id's, where patches are given, else None; `room`: ids that may follow.
         """
-        raise NotImplementedError
+        raise ConfigError(f"{self.describe()} cannot generate: its family has no `prompt`")
 
-    def step(self, params, compute, state, ids_B, starts_B, closes) -> tuple[Any, Any, Any]:
-        """(logits [B, V] of the id after `ids_B`, state, bool [B]: whether ids_B completed a patch).
+    def step(
+        self,
+        params: Any,
+        compute: "Compute",
+        state: Any,
+        ids_B: "jax.Array",
+        starts_B: "jax.Array",
+        closes: tuple[int, ...],
+    ) -> tuple["jax.Array", Any, "jax.Array"]:
+        """(logits [B, V] of the next ids, state, bool [B]: whether `ids_B` completed a patch).
 
         `params`: with layers apart (`nn.incremental.by_layer`); `starts_B`: whether the next id
         begins a patch, where patches are given; `closes`: ids that end a document.
         """
-        raise NotImplementedError
+        raise ConfigError(f"{self.describe()} cannot generate: its family has no `step`")
 
     # ------------------------------------------------------------ other programs' files
 
     @classmethod
-    def huggingface(cls):
-        """The module that reads and writes it for transformers (`families/lm/hf.py`), or None."""
+    def huggingface(cls) -> ModuleType | None:
+        """The module that reads and writes it for transformers, or None. It has
+
+        - `MODEL_TYPES`: values of `model_type` that it reads;
+        - `read(settings, where, byte_vocab)` of a parsed config.json: (model, its entropy model or
+          None, its `Patching` or None, positions of context);
+        - `write(model, patcher, patching, context)`: config.json, a dict;
+        - `tensors(model, patcher=False)`: list of `hf_tensors.Tensor`; with `patcher`, of a model
+          that is the entropy model inside another;
+        - `EMBEDDING`: the name of the embedding in their files.
+        """
         return None
+
+    @classmethod
+    def beside(cls, name: str) -> ModuleType:
+        """The module `name` in the family's folder, loaded when it is asked for."""
+        return importlib.import_module(f"{cls.__module__.rpartition('.')[0]}.{name}")
 
     # ------------------------------------------------------------ the register
 

@@ -6,19 +6,24 @@ at a time and once more in the backward pass (Chen et al., arXiv 1604.06174). Sm
 byte model's among them, see no difference.
 """
 
+import functools
+import operator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from blt_jax.families.initial import module
-from blt_jax.families.lm.config import Lm
+from blt_jax.batch import Batch
+from blt_jax.families import Model
 from blt_jax.nn.block import tied_head, untied_head
+from blt_jax.nn.compute import Compute
 from blt_jax.nn.constraints import by_rows, constrain
 
 LOGITS = 2**25  # most logits of a row that exist at a time: 128 MiB of float32
 
 
-def positions_at_a_time(positions, vocab):
+def positions_at_a_time(positions: int, vocab: int) -> int:
     """Positions of a row that the head reads together: all, or equal parts (the last is filled
     up).
     """
@@ -26,9 +31,9 @@ def positions_at_a_time(positions, vocab):
     return -(-positions // parts)
 
 
-def losses(params, batch, config, compute):
+def losses(params: Any, batch: Batch, config: Model, compute: Compute) -> jax.Array:
     """Nats of each target, float32 [B, L], whatever the mask says."""
-    x_BxLxD = module(config, compute).apply({"params": params}, batch, head=False)
+    x_BxLxD = config.module(compute).apply({"params": params}, batch, head=False)
     weights, targets_BxL = _weights(params, config), batch["targets_BxL"]
     part = positions_at_a_time(x_BxLxD.shape[1], config.vocab)
 
@@ -56,12 +61,12 @@ def losses(params, batch, config, compute):
     return by_rows(in_parts, weights, x_BxLxD, targets_BxL)
 
 
-def logits(params, x_BxLxD, config, compute):
+def logits(params: Any, x_BxLxD: jax.Array, config: Model, compute: Compute) -> jax.Array:
     """Logits [B, L, V], float32, of the states that a model returns without its head."""
     return _logits(_weights(params, config), x_BxLxD, config, compute)
 
 
-def entropy(logits_BxLxV):
+def entropy(logits_BxLxV: jax.Array) -> jax.Array:
     """Entropies (nats), float32 [B, L], of the distributions that logits give."""
     logp = jax.nn.log_softmax(logits_BxLxV, axis=-1)
     return -jnp.sum(jnp.exp(logp) * logp, axis=-1)
@@ -69,14 +74,13 @@ def entropy(logits_BxLxV):
 
 def _weights(params, config):
     """The head's: parameters of `untied_head`, or the embedding, laid as a head's."""
-    plain = isinstance(config, Lm)
-    if config.tied:
-        return constrain((params if plain else params["encoder"])["embedding"], "vocab", "residual")
-    return (params if plain else params["decoder"])["head"]
+    path = config.embedding_path if config.tied else config.head_path
+    weights = functools.reduce(operator.getitem, path, params)
+    return constrain(weights, "vocab", "residual") if config.tied else weights
 
 
 def _logits(weights, x_BxLxD, config, compute):
-    """The head of `LmModel` or of `Decoder`; over `tensor` each device has a part of V."""
+    """What the head of a model gives; over `tensor` each device has a part of V."""
     if config.tied:
         logits_BxLxV = tied_head(x_BxLxD, weights, compute.dtype)
     else:

@@ -1,8 +1,8 @@
 """Forward FLOPs per text byte of a model, from its config alone, in a named convention.
 
-A multiply-add is 2 FLOPs; training is 3 x forward; lookups (embeddings, hash tables) are 0. Document
-boundaries are ignored: contexts are full. The entropy model is never inside: ask for it with its
-own config.
+A multiply-add is 2 FLOPs; training is 3 x forward; lookups (embeddings, hash tables) are 0.
+Document boundaries are ignored: contexts are full. The entropy model is never inside: ask for it
+with its own config.
 
 - "paper": the formulas of the BLT paper (docs/blt.md, section 10): feed-forward of 16 h^2, half of
   the window as the mean context, no projections between patches and bytes, 256 bytes in the head,
@@ -79,7 +79,8 @@ def executed_row(
     """Matrix-product FLOPs, whole numbers, of one row in `network.apply` with `Compute(remat=...,
     attention=...)`.
 
-    `positions`: bytes or tokens per row, L. `slots`: patch slots per row, P; unused without patches.
+    `positions`: bytes or tokens per row, L. `slots`: patch slots per row, P; unused without
+    patches.
 
     `training`: with the backward pass. Both operands of every product need a gradient, so it costs
     two more; but blockwise attention makes its scores again, five products for two. remat "full"
@@ -93,12 +94,12 @@ def executed_row(
     for name, value in sizes.items():
         if not (value >= 1 and value % 1 == 0):
             raise ConfigError(f"{name} = {value!r}: a row needs a whole number of them, at least 1")
-    for name, value, known in (
+    for name, choice, known in (
         ("remat", remat, ("none", "full")),
         ("attention", attention, ATTENTIONS),
     ):
-        if value not in known:
-            raise ConfigError(f"{name} = {value!r}: can count {', '.join(known)}")
+        if choice not in known:
+            raise ConfigError(f"{name} = {choice!r}: can count {', '.join(known)}")
     row = Row(int(positions), int(slots), training, training and remat == "full", attention)
     found = dict.fromkeys(LINES, 0)
     for placed in model.stacks():

@@ -22,28 +22,32 @@ CAUSES = {
     "grouped keys": "fewer key and value heads than query heads",
     "byte vocabulary": "a head over 260 ids, not 256",
     "cross layers": "cross-attention only at the layers that have it, not at every local layer",
-    "cross reach": "a patch reads all of its bytes and a byte all of its slots; no causal average over them",
+    "cross reach": "a patch reads all of its bytes and a byte all of its slots; no causal average "
+    "over them",
     "projections": "bytes -> query slots, slots -> latent width, latent width -> bytes",
     # "exact" -> "executed", forward
     "whole units": "a row has a whole number of patch slots (rounded up) or tokens (rounded)",
-    "masked pairs": "attention works in blocks: pairs that the mask removes, and the filled-up last block",
-    "elementwise": "slots weigh the values of bytes by elementwise products, which are no matrix product",
+    "masked pairs": "attention works in blocks: pairs that the mask removes, and the filled-up "
+    "last block",
+    "elementwise": "slots weigh the values of bytes by elementwise products, which are no matrix "
+    "product",
     # and of a training step
     "scores again": "blockwise attention makes its scores again in the backward pass",
     "head again": "a head too large for memory works in parts, which the backward pass makes again",
-    "recomputation": "remat runs the forward pass of scanned layers again, but for its last product",
+    "recomputation": "remat runs the forward pass of scanned layers again, but for its last "
+    "product",
 }
 
 
 def differences(
-    model,
+    model: Any,
     *,
-    patch_size,
-    context_bytes,
-    convention="exact",
-    training=False,
-    remat="none",
-    attention=ATTENTIONS[0],
+    patch_size: float,
+    context_bytes: float,
+    convention: str = "exact",
+    training: bool = False,
+    remat: str = "none",
+    attention: str = ATTENTIONS[0],
 ) -> dict[str, Breakdown]:
     """FLOPs per byte, "executed" less `convention` ("exact" or "paper"), for each of `CAUSES` that
     has a part in it.

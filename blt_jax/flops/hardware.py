@@ -24,9 +24,8 @@ class Device:
     """One jax device."""
 
     name: str  # ours, for flags and plans
-    kinds: tuple[
-        str, ...
-    ]  # what jax calls it (`device_kind`), every spelling that is known to occur
+    # what jax calls it (`device_kind`), every spelling that is known to occur
+    kinds: tuple[str, ...]
     peaks: dict[str, float]  # FLOP/s, dense, by arithmetic
     # capacity as published; a GPU's decimal GB are a few per cent less than the device reports
     hbm_bytes: int
@@ -115,7 +114,7 @@ DEVICES = (
 )
 
 
-def by_name(name) -> Device:
+def by_name(name: str) -> Device:
     """The device that a flag or a plan names, such as "tpu-v5p" or "h100". Raises ConfigError with
     the nearest name.
     """
@@ -128,7 +127,7 @@ def by_name(name) -> Device:
     return found[0]
 
 
-def by_kind(device_kind) -> Device | None:
+def by_kind(device_kind: str) -> Device | None:
     """The device that jax calls `device_kind`; None where it is not known.
 
     Only whole names count, for parts of a chip (MIG) and slower or larger boards begin with the
@@ -137,7 +136,7 @@ def by_kind(device_kind) -> Device | None:
     return next((d for d in DEVICES if device_kind.lower() in map(str.lower, d.kinds)), None)
 
 
-def peak(device_kind, arithmetic):
+def peak(device_kind: str, arithmetic: str) -> float | None:
     """Peak FLOP/s of a device as jax names it, for an arithmetic of the table; None where it is not
     known.
     """
@@ -145,7 +144,9 @@ def peak(device_kind, arithmetic):
     return device.peaks.get(arithmetic) if device else None
 
 
-def mfu(flops_per_second, device_kind, arithmetic, devices=1):
+def mfu(
+    flops_per_second: float, device_kind: str, arithmetic: str, devices: int = 1
+) -> float | None:
     """Model FLOPs utilisation: the share of the dense peak of `devices` devices that
     `flops_per_second` is.
 

@@ -17,22 +17,12 @@ from blt_jax.config import ConfigError, Stack
 from blt_jax.flops.analytic import per_byte, training
 
 TOLERANCE = 0.005  # largest mismatch that counts as a match
-GRIDS = (
-    (256, 128),
-    (128, 128),
-    (64, 64),
-)  # (step of widths, channels per head), the first that holds a match
-PUBLISHED = {
-    1280: 24,
-    2048: 25,
-    2560: 26,
-    3072: 36,
-    4096: 32,
-}  # latent width: layers (BLT paper, Table 10)
-SLACKS = (
-    1.2,
-    1.5,
-)  # factor by which width / layers may depart from that of the published shapes: wanted, at most
+# (step of widths, channels per head), the first that holds a match
+GRIDS = ((256, 128), (128, 128), (64, 64))
+# latent width: layers (BLT paper, Table 10)
+PUBLISHED = {1280: 24, 2048: 25, 2560: 26, 3072: 36, 4096: 32}
+# Factor by which width / layers may depart from that of the published shapes: wanted, at most.
+SLACKS = (1.2, 1.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +42,14 @@ class Shape:
 
 
 def budget_run(
-    model, *, budget, bytes_per_unit, context_bytes, convention, bytes_per_step, tolerance=TOLERANCE
+    model: Any,
+    *,
+    budget: float,
+    bytes_per_unit: float,
+    context_bytes: float,
+    convention: str,
+    bytes_per_step: float,
+    tolerance: float = TOLERANCE,
 ) -> Match:
     """Match of `budget` training FLOPs (3 x forward) in `convention`. `bytes_per_unit`: bytes per
     patch or token.
@@ -76,21 +73,38 @@ def budget_run(
     if abs(found.mismatch) > tolerance:
         raise ConfigError(
             f"budget {budget:.3g}: whole steps of {per_step:.3g} FLOPs miss it by more than "
-            f"{tolerance:.2%}; "
-            f"nearest {steps} steps, {found.mismatch:+.2%}; {mend}"
+            f"{tolerance:.2%}; nearest {steps} steps, {found.mismatch:+.2%}; {mend}"
         )
     return found
 
 
-def inference_cost(model, *, patch_size, context_bytes, convention, entropy_model=None):
+def inference_cost(
+    model: Any,
+    *,
+    patch_size: float,
+    context_bytes: float,
+    convention: str,
+    entropy_model: Any = None,
+) -> float:
     """Forward FLOPs per byte, with those of `entropy_model` (an Lm over bytes; None: left out)."""
     models = [model] if entropy_model is None else [model, entropy_model]
-    how = dict(patch_size=patch_size, context_bytes=context_bytes, convention=convention)
-    return sum(per_byte(one, **how).total for one in models)
+    return sum(
+        per_byte(
+            part, patch_size=patch_size, context_bytes=context_bytes, convention=convention
+        ).total
+        for part in models
+    )
 
 
 def shape_for_cost(
-    model, *, cost, patch_size, context_bytes, convention, entropy_model=None, tolerance=TOLERANCE
+    model: Any,
+    *,
+    cost: float,
+    patch_size: float,
+    context_bytes: float,
+    convention: str,
+    entropy_model: Any = None,
+    tolerance: float = TOLERANCE,
 ) -> Shape:
     """`model` with the width and depth of its latent model (of an Lm: its only stack) solved for
     `cost`.
@@ -133,20 +147,26 @@ def shape_for_cost(
         least = at(_stack(template, step, 1, head_width)).flops_per_byte
         raise ConfigError(
             f"{what}: no shape of usual proportions is that cheap; the smallest, with everything "
-            "else, costs "
-            f"{least:.4g}; raise the cost or make the local models (or the entropy model) smaller"
+            f"else, costs {least:.4g}; raise the cost or make the local models (or the entropy "
+            "model) smaller"
         )
     near = min(tried, key=lambda shape: abs(shape.mismatch))
     stack = getattr(near.model, model.backbone)
     raise ConfigError(
         f"{what}: no whole shape is within {tolerance:.2%}; nearest {stack.layers} layers of "
-        f"width {stack.width}, "
-        f"{near.mismatch:+.2%}; change the patch size or the local models, or allow more"
+        f"width {stack.width}, {near.mismatch:+.2%}; change the patch size or the local models, "
+        "or allow more"
     )
 
 
 def patch_for_cost(
-    model, *, cost, context_bytes, convention, entropy_model=None, tolerance=TOLERANCE
+    model: Any,
+    *,
+    cost: float,
+    context_bytes: float,
+    convention: str,
+    entropy_model: Any = None,
+    tolerance: float = TOLERANCE,
 ) -> Shape:
     """The patch size (of a token Lm: bytes per token) at which `model` costs `cost` forward FLOPs
     per byte.
@@ -175,10 +195,9 @@ def patch_for_cost(
         most, least = at(1.0).flops_per_byte, at(float(context_bytes)).flops_per_byte
         raise ConfigError(
             f"cost = {cost:.4g} FLOPs per byte ({convention}): no patch size is within "
-            f"{tolerance:.2%}; 1 to "
-            f"{context_bytes} bytes per patch cost {most:.4g} to {least:.4g}, nearest "
-            f"{found.patch_size:.4g} at "
-            f"{found.mismatch:+.2%}; change the model or the cost"
+            f"{tolerance:.2%}; 1 to {context_bytes} bytes per patch cost {most:.4g} to "
+            f"{least:.4g}, nearest {found.patch_size:.4g} at {found.mismatch:+.2%}; change the "
+            "model or the cost"
         )
     return found
 

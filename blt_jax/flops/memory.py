@@ -9,6 +9,7 @@ the factor that it names.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from blt_jax.config import TABLE_BYTES, ConfigError, Mesh, Stack, Train, split_over
@@ -24,9 +25,8 @@ class Memory:
 
     parameters: float
     moments: float  # Adam's two, of all but the hash tables
-    table_moments: (
-        float  # the hash tables', by `optimizer.tables`: 8 bytes per parameter, 2 or next to none
-    )
+    # the hash tables', by `optimizer.tables`: 8 bytes per parameter, 2 or next to none
+    table_moments: float
     gradients: float  # with `train.device_rows`: of the rows so far and of those at hand
     kept: float  # activations that wait for the backward pass
     working: float  # the largest layer's own, while its backward pass runs
@@ -34,14 +34,14 @@ class Memory:
     logits: float  # of as many positions as the head takes at a time, with their gradient
 
     @property
-    def total(self):
+    def total(self) -> float:
         return sum(dataclasses.astuple(self))
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, float]:
         return dataclasses.asdict(self) | {"total": self.total}
 
 
-def axes(mesh: Mesh, devices):
+def axes(mesh: Mesh, devices: int) -> tuple[int, int, int]:
     """(data, fsdp, tensor) of `mesh` on so many devices. Raises ConfigError where they do not
     fit.
     """
@@ -52,19 +52,20 @@ def axes(mesh: Mesh, devices):
             f"{name}={size}" for name, size in zip(("data", "fsdp", "tensor"), sizes, strict=True)
         )
         raise ConfigError(f"mesh = {shape}: does not fit {devices} devices; set one axis to -1")
-    return tuple(devices // known if size == -1 else size for size in sizes)
+    data, fsdp, tensor = (devices // known if size == -1 else size for size in sizes)
+    return data, fsdp, tensor
 
 
 def per_device(
-    model,
+    model: Any,
     train: Train,
-    mesh,
+    mesh: Sequence[int],
     *,
-    positions,
-    slots=0,
-    head_positions=0,
-    attention="splash",
-    tables="adam",
+    positions: int,
+    slots: int = 0,
+    head_positions: int = 0,
+    attention: str = "splash",
+    tables: str = "adam",
 ) -> Memory:
     """Memory of `model`'s step in bfloat16. `mesh`: devices per axis (data, fsdp, tensor).
 
@@ -135,7 +136,7 @@ class Row:
     P: int
     size: int  # bytes of the compute type
 
-    def stacks(self):
+    def stacks(self) -> list[tuple[Stack, int]]:
         """[(stack, its positions)]"""
         length = {"positions": self.L, "patches": self.P}
         return [(placed.stack, length[placed.over]) for placed in self.model.stacks()]

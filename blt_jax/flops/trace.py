@@ -7,6 +7,8 @@ the caller brings the jitted function. Counting needs shapes only and no device.
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 from blt_jax.config import ConfigError
 
@@ -49,7 +51,7 @@ class Counted:
     unknown: tuple[str, ...]  # names of primitives whose work is not in `flops`, sorted
 
 
-def count(function, *args) -> Counted:
+def count(function: Callable[..., Any], *args: Any) -> Counted:
     """Counts `function(*args)`. `function`: the result of jax.jit. `args`: trees of arrays or
     jax.ShapeDtypeStruct.
 

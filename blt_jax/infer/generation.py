@@ -7,48 +7,34 @@ steps a call takes. Rows that have ended go on unread, and close no patch.
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blt_jax.families import network
-from blt_jax.families.blt import decode as blt
-from blt_jax.families.blt.config import Blt
-from blt_jax.families.lm import decode as lm
-from blt_jax.families.lm.config import Lm
+from blt_jax.families import Model, Plan
+from blt_jax.families.head import entropy
 from blt_jax.infer import sampling
-from blt_jax.patching import Patching, live
+from blt_jax.nn.compute import Compute
+from blt_jax.patching import live
 
 STEPS = 32  # of a call: what the host waits for, and what a stop string may be overrun by
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a compiled loop depends on, the shapes aside."""
-
-    model: Blt | Lm
-    closes: tuple[int, ...]  # ids that end a document: attention does not look back over them
-    patching: Patching | None = None  # of a Blt
-    patcher: Lm | None = None  # the entropy model, where the patching needs one
-    patcher_closes: tuple[int, ...] = ()
-    rounds: bool = False  # entropies are rounded to float16, as training did
-    compute: network.Compute = network.PLAIN
-
-
 class Params(NamedTuple):
-    """As from `layers.by_layer`."""
+    """As from `incremental.by_layer`."""
 
-    model: dict
-    patcher: dict | None
+    model: Any
+    patcher: Any | None
 
 
 class State(NamedTuple):
     logits_BxV: jax.Array  # of the next id
-    model: blt.BltState | lm.LmState
-    patcher: lm.LmState | None
-    live: live.Live | None  # of a Blt
+    model: Any
+    patcher: Any | None  # the entropy model's
+    live: live.Live | None  # where patches are given
 
 
 class Settings(NamedTuple):
@@ -58,33 +44,53 @@ class Settings(NamedTuple):
     eos: jax.Array  # the id that ends a row; -1: none
 
 
-def feed(params: Params, plan: Plan, state: State, ids_B, ended_B):
+def feed(
+    params: Params, plan: Plan, state: State, ids_B: jax.Array, ended_B: jax.Array
+) -> tuple[State, jax.Array]:
     """(State after one more id of each row, bool [B]: whether it completed a patch)."""
-    if not isinstance(plan.model, Blt):
-        logits, model = lm.step(
-            params.model, plan.model, plan.compute, state.model, ids_B, plan.closes
-        )
-        return state._replace(logits_BxV=logits, model=model), jnp.zeros(ids_B.shape, bool)
-    patcher, entropy_B = state.patcher, jnp.zeros(ids_B.shape, jnp.float32)
-    if plan.patcher is not None:
-        logits, patcher = lm.step(
-            params.patcher, plan.patcher, exact(plan.compute), patcher, ids_B, plan.patcher_closes
-        )
-        entropy_B = (
-            live.as_float16(network.entropy(logits)) if plan.rounds else network.entropy(logits)
-        )
-    lively, starts_B = live.step(state.live, ids_B, entropy_B, plan.patching)
-    starts_B &= ~ended_B
-    logits, model = blt.step(params.model, plan.model, plan.compute, state.model, ids_B, starts_B)
-    return State(logits, model, patcher, lively), starts_B
+    patcher, lively, starts_B = state.patcher, state.live, jnp.zeros(ids_B.shape, bool)
+    if plan.patching is not None:
+        entropy_B = jnp.zeros(ids_B.shape, jnp.float32)
+        if plan.patcher is not None:
+            logits_BxV, patcher, _ = plan.patcher.model.step(
+                params.patcher,
+                plan.patcher.compute,
+                patcher,
+                ids_B,
+                starts_B,
+                plan.patcher.closes,
+            )
+            entropy_B = entropy(logits_BxV)
+            entropy_B = live.as_float16(entropy_B) if plan.rounds else entropy_B
+        assert lively is not None, "a state of patches remembers where they started"
+        lively, starts_B = live.step(lively, ids_B, entropy_B, plan.patching)
+        starts_B &= ~ended_B
+    logits_BxV, model, closed_B = plan.model.step(
+        params.model, plan.compute, state.model, ids_B, starts_B, plan.closes
+    )
+    return State(logits_BxV, model, patcher, lively), closed_B
 
 
-def exact(compute):
+def measuring(model: Model, closes: tuple[int, ...], compute: Compute) -> Plan:
+    """The plan of an entropy model: its entropies are float32."""
+    return Plan(model, closes, exact(compute), measures=True)
+
+
+def exact(compute: Compute) -> Compute:
+    """`compute` in float32."""
     return dataclasses.replace(compute, dtype=jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames="plan", donate_argnames="state")
-def advance(params: Params, state: State, ended_B, first, count, settings: Settings, plan: Plan):
+def advance(
+    params: Params,
+    state: State,
+    ended_B: jax.Array,
+    first: int | jax.Array,
+    count: int | jax.Array,
+    settings: Settings,
+    plan: Plan,
+) -> tuple[State, jax.Array, jax.Array, jax.Array, jax.Array]:
     """At most `count` (<= STEPS) ids for each row, the `first`-th and following.
 
     Returns (State, ids [B, STEPS], whether they completed a patch [B, STEPS], bool [B]: ended by
@@ -116,19 +122,19 @@ def advance(params: Params, state: State, ended_B, first, count, settings: Setti
 
 
 def stream(
-    params,
-    plan,
-    state,
-    rows,
-    max_new,
+    params: Params,
+    plan: Plan,
+    state: State,
+    rows: int,
+    max_new: int,
     *,
-    temperature=0.0,
-    top_p=1.0,
-    seed=0,
-    eos=None,
-    ends=None,
-    steps=STEPS,
-):
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    eos: int | None = None,
+    ends: Callable[[int, list[int]], bool] | None = None,
+    steps: int = STEPS,
+) -> Iterator[list[tuple[list[int], list[bool]]]]:
     """Yields, until all rows have ended, a list of (new ids, whether each completed a patch) for
     each of `rows` rows.
 
@@ -142,33 +148,27 @@ def stream(
         jnp.float32(top_p),
         jnp.int32(-1 if eos is None else eos),
     )
-    ended_B, done, new = np.arange(B) >= rows, 0, [[] for _ in range(rows)]
+    ended_B, done = np.arange(B) >= rows, 0
+    new: list[list[int]] = [[] for _ in range(rows)]
     while done < max_new and not ended_B.all():
         count = min(steps, STEPS, max_new - done)
         before_B = ended_B
-        state, ids_BxS, closed_BxS, ended_B, made = advance(
-            params, state, before_B, done, count, settings, plan=plan
-        )
-        ids_BxS, closed_BxS, ended_B, made = (
-            np.asarray(ids_BxS),
-            np.asarray(closed_BxS),
-            np.array(ended_B),
-            int(made),
-        )
-        parts = []
+        state, *made = advance(params, state, before_B, done, count, settings, plan=plan)
+        ids_BxS, closed_BxS, ended_B, made_steps = map(np.array, made)
+        parts: list[tuple[list[int], list[bool]]] = []
         for row in range(rows):
-            part = ([], [])
-            for id, closed in zip(
-                ids_BxS[row, :made].tolist(), closed_BxS[row].tolist(), strict=False
-            ):
+            ids: list[int] = []
+            closes: list[bool] = []
+            said = ids_BxS[row, :made_steps].tolist()
+            for id, closed in zip(said, closed_BxS[row].tolist(), strict=False):
                 if before_B[row] or id == eos:
                     break
                 new[row].append(id)
-                part[0].append(id)
-                part[1].append(closed)
+                ids.append(id)
+                closes.append(closed)
                 if ends is not None and ends(row, new[row]):
                     ended_B[row] = True
                     break
-            parts.append(part)
+            parts.append((ids, closes))
         yield parts
-        done += made
+        done += int(made_steps)

@@ -6,12 +6,18 @@ import jax
 import jax.numpy as jnp
 
 
-def row_keys(seed, rows):
+def row_keys(seed: int, rows: int) -> jax.Array:
     """A key for each row, which depends on the seed and the row's number alone."""
     return jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(jnp.arange(rows))
 
 
-def choose(logits_BxV, keys_B, step, temperature, top_p):
+def choose(
+    logits_BxV: jax.Array,
+    keys_B: jax.Array,
+    step: jax.Array,
+    temperature: jax.Array,
+    top_p: jax.Array,
+) -> jax.Array:
     """Ids, int32 [B]: at temperature 0 the first of the likeliest, else a draw of `step` from the
     nucleus `top_p`.
     """

@@ -1,18 +1,21 @@
-"""Hugging Face directories (config.json and safetensors) of `blt` and `llama` models: load and
-save.
+"""Hugging Face directories (config.json and safetensors): load and save, of every family that has
+a form for transformers (`families.Model.huggingface`).
 """
 
 import dataclasses
+import functools
+import json
+import operator
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from blt_jax.config import ConfigError
-from blt_jax.families import network
-from blt_jax.families.blt.config import Blt
-from blt_jax.families.lm.config import Lm
-from blt_jax.interop import hf_config, hf_config_write, hf_weights
+from blt_jax.families import FAMILIES, Model, hf_tensors, network
 from blt_jax.interop.tensor_files import Weights, save_weights
 from blt_jax.patching import Patching
 from blt_jax.storage import write_json
@@ -25,15 +28,15 @@ _DERIVED = re.compile(r".*rotary_emb\.inv_freq")
 class Pretrained:
     """What a directory holds. Parameter trees are those of `network.init`, float32 NumPy."""
 
-    model: Blt | Lm
-    params: dict
-    patcher: Lm | None  # the entropy model inside a BLT
-    patcher_params: dict | None
+    model: Model
+    params: dict[str, Any]
+    patcher: Model | None  # the entropy model inside a BLT
+    patcher_params: dict[str, Any] | None
     patching: Patching | None  # None: not a BLT
     context: int  # positions of a row that the model was made for
 
 
-def load(folder):
+def load(folder: str | Path) -> Pretrained:
     """The `Pretrained` of a directory. float16 and bfloat16 weights become float32.
 
     Raises ConfigError, in one line, for a setting that cannot be honoured, and for a tensor that is
@@ -41,11 +44,10 @@ def load(folder):
     """
     folder = Path(folder)
     model, patcher, patching, context = read_config(folder)
-    weights = Weights(folder)
-    where = str(folder)
-    known = {tensor.name for tensor in hf_weights.tensors(model)}
-    if patcher is not None:
-        known |= {tensor.name for tensor in hf_weights.tensors(patcher, patcher=True)}
+    weights, where = Weights(folder), str(folder)
+    table = _form(model).tensors(model)
+    patcher_table = [] if patcher is None else _form(patcher).tensors(patcher, patcher=True)
+    known = {tensor.name for tensor in [*table, *patcher_table]}
     tied = _tied(weights, model, where)
     extra = sorted(
         name
@@ -57,27 +59,62 @@ def load(folder):
         raise ConfigError(
             f"{where}: tensor {extra[0]} has no place in the model of config.json{more}"
         )
-    params = hf_weights.model_params(_Renamed(weights, tied), model, where=where)
-    patcher_params = patcher and hf_weights.model_params(
-        weights, patcher, patcher=True, where=where
-    )
+    shapes = network.shapes(model)
+    params = hf_tensors.to_params(_Renamed(weights, tied), table, shapes, where)
+    patcher_params = None
+    if patcher is not None:
+        shapes = network.shapes(patcher)
+        patcher_params = hf_tensors.to_params(weights, patcher_table, shapes, where)
     return Pretrained(model, params, patcher, patcher_params, patching, context)
 
 
-def read_config(folder):
-    """(model, patcher, patching, context) of a directory's config.json; see `hf_config.read`."""
-    folder = Path(folder)
-    path = folder / "config.json"
-    byte_vocab = not (folder / "tokenizer.json").exists()
-    return hf_config.read(hf_config.load_settings(path), str(path), byte_vocab)
+def load_settings(path: Any) -> dict[str, Any]:
+    """The parsed JSON object at `path`; ConfigError in one line if there is none."""
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {(error.strerror or 'no such file').lower()}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: must hold a JSON object")
+    return settings
 
 
-def _embedding_name(model):
-    return (
-        "model.local_encoder.embed_tokens.weight"
-        if isinstance(model, Blt)
-        else "model.embed_tokens.weight"
-    )
+def read_config(folder: str | Path) -> tuple[Model, Model | None, Patching | None, int]:
+    """As `read_settings`, of a directory's config.json."""
+    path = Path(folder) / "config.json"
+    byte_vocab = not path.with_name("tokenizer.json").exists()
+    return read_settings(load_settings(path), str(path), byte_vocab)
+
+
+def read_settings(
+    settings: dict[str, Any], where: str = "config.json", byte_vocab: bool = True
+) -> tuple[Model, Model | None, Patching | None, int]:
+    """(model, entropy model or None, Patching or None, context in positions) of a parsed
+    config.json.
+
+    `byte_vocab`: whether a vocabulary of 260 entries is bytes (there is no tokenizer). Raises
+    ConfigError naming the key that cannot be honoured.
+    """
+    forms = filter(None, (Model.of_kind(kind).huggingface() for kind in FAMILIES))
+    known = {model_type: form for form in forms for model_type in form.MODEL_TYPES}
+    kind = settings.get("model_type")
+    if kind not in known:
+        raise ConfigError(
+            f"{where}: model_type = {kind!r}: must be one of {', '.join(sorted(known))}"
+        )
+    return known[kind].read(settings, where, byte_vocab)
+
+
+def _form(model: Model) -> ModuleType:
+    """The module of its family that reads and writes it."""
+    form = model.huggingface()
+    if form is None:
+        raise ConfigError(
+            f"{model.describe()} (kind {model.kind!r}): transformers has no such model"
+        )
+    return form
 
 
 def _tied(weights, model, where):
@@ -86,7 +123,7 @@ def _tied(weights, model, where):
     """
     if not model.tied:
         return {}
-    head, embedding = "lm_head.weight", _embedding_name(model)
+    head, embedding = "lm_head.weight", _form(model).EMBEDDING
     if (
         head in weights
         and embedding in weights
@@ -115,15 +152,15 @@ class _Renamed:
 
 
 def save(
-    folder,
-    model,
-    params,
-    patcher=None,
-    patcher_params=None,
-    patching=None,
-    context=0,
-    max_shard_bytes=5_000_000_000,
-):
+    folder: str | Path,
+    model: Model,
+    params: dict[str, Any],
+    patcher: Model | None = None,
+    patcher_params: dict[str, Any] | None = None,
+    patching: Patching | None = None,
+    context: int = 0,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
     """Writes a directory that `BltForCausalLM.from_pretrained` or
     `LlamaForCausalLM.from_pretrained` loads, float32.
 
@@ -131,21 +168,19 @@ def save(
     byte unless it is given patch_lengths. `context`: positions, for max_position_embeddings (0:
     transformers' default). Weights beyond `max_shard_bytes` are split into shards. config.json is
     written last. Raises ConfigError, naming the field, for a model that transformers cannot
-    represent (see `hf_config_write.write`).
+    represent.
     """
-    settings = hf_config_write.write(model, patcher, patching, context)
-    folder = Path(folder)
+    settings = _form(model).write(model, patcher, patching, context)
 
-    def named():
-        yield from hf_weights.from_params(params, hf_weights.tensors(model), network.shapes(model))
+    def named() -> Iterator[tuple[str, np.ndarray]]:
+        table = _form(model).tensors(model)
+        yield from hf_tensors.from_params(params, table, network.shapes(model))
         if model.tied:  # both names: transformers ties them in either direction
-            embedding = (
-                params["encoder"]["embedding"] if isinstance(model, Blt) else params["embedding"]
-            )
+            embedding = functools.reduce(operator.getitem, model.embedding_path, params)
             yield "lm_head.weight", np.ascontiguousarray(embedding, np.float32)
         if patcher is not None:
-            table = hf_weights.tensors(patcher, patcher=True)
-            yield from hf_weights.from_params(patcher_params, table, network.shapes(patcher))
+            table = _form(patcher).tensors(patcher, patcher=True)
+            yield from hf_tensors.from_params(patcher_params, table, network.shapes(patcher))
 
     save_weights(folder, named(), max_shard_bytes)
-    write_json(folder / "config.json", settings)
+    write_json(Path(folder) / "config.json", settings)

@@ -4,7 +4,7 @@ Never pickle.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ class Weights(Mapping):
     one line.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path):
         folder = Path(folder)
         if (folder / INDEX).exists():
             try:
@@ -55,7 +55,7 @@ class Weights(Mapping):
                 )
         self.folder = folder
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         opened = self._open[self._file_of[name]]
         kind = opened.get_slice(name).get_dtype()
         if kind not in FLOATS:
@@ -80,7 +80,9 @@ def _opened(path):
         ) from None
 
 
-def save_weights(folder, named, max_shard_bytes):
+def save_weights(
+    folder: str | Path, named: Iterable[tuple[str, np.ndarray]], max_shard_bytes: int
+) -> None:
     """Writes (name, float32 array) pairs; more than `max_shard_bytes` in all become shards with an
     index.
 
@@ -88,10 +90,12 @@ def save_weights(folder, named, max_shard_bytes):
     earlier save left there, the one that would be read instead is removed.
     """
     folder = Path(folder)
-    shards, sizes = [], []
+    shards: list[tuple[Path, list[str]]] = []
+    sizes: list[int] = []
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        pending, size = {}, 0
+        pending: dict[str, np.ndarray] = {}
+        size = 0
         for name, array in named:
             if pending and size + array.nbytes > max_shard_bytes:
                 shards.append(_written(folder, len(shards), pending))
@@ -101,7 +105,7 @@ def save_weights(folder, named, max_shard_bytes):
             size += array.nbytes
         shards.append(_written(folder, len(shards), pending))
         sizes.append(size)
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         (folder / INDEX).unlink(missing_ok=True)
         for number, (temporary, names) in enumerate(shards, start=1):
             file = (
@@ -120,7 +124,6 @@ def save_weights(folder, named, max_shard_bytes):
 
 def _written(folder, number, tensors):
     temporary = folder / f"shard-{number:05d}.tmp"
-    save_file(
-        tensors, temporary, metadata={"format": "pt"}
-    )  # transformers wants to know how axes are laid out
+    # transformers wants to know how axes are laid out.
+    save_file(tensors, temporary, metadata={"format": "pt"})
     return temporary, list(tensors)

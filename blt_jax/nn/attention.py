@@ -22,7 +22,7 @@ from blt_jax.nn import blockwise
 BLOCK = 128
 
 
-def backend_of(platform):
+def backend_of(platform: str) -> str:
     """The backend for a jax platform name. Raises ConfigError for one that we do not know."""
     known = {
         "cpu": "blockwise",
@@ -39,7 +39,14 @@ def backend_of(platform):
     return known[platform]
 
 
-def attend(q_BxLxHxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0, backend="blockwise"):
+def attend(
+    q_BxLxHxC: jax.Array,
+    k_BxLxGxC: jax.Array,
+    v_BxLxGxC: jax.Array,
+    segment_BxL: jax.Array,
+    window: int = 0,
+    backend: str = "blockwise",
+) -> jax.Array:
     """Each query attends to itself and earlier positions of its segment, at most `window` of them
     (0: all).
 

@@ -3,9 +3,12 @@ them.
 """
 
 import math
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from blt_jax.config import Stack
 from blt_jax.nn import ring, rope
@@ -13,18 +16,16 @@ from blt_jax.nn.attention import attend
 from blt_jax.nn.compute import Compute
 from blt_jax.nn.constraints import constrain
 from blt_jax.nn.norm import RMSNorm
+from blt_jax.nn.ring import KeysValues
 
 
-def init_normal(std):
+def init_normal(std: float) -> nn.initializers.Initializer:
     """Normal cut at 3 sigma: every weight of BLT (docs/blt.md, section 7)."""
     return nn.initializers.truncated_normal(std, lower=-3.0, upper=3.0)
 
 
-RESIDUAL = (
-    "batch",
-    "length",
-    "residual",
-)  # axes of the states that run through a stack: whole rows, whole widths
+# axes of the states that run through a stack: whole rows, whole widths
+RESIDUAL = ("batch", "length", "residual")
 
 
 class Linear(nn.Module):
@@ -47,20 +48,18 @@ class Linear(nn.Module):
         kernel = self.param("kernel", init, (*inputs, *self.features))
         # Matrices, not arrays of more axes: for the gradient of those XLA transposes activations in
         # memory.
-        rows, matrix = (
-            x.astype(self.dtype).reshape(-1, fan_in),
-            kernel.astype(self.dtype).reshape(fan_in, -1),
-        )
+        rows = x.astype(self.dtype).reshape(-1, fan_in)
+        matrix = kernel.astype(self.dtype).reshape(fan_in, -1)
         out = jnp.dot(rows, matrix, preferred_element_type=self.out_dtype or self.dtype)
         return out.reshape(*x.shape[:-count], *self.features)
 
 
-def untied_head(vocab, dtype, name=None):
+def untied_head(vocab: int, dtype: jnp.dtype, name: str | None = None) -> Linear:
     """The module from states [B, L, D] to logits [B, L, V], float32."""
     return Linear((vocab,), ("embed", "vocab"), dtype=dtype, out_dtype=jnp.float32, name=name)
 
 
-def tied_head(x_BxLxD, embedding_VxD, dtype):
+def tied_head(x_BxLxD: jax.Array, embedding_VxD: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Logits [B, L, V], float32, by the embedding itself."""
     return jnp.einsum(
         "bld,vd->blv",
@@ -74,7 +73,7 @@ class Block(nn.Module):
     stack: Stack
     compute: Compute = Compute()
 
-    def setup(self):
+    def setup(self) -> None:
         s = self.stack
         linear = lambda features, *axes: Linear(features, axes, dtype=self.compute.dtype)
         self.attention_norm = RMSNorm(s.norm_eps)
@@ -89,14 +88,20 @@ class Block(nn.Module):
 
     def __call__(self, x_BxLxD, segment_BxL):
         q, k, v = self._projected(x_BxLxD)
-        self.sow(
-            "kept", "kv", (k, v), reduce_fn=lambda _, new: new
-        )  # what decoding starts from (`infer/prompts.py`)
+        # What decoding starts from (`Model.prompt`).
+        self.sow("kept", "kv", (k, v), reduce_fn=lambda _, new: new)
         return self._rest(
             x_BxLxD, attend(q, k, v, segment_BxL, self.stack.window, self.compute.attention)
         )
 
-    def step(self, x_Bx1xD, position_B, kv, slot, seen_BxW):
+    def step(
+        self,
+        x_Bx1xD: jax.Array,
+        position_B: jax.Array,
+        kv: KeysValues,
+        slot: jax.Array,
+        seen_BxW: jax.Array,
+    ) -> tuple[jax.Array, KeysValues]:
         """One position: (its state, (k, v) of `ring` with it). `seen_BxW`: slots that it may read,
         its own included.
         """
@@ -119,7 +124,7 @@ class Block(nn.Module):
         return constrain(x_BxLxD + self.down(hidden_BxLxF), *RESIDUAL)
 
 
-def scan_layers(layer, layers, remat):
+def scan_layers(layer: type[nn.Module], layers: int, remat: str) -> Any:
     """`layer` (a Module class whose call is (carry, *broadcast) -> (carry, None)) repeated `layers`
     times.
 

@@ -20,7 +20,7 @@ SPAN = 5  # key blocks per step at most: a window of 512 in one step
 MASKED = -1e30  # score of a pair that may not meet; finite, so that an empty row makes no NaN
 
 
-def spans(blocks, block, window):
+def spans(blocks: int, block: int, window: int) -> tuple[int, np.ndarray]:
     """(key blocks per step, int32 [steps, 2]): each step's query block, and the last key block of
     its span.
 
@@ -33,7 +33,13 @@ def spans(blocks, block, window):
     return span, np.array(steps, np.int32)
 
 
-def attend(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0):
+def attend(
+    q_BxLxGxRxC: jax.Array,
+    k_BxLxGxC: jax.Array,
+    v_BxLxGxC: jax.Array,
+    segment_BxL: jax.Array,
+    window: int = 0,
+) -> jax.Array:
     """As `attention.attend`, with scaled queries grouped by key head: [B, L, G, R, C] -> [B, L, G,
     R, C].
     """

@@ -1,12 +1,14 @@
 """Where an array lies on the devices, by the names of its axes.
 
-The mesh and the table from names to mesh axes come from the context (`parallel/sharding.context`), so
-that a model names axes and never sees a mesh. Without a context every array is whole and nothing
-here does anything.
+The mesh and the table from names to mesh axes come from the context
+(`parallel/sharding.context`), so that a model names axes and never sees a mesh. Without a context
+every array is whole and nothing here does anything.
 """
 
 import functools
 import logging
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -17,14 +19,13 @@ from blt_jax.config import split_over
 log = logging.getLogger(__name__)
 
 
-def spec(names, shape):
+def spec(names: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
     """PartitionSpec of an array: one name (or None: whole) per dimension. What does not divide
     stays whole.
     """
-    mesh, found = jax.sharding.get_abstract_mesh(), []
-    automatic = [
-        kind == AxisType.Auto for kind in mesh.axis_types
-    ]  # others are a shard_map's, around us
+    mesh, spread = jax.sharding.get_abstract_mesh(), []
+    # Other axes are those of a shard_map around us.
+    automatic = [kind == AxisType.Auto for kind in mesh.axis_types]
     free = {
         axis: mesh.shape[axis]
         for axis, ours in zip(mesh.axis_names, automatic, strict=True)
@@ -41,18 +42,18 @@ def spec(names, shape):
         taken = split_over(size, asked)
         if len(taken) < sum(n > 1 for n in asked.values()):
             _tell(name, size, tuple(asked.items()), taken)
-        found.append(taken or None)
-    return PartitionSpec(*found)
+        spread.append(taken or None)
+    return PartitionSpec(*spread)
 
 
-def constrain(x, *names):
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """`x`, laid over the devices as its axes' names say; itself without a mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(names, x.shape))
 
 
-def by_rows(f, weights, *arrays):
+def by_rows(f: Callable[..., jax.Array], weights: Any, *arrays: jax.Array) -> jax.Array:
     """f(weights, *arrays): each device on its own rows, the first axis of arrays and result, with
     whole `weights`.
 

@@ -1,10 +1,11 @@
 """Hash n-gram embeddings: ids by 64-bit polynomial hash, computed exactly without 64-bit integers.
 
-docs/blt.md, section 4.1: h = sum_j w_j p^j in wrapping signed 64-bit arithmetic, then floor-modulo by
-the number of rows. On a device without int64 we keep h as four 16-bit limbs: token ids are below
+docs/blt.md, section 4.1: h = sum_j w_j p^j in wrapping signed 64-bit arithmetic, then floor-modulo
+by the number of rows. On a device without int64 we keep h as four 16-bit limbs: token ids are below
 2^9 and n is small, so a limb's sum stays far below 2^32 before its carry is passed on.
 """
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -51,7 +52,16 @@ def _digit_bits(rows):
     return next(d for d in (16, 8, 4, 2, 1) if (rows << d) <= 2**32)
 
 
-def hash_ids(ids_BxL, n, function, rows, *, segment_BxL=None, scope="row", order="oldest"):
+def hash_ids(
+    ids_BxL: jax.Array,
+    n: int,
+    function: int,
+    rows: int,
+    *,
+    segment_BxL: jax.Array | None = None,
+    scope: str = "row",
+    order: str = "oldest",
+) -> jax.Array:
     """Row numbers in [0, rows) of the n-gram ending at each position: [B, L] int32."""
     window, _ = _windows(ids_BxL, ids_BxL if segment_BxL is None else segment_BxL, n, scope)
     if order == "newest":
@@ -90,7 +100,7 @@ class HashEmbedding(nn.Module):
     within: str  # "row" | "document": how far back n-grams may look
     compute: Compute = Compute()
 
-    def setup(self):
+    def setup(self) -> None:
         tables = len(self.sizes) * self.functions
         init = nn.with_logical_partitioning(
             init_normal(self.width**-0.5), ("hash_tables", "hash_rows", "columns")
@@ -101,7 +111,7 @@ class HashEmbedding(nn.Module):
         """Returns the sum [B, L, E]; zeros are added for n-grams that are omitted."""
         return self._read(self._numbers(ids_BxL, segment_BxL, self.within))
 
-    def step(self, recent_BxL, known_BxL):
+    def step(self, recent_BxL: jax.Array, known_BxL: jax.Array) -> jax.Array:
         """The sum [B, 1, E] of the last byte, from as many ids as n-grams are long and those that
         they may hold.
         """

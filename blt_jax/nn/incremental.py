@@ -1,16 +1,20 @@
 """Stacks of blocks, one position at a time."""
 
 import operator
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from blt_jax.config import Stack
 from blt_jax.nn import ring
 from blt_jax.nn.block import Block
-from blt_jax.nn.ring import Ring
+from blt_jax.nn.compute import Compute
+from blt_jax.nn.ring import KeysValues, Ring
 
 
-def by_layer(params):
+def by_layer(params: Any) -> Any:
     """A parameter tree in which "layers", stacked for a scan, is a tuple of trees: the loop then
     slices nothing.
     """
@@ -26,17 +30,27 @@ def _split(tree):
     return tuple(jax.tree.map(operator.itemgetter(i), tree) for i in range(count))
 
 
+def scanned(kv: KeysValues) -> list[KeysValues]:
+    """Keys and values of each layer, [B, L, G, C], from those that a scan kept, [N, B, L, G, C]."""
+    return list(zip(*kv, strict=True))
+
+
+def at(x_BxLxD: jax.Array, position_B: jax.Array) -> jax.Array:
+    """The states [B, 1, D] at one position of each row."""
+    return jnp.take_along_axis(x_BxLxD, position_B[:, None, None], axis=1)
+
+
 def run(
-    stack,
-    compute,
-    trees,
-    x_Bx1xD,
+    stack: Stack,
+    compute: Compute,
+    trees: Sequence[Any],
+    x_Bx1xD: jax.Array,
     kept: Ring,
-    step,
-    position_B,
-    oldest_B,
-    before=lambda layer, x: x,
-):
+    step: jax.Array,
+    position_B: jax.Array,
+    oldest_B: jax.Array,
+    before: Callable[[int, jax.Array], jax.Array] = lambda layer, x: x,
+) -> tuple[list[jax.Array], Ring]:
     """(states [B, 1, D] after each layer, Ring) of one more position.
 
     `trees`: parameters of each Block. `position_B`: of the row; negative: the ring forgets this
@@ -50,9 +64,10 @@ def run(
     block, slot, states, kvs = Block(stack, compute), kept.slot(step), [], []
     for layer, (tree, kv) in enumerate(zip(trees, kept.layers, strict=True)):
         x_Bx1xD = before(layer, x_Bx1xD)
-        x_Bx1xD, kv = block.apply(
+        stepped: Any = block.apply(
             {"params": tree}, x_Bx1xD, position_B, kv, slot, seen_BxW, method="step"
         )
+        x_Bx1xD, new = stepped
         states.append(x_Bx1xD)
-        kvs.append(kv)
+        kvs.append(new)
     return states, Ring(position_BxW, tuple(kvs))

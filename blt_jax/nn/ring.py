@@ -7,6 +7,7 @@ A prompt's end has step -1, its last W positions fill the ring. A slot is read w
 at least the oldest that a query may see.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,22 +15,37 @@ import jax.numpy as jnp
 
 from blt_jax.nn.blockwise import MASKED
 
+KeysValues = tuple[jax.Array, jax.Array]
+
 
 class Ring(NamedTuple):
     position_BxW: jax.Array  # int32, of what each slot holds; negative: nothing
     # of (k_BGxWxC, v_BGxWxC): rows and heads are one axis, or XLA would copy all of it at every
     # step
-    layers: tuple
+    layers: tuple[KeysValues, ...]
 
     @property
-    def size(self):
+    def size(self) -> int:
         return self.position_BxW.shape[1]
 
-    def slot(self, step):
+    def slot(self, step: jax.Array) -> jax.Array:
         return step % self.size
 
 
-def filled(kvs, length_B, size):
+def room_for(positions: int) -> int:
+    """At least so many slots: one of four sizes between powers of two, so that few programs are
+    compiled.
+    """
+    step = max(64, 1 << (positions.bit_length() - 3))
+    return -(-positions // step) * step
+
+
+def size_for(window: int, positions: int) -> int:
+    """Slots for a stack that sees `window` positions (0: all) of at most so many."""
+    return min(window, room_for(positions)) if window else room_for(positions)
+
+
+def filled(kvs: Sequence[KeysValues], length_B: jax.Array, size: int) -> Ring:
     """The Ring of `size` after prompts of `length_B` positions. `kvs`: a pair (k, v) [B, L, G, C]
     for each layer.
     """
@@ -42,27 +58,29 @@ def filled(kvs, length_B, size):
     return Ring(position_BxW, tuple((newest(k), newest(v)) for k, v in kvs))
 
 
-def mark(ring, position_B, step):
+def mark(ring: Ring, position_B: jax.Array, step: jax.Array) -> jax.Array:
     """position_BxW with the positions that rows have at `step`."""
     return jax.lax.dynamic_update_slice_in_dim(
         ring.position_BxW, position_B[:, None], ring.slot(step), 1
     )
 
 
-def write(kv, new, slot):
+def write(kv: KeysValues, new: KeysValues, slot: jax.Array) -> KeysValues:
     """(k, v) [BG, W, C] with new ones [B, 1, G, C] in `slot`."""
     put = lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, _rows_and_heads(y), slot, 1)
-    return tuple(put(x, y) for x, y in zip(kv, new, strict=True))
+    return put(kv[0], new[0]), put(kv[1], new[1])
 
 
-def newest(ring, step, count):
+def newest(ring: Ring, step: jax.Array, count: int) -> Ring:
     """A Ring of the `count` newest steps of one, its newest being `step`."""
     slots = ring.slot(step - jnp.arange(count))
     cut = lambda x: jnp.take(x, slots, axis=1, mode="clip")
     return Ring(cut(ring.position_BxW), tuple((cut(k), cut(v)) for k, v in ring.layers))
 
 
-def attend(q_Bx1xHxC, k_BGxWxC, v_BGxWxC, seen_BxW):
+def attend(
+    q_Bx1xHxC: jax.Array, k_BGxWxC: jax.Array, v_BGxWxC: jax.Array, seen_BxW: jax.Array
+) -> jax.Array:
     """As `attention.attend` for the one position of each row, over the slots that `seen_BxW`
     names.
     """
@@ -71,7 +89,9 @@ def attend(q_Bx1xHxC, k_BGxWxC, v_BGxWxC, seen_BxW):
     return read(q_Bx1xGxRxC, k_BGxWxC, v_BGxWxC, seen_BxW).reshape(B, 1, H, C)
 
 
-def read(q_BxKxGxRxC, k_BGxWxC, v_BGxWxC, seen_BxW):
+def read(
+    q_BxKxGxRxC: jax.Array, k_BGxWxC: jax.Array, v_BGxWxC: jax.Array, seen_BxW: jax.Array
+) -> jax.Array:
     """Softmax of scaled queries over the slots that `seen_BxW` names; [B, K, G, R, C] in v's
     dtype.
     """

@@ -2,11 +2,12 @@
 it.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def frequencies(channels, theta, scaling=()):
+def frequencies(channels: int, theta: float, scaling: tuple[float, ...] = ()) -> np.ndarray:
     """Radians per position of each pair, float32 [channels / 2]: theta^(-2i/C).
 
     `scaling`: Llama 3.1's (factor, low, high, length). Waves longer than length / low are slowed
@@ -21,7 +22,12 @@ def frequencies(channels, theta, scaling=()):
     return (plain * (blend + (1 - blend) / factor)).astype(np.float32)
 
 
-def rotate(x_BxLxHxC, theta, scaling=(), position_BxL=None):
+def rotate(
+    x_BxLxHxC: jax.Array,
+    theta: float,
+    scaling: tuple[float, ...] = (),
+    position_BxL: jax.Array | None = None,
+) -> jax.Array:
     """Rotates pairs by position x `frequencies`. Positions count from the row start (docs/blt.md,
     section 4.2), where x begins unless `position_BxL` says otherwise.
     """

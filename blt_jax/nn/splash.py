@@ -18,7 +18,14 @@ LANES = 128  # the kernel's tile: lengths are padded to it
 BLOCK = 512  # positions per block, where the length allows
 
 
-def attend(q_BxLxGxRxC, k_BxLxGxC, v_BxLxGxC, segment_BxL, window=0, interpret=False):
+def attend(
+    q_BxLxGxRxC: jax.Array,
+    k_BxLxGxC: jax.Array,
+    v_BxLxGxC: jax.Array,
+    segment_BxL: jax.Array,
+    window: int = 0,
+    interpret: bool = False,
+) -> jax.Array:
     """As `attention.attend`, with scaled queries grouped by key head: [B, L, G, R, C] -> [B, L, G,
     R, C].
     """
@@ -44,10 +51,11 @@ def _rows(q_BxGxRxLxC, k_BxGxLxC, v_BxGxLxC, segment_BxL, *, R, window, interpre
     L = segment_BxL.shape[1]
     one = masks.LocalMask((L, L), (window - 1, 0), 0) if window else masks.CausalMask((L, L))
     block = next(b for b in (BLOCK, 256, LANES) if L % b == 0)
-    sizes = kernel.BlockSizes(
-        block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block, block_kv_dkv=block,
-        block_kv_dkv_compute=block, block_q_dq=block, block_kv_dq=block,
-    )  # fmt: skip
+    queries, keys = (
+        ("q", "q_dkv", "q_dq"),
+        ("kv", "kv_compute", "kv_dkv", "kv_dkv_compute", "kv_dq"),
+    )
+    sizes = kernel.BlockSizes(**{f"block_{name}": block for name in (*queries, *keys)})
     attention = kernel.make_splash_mqa_single_device(
         masks.MultiHeadMask([one] * R), block_sizes=sizes, interpret=interpret
     )

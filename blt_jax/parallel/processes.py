@@ -6,6 +6,7 @@ the same point of its program, except where the docstring says otherwise.
 """
 
 import logging
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ PATIENCE = 3600  # and later, where one may have a program to compile
 log = logging.getLogger(__name__)
 
 
-def join(coordinator="", count=0, index=0, heartbeat=HEARTBEAT):
+def join(coordinator: str = "", count: int = 0, index: int = 0, heartbeat: int = HEARTBEAT) -> None:
     """Joins the run's other processes; call it once, before anything of jax has run.
 
     `coordinator`: HOST:PORT of process 0, `count` processes, this one is `index`. With `count` 0
@@ -42,14 +43,12 @@ def join(coordinator="", count=0, index=0, heartbeat=HEARTBEAT):
             f"processes = {count}: needs coordinator = HOST:PORT and a process from 0 to "
             f"{count - 1}"
         )
-    told = (
-        dict(coordinator_address=coordinator, num_processes=count, process_id=index)
-        if count
-        else {}
-    )
+    known: dict[str, Any] = {}
+    if count:
+        known = dict(coordinator_address=coordinator, num_processes=count, process_id=index)
     try:
         jax.distributed.initialize(
-            **told,
+            **known,
             cluster_detection_method="deactivate" if count else None,
             initialization_timeout=ARRIVAL,
             heartbeat_timeout_seconds=heartbeat,
@@ -64,7 +63,7 @@ def join(coordinator="", count=0, index=0, heartbeat=HEARTBEAT):
         ) from None
 
 
-def share(mesh, rows):
+def share(mesh: jax.sharding.Mesh, rows: int) -> tuple[int, int]:
     """(index, count): this process feeds part `index` of `count` equal parts of a batch of `rows`
     rows.
 
@@ -77,9 +76,8 @@ def share(mesh, rows):
             f"train.rows = {rows}: must be a multiple of {devices}, the devices along the batch"
         )
     places = rules.batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
-    held = {
-        where[0].indices(rows)[:2] for where in places
-    }  # a device's first row and the one after its last
+    # a device's first row and the one after its last
+    held = {where[0].indices(rows)[:2] for where in places if where is not None}
     first, size = min(held)[0], sum(last - first for first, last in held)
     if max(held)[1] != first + size or rows % size or first % size:
         raise ConfigError(
@@ -89,7 +87,7 @@ def share(mesh, rows):
     return first // size, rows // size
 
 
-def from_whole(mesh, whole):
+def from_whole(mesh: jax.sharding.Mesh, whole: Any) -> Any:
     """Global arrays of a batch that every process holds whole ({name: [rows, ...]})."""
     sharding = rules.batch_sharding(mesh)
     if jax.process_count() == 1:
@@ -99,7 +97,7 @@ def from_whole(mesh, whole):
     )
 
 
-def from_part(mesh, part, rows):
+def from_part(mesh: jax.sharding.Mesh, part: Any, rows: int) -> Any:
     """Global arrays of a batch of `rows` rows, from this process's part of it ({name: [its rows,
     ...]}).
     """
@@ -118,22 +116,20 @@ class Vote:
         self._any = jax.jit(lambda x: x.max(), out_shardings=NamedSharding(mesh, PartitionSpec()))
         self._devices = mesh.size
 
-    def cast(self, yes):
+    def cast(self, yes: bool) -> jax.Array:
         """An array that `bool` turns into the answer, the same in every process."""
         own = lambda where: np.full(len(range(*where[0].indices(self._devices))), yes, np.int32)
         return self._any(jax.make_array_from_callback((self._devices,), self._sharding, own))
 
 
-def everyone(ok):
+def everyone(ok: bool) -> bool:
     """Whether `ok` holds in every process; waits for them."""
-    return (
-        ok
-        if jax.process_count() == 1
-        else bool(np.all(multihost_utils.process_allgather(np.int32(ok))))
-    )
+    if jax.process_count() == 1:
+        return ok
+    return bool(np.all(multihost_utils.process_allgather(np.int32(ok))))
 
 
-def wait(name):
+def wait(name: str) -> None:
     """Returns when every process is here. A name serves once.
 
     No device takes part: their own meetings give up after half a minute, and compilers differ by
@@ -144,6 +140,6 @@ def wait(name):
         meet(key=f"blt_jax {name}", timeout_ms=PATIENCE * 1000)
 
 
-def first():
+def first() -> bool:
     """Whether this process is the one that writes for all."""
     return jax.process_index() == 0

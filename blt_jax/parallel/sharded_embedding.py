@@ -10,16 +10,20 @@ axis (`rules.split`) is its gradient summed over it.
 
 import functools
 import logging
+from collections.abc import Callable
 
 import jax
 from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 
 from blt_jax.parallel import sharding
 
 log = logging.getLogger(__name__)
 
 
-def lookup(plain, table_RxE, ids_TxBxL, dtype):
+def lookup(
+    plain: Callable[..., jax.Array], table_RxE: jax.Array, ids_TxBxL: jax.Array, dtype: DTypeLike
+) -> jax.Array:
     """`plain(table_RxE, ids_TxBxL, dtype)` -> [B, L, E] under the mesh of the context; without one,
     just that.
 
@@ -34,9 +38,8 @@ def lookup(plain, table_RxE, ids_TxBxL, dtype):
         return plain(table_RxE, ids_TxBxL, dtype)
     rows = tuple(axis for axis in sharding.BATCH if mesh.shape[axis] > 1)
     columns = sharding.split(mesh, "columns", table_RxE.shape[1])
-    shared = tuple(
-        axis for axis in rows if axis in columns
-    )  # axes over which rows and columns change places
+    # axes over which rows and columns change places
+    shared = tuple(axis for axis in rows if axis in columns)
     whole = tuple(axis for axis in rows if axis not in columns)
     kept = tuple(axis for axis in columns if axis not in rows)
 

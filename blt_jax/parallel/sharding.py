@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -14,7 +16,7 @@ BATCH = ("data", "fsdp")  # mesh axes that share out the rows of a batch
 
 # Names that are missing here stay whole, as does the last width of activations ("length", "layers",
 # "norm", ...).
-RULES = {
+RULES: dict[str, str | tuple[str, ...]] = {
     # parameters: widths over fsdp, what may be computed apart over tensor
     "embed": "fsdp",
     "slots": "fsdp",
@@ -29,17 +31,19 @@ RULES = {
     "batch": BATCH,
 }
 
+AnyMesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
+
 log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def context(mesh):
-    """Makes `mesh` and the table known to what names its axes (`nn/constraints.py`), while a program is
-    traced.
+def context(mesh: jax.sharding.Mesh) -> Iterator[None]:
+    """Makes `mesh` and the table known to what names its axes (`nn/constraints.py`), while a
+    program is traced.
     """
     with (
         jax.sharding.use_abstract_mesh(mesh.abstract_mesh),
-        nn.logical_axis_rules(tuple(RULES.items())),
+        nn.logical_axis_rules(list(RULES.items())),
     ):
         yield
 
@@ -50,18 +54,21 @@ def _axes(mesh, logical):
     return {axis: mesh.shape[axis] for axis in ((target,) if isinstance(target, str) else target)}
 
 
-def split(mesh, logical, size):
+def split(mesh: AnyMesh, logical: str | None, size: int) -> tuple[str, ...]:
     """The mesh axes that a dimension of so many is split over: those of the table, as far as they
     divide it.
     """
     return split_over(size, _axes(mesh, logical))
 
 
-def sharding(mesh, logical, shape, name=""):
+def sharding(
+    mesh: jax.sharding.Mesh, logical: Sequence[str | None], shape: Sequence[int], name: str = ""
+) -> NamedSharding:
     """NamedSharding of one array. A dimension that its mesh axes do not divide is logged by
     name.
     """
-    spec, used = [], set()
+    spec: list[tuple[str, ...] | None] = []
+    used: set[str] = set()
     for dimension, axis in zip(shape, logical, strict=True):
         asked = {} if used & set(_axes(mesh, axis)) else _axes(mesh, axis)
         taken = split_over(dimension, asked)
@@ -84,8 +91,8 @@ def _tell(name, axis, dimension, taken, asked):
     )
 
 
-def parameter_shardings(mesh, shapes, logical_axes):
-    """Tree of NamedShardings for a parameter tree; `logical_axes` as from `models.logical_axes`."""
+def parameter_shardings(mesh: jax.sharding.Mesh, shapes: Any, logical_axes: Any) -> Any:
+    """Tree of NamedShardings for a parameter tree and its `network.logical_axes`."""
 
     def one(path, shape, logical):
         return sharding(mesh, _padded(logical, shape), shape.shape, jax.tree_util.keystr(path))
@@ -93,7 +100,7 @@ def parameter_shardings(mesh, shapes, logical_axes):
     return jax.tree_util.tree_map_with_path(one, shapes, logical_axes)
 
 
-def everywhere(mesh):
+def everywhere(mesh: jax.sharding.Mesh) -> NamedSharding:
     """Every device holds all of it."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -102,7 +109,9 @@ def _padded(logical, shape):
     return tuple(logical) + (None,) * (len(shape.shape) - len(logical))
 
 
-def moment_sharding(mesh, moment, shape, logical):
+def moment_sharding(
+    mesh: jax.sharding.Mesh, moment: Any, shape: Any, logical: Any
+) -> NamedSharding:
     """NamedSharding of a parameter's optimiser state, also where it has lost dimensions (factored
     moments).
 
@@ -115,7 +124,7 @@ def moment_sharding(mesh, moment, shape, logical):
     return sharding(mesh, axes, moment.shape, "optimiser state")
 
 
-def row_devices(mesh):
+def row_devices(mesh: AnyMesh) -> int:
     """How many ways the rows of a batch are split."""
     size = 1
     for axis in BATCH:
@@ -123,6 +132,6 @@ def row_devices(mesh):
     return size
 
 
-def batch_sharding(mesh):
+def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     """Rows over `data` and `fsdp`; also serves any array whose first axis is the batch."""
     return NamedSharding(mesh, PartitionSpec(BATCH))

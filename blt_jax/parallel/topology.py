@@ -10,6 +10,8 @@ import importlib.util
 import math
 import os
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from blt_jax.config import ConfigError
 from blt_jax.flops import hardware
@@ -33,7 +35,7 @@ class Topology:
     devices: int
 
 
-def parse(name) -> Topology:
+def parse(name: str) -> Topology:
     """Raises ConfigError for a name that is no topology, with one that is."""
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", name)
     if not found or found[1] not in SLICES:
@@ -46,12 +48,12 @@ def parse(name) -> Topology:
     return Topology(name, hardware.by_name(row), chips * per_chip)
 
 
-def has_compiler():
+def has_compiler() -> bool:
     """Whether libtpu is installed (`pip install 'blt-jax[tpu]'`)."""
     return importlib.util.find_spec("libtpu") is not None
 
 
-def devices(topology: Topology):
+def devices(topology: Topology) -> tuple[Sequence[Any], bool]:
     """(jax devices, whether they are the TPU's own). Raises ConfigError for a shape that the slice
     cannot have.
     """

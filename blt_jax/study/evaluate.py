@@ -25,7 +25,7 @@ def facts(model, label):
         "format": evaluation_results.FORMAT,
         "label": label,
         "model": str(model.folder),
-        "unit": texts.unit(model),
+        "unit": model.config.unit,
     }
     told |= {
         "parameters": analytic.parameters(model.config)["non_embedding"],

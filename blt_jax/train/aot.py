@@ -10,6 +10,7 @@ import dataclasses
 import math
 import re
 import time
+from typing import Any
 
 import jax
 
@@ -45,12 +46,14 @@ class Program:
     collectives: dict  # kind -> ops, times, bytes, largest (`collectives`)
 
     @property
-    def needs(self):
+    def needs(self) -> int:
         """Bytes, the careful reading: arguments and temporaries."""
         return self.arguments + self.temporaries
 
 
-def arguments(run: Run, mesh, positions, slots=0):
+def arguments(
+    run: Run, mesh: jax.sharding.Mesh, positions: int, slots: int = 0
+) -> tuple[Any, batch.Batch, Any]:
     """(state, batch, schedule) of `make_step` as jax.ShapeDtypeStructs with shardings.
 
     `positions`: of a row, bytes or tokens; `slots`: patch slots of a row, for a BLT.
@@ -62,7 +65,7 @@ def arguments(run: Run, mesh, positions, slots=0):
     return state, made, optimizer.schedule(run.optimizer, run.train.steps)
 
 
-def compile_step(run: Run, mesh, positions, slots=0) -> Program:
+def compile_step(run: Run, mesh: jax.sharding.Mesh, positions: int, slots: int = 0) -> Program:
     """Compiles `run`'s step for `mesh`. Raises ConfigError where the compiler finds that it does
     not fit.
     """
@@ -111,21 +114,18 @@ _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 
 @dataclasses.dataclass
 class _Computation:
-    collectives: list = dataclasses.field(
-        default_factory=list
-    )  # (kind, bytes, of its largest array, channel or None)
-    calls: list = dataclasses.field(
-        default_factory=list
-    )  # (computation, how often; for a loop's body its condition)
-    constants: list = dataclasses.field(
-        default_factory=list
-    )  # whole numbers, which a loop's condition counts up to
+    # (kind, bytes, of its largest array, channel or None)
+    collectives: list = dataclasses.field(default_factory=list)
+    # (computation, how often; for a loop's body its condition)
+    calls: list = dataclasses.field(default_factory=list)
+    # whole numbers, which a loop's condition counts up to
+    constants: list = dataclasses.field(default_factory=list)
 
 
-def collectives(text):
-    """{kind: told} of an HLO module; those in loops as often as the loop runs. told: "ops", in the
-    text; "times" run per step; "bytes" of their results, all times together; "largest", bytes of
-    the largest single array among them.
+def collectives(text: str) -> dict[str, dict[str, int]]:
+    """{kind: counts} of an HLO module; those in loops as often as the loop runs. Counts: "ops", in
+    the text; "times" run per step; "bytes" of their results, all times together; "largest", bytes
+    of the largest single array among them.
 
     A collective that the compiler overlaps with other work is named in several pieces with one
     channel and one source: it counts once (those of `jax.shard_map` share a channel, but not their
@@ -134,8 +134,8 @@ def collectives(text):
     an all-gather: what is told is what the text names.
     """
     inside, entry = _computations(text)
-    runs = {}  # (kind, channel or place): (bytes, times)
-    largest = {}  # kind: bytes
+    runs: dict[Any, tuple[int, int]] = {}  # (kind, channel or place): (bytes, times)
+    largest: dict[str, int] = {}  # kind: bytes
 
     def walk(name, times):
         one = inside.get(name, _Computation())
@@ -151,13 +151,14 @@ def collectives(text):
             walk(called, times * trips)
 
     walk(entry, 1)
-    found = {}
+    totals: dict[str, dict[str, int]] = {}
     for (kind, _), (size, times) in runs.items():
-        one = found.setdefault(kind, {"ops": 0, "times": 0, "bytes": 0, "largest": largest[kind]})
-        one["ops"] += 1
-        one["times"] += times
-        one["bytes"] += times * size
-    return found
+        empty = {"ops": 0, "times": 0, "bytes": 0, "largest": largest[kind]}
+        total = totals.setdefault(kind, empty)
+        total["ops"] += 1
+        total["times"] += times
+        total["bytes"] += times * size
+    return totals
 
 
 def _computations(text):

@@ -3,6 +3,8 @@
 Judged inside the step, on the device, so that a bad update is never made where it is to be skipped.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -10,7 +12,9 @@ FOLLOWS = 0.02  # weight of the newest loss in the recent mean: it spans about 5
 IN_A_ROW = 50  # so many skipped steps after each other end a run: nothing is learned
 
 
-def judge(recent, loss, gradient_norm, spike):
+def judge(
+    recent: jax.Array, loss: jax.Array, gradient_norm: jax.Array, spike: float
+) -> tuple[jax.Array, jax.Array]:
     """(good, recent): bool and float32 scalars. `recent`: mean loss of the good steps lately, 0
     before the first.
 
@@ -23,6 +27,6 @@ def judge(recent, loss, gradient_norm, spike):
     return good, jnp.where(good, follow, recent)
 
 
-def keep_if(good, new, old):
+def keep_if(good: jax.Array, new: Any, old: Any) -> Any:
     """`new` where the step is good, else `old`: trees of arrays."""
     return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -12,6 +14,7 @@ from blt_jax.data.store import Store
 from blt_jax.eval import bpb
 from blt_jax.parallel import processes, sharding
 from blt_jax.parallel.mesh import make_mesh
+from blt_jax.parallel.run_compute import compute
 from blt_jax.record import build, differences, to_dict
 from blt_jax.runs.checkpoint import Checkpoints
 from blt_jax.runs.config import Run
@@ -22,7 +25,7 @@ from blt_jax.train.meter import Meter, process_memory
 from blt_jax.train.metrics import Metrics
 from blt_jax.train.profiler import Profiler
 from blt_jax.train.run_progress import RunProgress
-from blt_jax.train.step import abstract_state, compute, make_step, new_state
+from blt_jax.train.step import abstract_state, make_step, new_state
 
 # What may change between two parts of a run: it moves no number beyond the rounding of another
 # order of additions.
@@ -33,22 +36,28 @@ FREE = (
     "train.checkpoint_every",
     "train.keep",
     "train.keep_every",
+    "train.device_rows",
+    "train.remat",
+    "train.eval_rows",
+    "train.bad_step",
+    "train.spike",
 )
-FREE += ("train.device_rows", "train.remat", "train.eval_rows", "train.bad_step", "train.spike")
 
 
 class Diverged(RuntimeError):
     """The loss stopped being a number, or shot up."""
 
 
-def train(run: Run, folder, stop=None, check=lambda: None):
+def train(
+    run: Run, folder: Any, stop: Any = None, check: Callable[[], None] = lambda: None
+) -> dict[str, Any] | None:
     """Trains `run` in `folder` and returns its result, or None if `stop.requested` made it save and
     leave.
 
     A folder with a checkpoint is continued, to the same numbers that an undisturbed run gives.
     Every process of a run calls it; the first one writes. `check`: raises if the folder is no
     longer ours; called before each save. Raises Diverged with the step's number at a bad step
-    (`guard.py`), unless those are skipped, and ConfigError where the folder holds another run.
+    (`bad_steps.py`), unless those are skipped, and ConfigError where the folder holds another run.
     """
     folder, stop = storage.at(folder), stop or Undisturbed()
     with stop.nothing_to_save():
@@ -67,9 +76,8 @@ def _claim(run, folder):
     storage.make_folder(folder)
     path = folder / "config.json"
     if path.exists() and (folder / "checkpoints").exists():
-        before = to_dict(
-            build(Run, json.loads(path.read_text()))
-        )  # with what was not recorded yet at its default
+        # With what was not recorded yet at its default.
+        before = to_dict(build(Run, json.loads(path.read_text())))
         changed = differences(before, to_dict(run))
         changed = [line for line in changed if not line.startswith(FREE)]
         if changed:
@@ -103,12 +111,14 @@ class _Training:
 
         # ------------------------------------------------------------ restore
         self.checkpoints = Checkpoints(folder, run.train.keep, run.train.keep_every)
-        found = self.checkpoints.restore(abstract_state(run, self.mesh))
-        self.start, self.state, saved = found or (0, new_state(run, self.mesh), None)
-        if found:
+        restored = self.checkpoints.restore(abstract_state(run, self.mesh))
+        self.start: int
+        self.state: Any
+        self.start, self.state, saved = restored or (0, new_state(run, self.mesh), None)
+        if restored:
             self.say(f"continues at step {self.start} of {run.train.steps}")
-        how = compute(run.train, self.mesh.devices.flat[0].platform)
-        self.meter = Meter(run, self.header, how, list(self.mesh.devices.flat), saved)
+        computed = compute(run.train, self.mesh.devices.flat[0].platform)
+        self.meter = Meter(run, self.header, computed, list(self.mesh.devices.flat), saved)
         self.metrics = Metrics(folder, self.start) if self.leads else None
         self.progress = RunProgress(run.name, run.train.steps, self.start) if self.leads else None
 

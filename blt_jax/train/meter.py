@@ -9,12 +9,12 @@ import math
 import resource
 import sys
 import time
+from typing import Any
 
 import jax
 
-from blt_jax.families.blt.config import Blt
-from blt_jax.families.lm.config import Lm
 from blt_jax.flops import analytic, executed, hardware
+from blt_jax.nn.compute import Compute
 from blt_jax.runs.config import Run
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -30,6 +30,12 @@ _SUMS = (
 )
 
 
+# Metrics of `make_step` whatever the model, and the loop's vote.
+STEP = tuple(
+    "nats text_bytes positions patches loss good grad_norm learning_rate norms stop".split()
+)
+
+
 class Meter:
     """Host side of a run's steps. `header`: of its row index; `devices`: jax devices that work
     together.
@@ -37,7 +43,14 @@ class Meter:
     `saved`: the `state()` that a checkpoint kept, to go on from.
     """
 
-    def __init__(self, run: Run, header, compute, devices, saved=None):
+    def __init__(
+        self,
+        run: Run,
+        header: dict[str, Any],
+        compute: Compute,
+        devices: list[jax.Device],
+        saved: dict[str, Any] | None = None,
+    ):
         self.run, self.header, self.compute, self.devices = run, header, compute, devices
         saved = saved or {
             "text_bytes": 0,
@@ -48,15 +61,15 @@ class Meter:
         }
         self.text_bytes, self.seconds = saved["text_bytes"], saved["seconds"]  # of the whole run
         self.skipped, self.in_a_row = saved["skipped"], saved["in_a_row"]
-        self.window = {name: saved["window"].get(name, 0) for name in _SUMS}
+        self.window = dict.fromkeys(_SUMS, 0) | saved["window"]
         self._clock = time.monotonic()
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """JSON-able; `Meter(..., saved=state)` goes on as this one would."""
         keys = ("text_bytes", "seconds", "skipped", "in_a_row")
         return {key: getattr(self, key) for key in keys} | {"window": dict(self.window)}
 
-    def add(self, values, wait):
+    def add(self, values: dict[str, Any], wait: float) -> None:
         """One step's metrics (NumPy scalars), and the seconds that the loop waited for its
         batch.
         """
@@ -70,6 +83,8 @@ class Meter:
         window["steps"] += 1
         for name in ("text_bytes", "positions", "patches"):
             window[name] += int(values[name])
+        for name in _own(values):
+            window[name] = window.get(name, 0) + float(values[name])
         if values["good"]:
             self.in_a_row = 0
             window["nats"] += float(values["nats"])
@@ -78,12 +93,13 @@ class Meter:
             self.in_a_row += 1
             self.skipped += 1
 
-    def record(self, step, values):
+    def record(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
         """The line of metrics.jsonl for the window that ends with `step`, whose metrics are
         `values`; a new one begins.
 
         `bpb` is over the window's good steps; `grad_norm`, `norms` and `learning_rate` are the last
-        step's. `speed` is what a clock measured. FLOP/s count text bytes really read, training as 3
+        step's; `model` holds the means per step of the model's own metrics. `speed` is what a
+        clock measured. FLOP/s count text bytes really read, training as 3
         x forward ("executed": whole rows with what is recomputed); `mfu_exact` is there for chips
         in `flops/hardware.py`.
         """
@@ -99,9 +115,12 @@ class Meter:
             "skipped": self.skipped,
             "position_waste": 1 - window["positions"] / (rows * row["row_positions"]),
         }
-        if row["row_patches"]:
+        if self.run.model.unit == "patch":
             line["bytes_per_patch"] = window["text_bytes"] / max(window["patches"], 1)
+        if row["row_patches"]:
             line["patch_waste"] = 1 - window["patches"] / (rows * row["row_patches"])
+        if own := _own(values):
+            line["model"] = {name: window.get(name, 0) / window["steps"] for name in own}
         line["norms"] = {
             of: {part: float(x) for part, x in parts.items()}
             for of, parts in values["norms"].items()
@@ -117,46 +136,57 @@ class Meter:
             "wait_seconds": window["wait_seconds"] / window["steps"],
             "memory_bytes": _memory(),
         }
-        if self.header["row_patches"]:
+        if self.run.model.unit == "patch":
             speed["patches_per_second"] = window["patches"] / seconds
         flops = self._flops(window)
         speed["flops_per_second"] = {
             convention: count / seconds for convention, count in flops.items()
         }
-        one = self.devices[0]
-        bfloat16 = (
-            self.compute.dtype.itemsize == 2 or one.platform == "tpu"
-        )  # where float32 is made of bfloat16
+        device = self.devices[0]
+        # A TPU makes float32 of bfloat16.
+        bfloat16 = self.compute.dtype.itemsize == 2 or device.platform == "tpu"
         arithmetic = "bfloat16" if bfloat16 else "tf32"
-        mfu = hardware.mfu(flops["exact"] / seconds, one.device_kind, arithmetic, len(self.devices))
+        mfu = hardware.mfu(
+            flops["exact"] / seconds, device.device_kind, arithmetic, len(self.devices)
+        )
         return speed if mfu is None else speed | {"mfu_exact": mfu}
 
     def _flops(self, window):
         """Training FLOPs of a window by convention."""
         model, row = self.run.model, self.header
-        units = window["patches"] if isinstance(model, Blt) else window["positions"]
+        units = window["patches" if model.unit == "patch" else "positions"]
         bytes_per_unit = max(window["text_bytes"], 1) / max(units, 1)
-        token = isinstance(model, Lm) and model.unit == "token"
-        context = row["row_positions"] * (bytes_per_unit if token else 1)
-        flops = {}
+        context = row["row_positions"] * (bytes_per_unit if model.reads == "token" else 1)
+        flops: dict[str, float] = {}
         for convention in ("paper", "exact"):
             forward = analytic.per_byte(
                 model, patch_size=bytes_per_unit, context_bytes=context, convention=convention
             )
             flops[convention] = analytic.training(forward.total) * window["text_bytes"]
         if self.compute.attention in executed.ATTENTIONS:  # the work of a kernel is not counted
-            how = dict(remat=self.compute.remat, training=True, attention=self.compute.attention)
-            whole = analytic.executed_row(model, row["row_positions"], row["row_patches"], **how)
+            whole = analytic.executed_row(
+                model,
+                row["row_positions"],
+                row["row_patches"],
+                remat=self.compute.remat,
+                training=True,
+                attention=self.compute.attention,
+            )
             flops["executed"] = whole.total * self.run.train.rows * window["steps"]
         return flops
 
 
+def _own(values):
+    """Names of the metrics that are the model's own (`families.Losses`)."""
+    return [name for name in values if name not in STEP]
+
+
 def _memory():
     """Most bytes in use so far: of our first device where it tells, else of this process."""
-    told = jax.local_devices()[0].memory_stats() or {}
-    return told.get("peak_bytes_in_use", process_memory())
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("peak_bytes_in_use", process_memory())
 
 
-def process_memory():
+def process_memory() -> int:
     """Most bytes that this process held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT

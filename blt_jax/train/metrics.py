@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+from typing import TYPE_CHECKING, Any
 
 from blt_jax.storage import Growing, replacing
 
@@ -20,10 +21,13 @@ def _without(module):
             del sys.modules[module]
 
 
-with _without(
-    "torch"
-):  # where there is one, tensorboardX would spend seconds on loading it, for nothing
+# Where there is a torch, tensorboardX would spend seconds on loading it, for nothing.
+with _without("torch"):
     from tensorboardX import SummaryWriter
+
+
+if TYPE_CHECKING:  # matplotlib takes long to import, and most runs draw nothing
+    from matplotlib.figure import Figure
 
 
 class Metrics:
@@ -51,7 +55,7 @@ class Metrics:
         )
         self.last = json.loads(kept[-1]) if kept else {}
 
-    def write(self, record):
+    def write(self, record: dict[str, Any]) -> None:
         """`record` holds "step" (optimiser steps done) and numbers, or dicts of them."""
         self.file.write(json.dumps(record) + "\n")
         self.last = record
@@ -59,17 +63,17 @@ class Metrics:
             if name != "step":
                 self.board.add_scalar(name, value, record["step"])
 
-    def picture(self, name, figure, step):
+    def picture(self, name: str, figure: "Figure", step: int) -> None:
         """A matplotlib figure in TensorBoard, and as NAME.png in the run's folder."""
         figure.savefig(self.path.with_name(f"{name}.png"), dpi=110)
         self.board.add_figure(name, figure, step)
 
-    def flush(self):
+    def flush(self) -> None:
         """Returns when what was written so far is where the run's folder lies."""
         self.board.flush()
         self._growing.flush()
 
-    def close(self):
+    def close(self) -> None:
         self.file.close()
         self.board.close()
         self._growing.close()

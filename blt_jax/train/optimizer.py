@@ -11,7 +11,7 @@ import optax
 from blt_jax.config import Optimizer
 
 
-def transform(config: Optimizer):
+def transform(config: Optimizer) -> optax.GradientTransformation:
     """Everything of AdamW but the learning rate (paper, section 4.8): clip, moments, decay of all
     weights.
 
@@ -20,13 +20,12 @@ def transform(config: Optimizer):
 
     - "adam": two float32 moments, 8 bytes per parameter, as for the rest.
     - "adafactor" (arXiv 1804.04235): the second moment as the outer product of its means over rows
-      and over columns,
-      no first: 4 (1 / rows + 1 / columns) bytes. Updates are at most 1 in root mean square.
+      and over columns, no first: 4 (1 / rows + 1 / columns) bytes. Updates are at most 1 in root
+      mean square.
     - "lion" (arXiv 2302.06675): the sign of one moment, bfloat16: 2 bytes. An entry moves by the
-      whole rate or not at
-      all, so only those that the batch reads move: a moment that fades would push a rare n-gram's
-      row for thousands of steps. Steps are some five times as long as Adam's; its authors lower the
-      rate 3 to 10 times.
+      whole rate or not at all, so only those that the batch reads move: a moment that fades would
+      push a rare n-gram's row for thousands of steps. Steps are some five times as long as Adam's;
+      its authors lower the rate 3 to 10 times.
     """
     moments = optax.scale_by_adam(config.beta1, config.beta2, config.eps)
     if config.tables != "adam":
@@ -64,7 +63,7 @@ def _lion():
 _TABLES = {"adafactor": _adafactor, "lion": _lion}
 
 
-def schedule(config: Optimizer, steps):
+def schedule(config: Optimizer, steps: int) -> dict[str, jax.Array]:
     """The numbers of the schedule, float32 scalars: an argument of the training step."""
     values = dict(
         peak=config.learning_rate,
@@ -75,7 +74,7 @@ def schedule(config: Optimizer, steps):
     return {name: jnp.float32(value) for name, value in values.items()}
 
 
-def learning_rate(step, schedule):
+def learning_rate(step: jax.Array, schedule: dict[str, jax.Array]) -> jax.Array:
     """Learning rate of step `step` (from 0): linear to the peak, then a cosine to final_ratio x
     peak.
     """

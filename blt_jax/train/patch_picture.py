@@ -10,7 +10,7 @@ LINES, PER_LINE = 8, 96  # bytes that are shown
 COLOUR, SPECIAL = "#0072B2", "#999999"
 
 
-def draw(ids_L, patch_L, segment_L):
+def draw(ids_L: np.ndarray, patch_L: np.ndarray, segment_L: np.ndarray) -> Figure:
     """A matplotlib figure of one row: neighbouring patches differ in shade; grey: BOS, EOS."""
     shown = min(int((segment_L > 0).sum()), LINES * PER_LINE)
     lines = max(1, -(-shown // PER_LINE))

@@ -26,7 +26,7 @@ class RunProgress:
             self.bar.start()
             self.task = self.bar.add_task(name, total=steps, completed=start, word="")
 
-    def update(self, step, bpb, bytes_per_second, seconds_left):
+    def update(self, step: int, bpb: float, bytes_per_second: float, seconds_left: float) -> None:
         word = f"{bpb:.3f} BPB, {bytes_per_second:,.0f} bytes/s"
         if self.bar:
             self.bar.update(self.task, completed=step, word=word)
@@ -37,6 +37,6 @@ class RunProgress:
                 flush=True,
             )
 
-    def close(self):
+    def close(self) -> None:
         if self.bar:
             self.bar.stop()

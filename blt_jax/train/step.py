@@ -1,7 +1,7 @@
 """State, loss and the one jitted training step."""
 
 import functools
-import logging
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,41 +9,18 @@ import optax
 
 from blt_jax.config import ConfigError, Train
 from blt_jax.families import network
-from blt_jax.parallel import sharded_embedding
 from blt_jax.parallel import sharding as rules
+from blt_jax.parallel.run_compute import compute
 from blt_jax.runs.config import Run
 from blt_jax.train import bad_steps, optimizer
 
-log = logging.getLogger(__name__)
 
-
-@functools.cache  # so that it is logged once
-def compute(train: Train, platform):
-    """The Compute of a run on a jax platform. dtype "auto": bfloat16 where matrix units want it
-    (ARCHITECTURE.md); attention "auto": the platform's own backend. What was chosen is logged.
-    """
-    dtype, attention = train.dtype, train.attention
-    if dtype == "auto":
-        dtype = "float32" if platform == "cpu" else "bfloat16"
-    if attention == "auto":
-        attention = network.backend_of(platform)
-    log.info(
-        "%s: compute in %s, attention by %s, remat %s", platform, dtype, attention, train.remat
-    )
-    return network.Compute(jnp.dtype(dtype), train.remat, attention, sharded_embedding.lookup)
-
-
-def nats(params, batch, config, compute):
-    """Cross-entropy of each target in nats, float32 [B, L]; 0 where loss_mask_BxL is 0."""
-    return network.losses(params, batch, config, compute) * batch["loss_mask_BxL"]
-
-
-def new_state(run: Run, mesh):
+def new_state(run: Run, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """{"params", "moments", "step", "recent_loss"}: float32 parameters, optimiser state, int32
-    step, float32 mean loss lately (`guard.judge`); sharded over `mesh`.
+    step, float32 mean loss lately (`bad_steps.judge`); sharded over `mesh`.
 
-    The latent layers come from `run.init.from_llama` where that is set. Raises ConfigError where it
-    does not fit.
+    The backbone's layers come from `run.init.from_llama` where that is set. Raises ConfigError
+    where it does not fit.
     """
     shardings = state_shardings(run, mesh)
     tx = optimizer.transform(run.optimizer)
@@ -59,16 +36,16 @@ def new_state(run: Run, mesh):
 
     state = jax.jit(make, out_shardings=shardings)(jax.random.key(run.train.seed))
     if run.init.from_llama:
-        from blt_jax.interop.from_llama import (
-            latent_from_llama,
-        )  # only such a run reads safetensors
+        # Only such a run reads safetensors.
+        from blt_jax.interop.from_llama import latent_from_llama
 
-        latent = latent_from_llama(run.init.from_llama, run.model)
-        state["params"]["latent"] = jax.device_put(latent, shardings["params"]["latent"])
+        part = run.model.backbone
+        layers = latent_from_llama(run.init.from_llama, run.model)
+        state["params"][part] = jax.device_put(layers, shardings["params"][part])
     return state
 
 
-def abstract_state(run: Run, mesh):
+def abstract_state(run: Run, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """`new_state` as jax.ShapeDtypeStructs with shardings; nothing is computed."""
     params = network.shapes(run.model)
     moments = jax.eval_shape(optimizer.transform(run.optimizer).init, params)
@@ -83,7 +60,7 @@ def abstract_state(run: Run, mesh):
     return jax.tree.map(lay, shapes, state_shardings(run, mesh))
 
 
-def state_shardings(run: Run, mesh):
+def state_shardings(run: Run, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """Shardings of `new_state`: moments lie like their parameters (`rules.moment_sharding`),
     scalars everywhere.
     """
@@ -105,48 +82,49 @@ def state_shardings(run: Run, mesh):
 
 
 @functools.lru_cache(maxsize=4)  # a run that goes on in the same process is not traced again
-def make_step(run: Run, mesh):
+def make_step(run: Run, mesh: jax.sharding.Mesh) -> Any:
     """jitted (state, batch, schedule) -> (state, metrics); state is donated.
 
-    The loss is the mean over the targets of the global batch; with `train.device_rows`, gradients
-    are summed over parts of it, and only the order of additions differs. A bad step (`guard.py`)
-    changes nothing but the step's number where `train.bad_step` is "skip". Metrics are scalars:
-    nats, text_bytes, positions and patches (sums over the batch), loss, good, learning_rate,
-    grad_norm (before clipping), and norms of gradient and weights by part.
+    The loss is the mean over the targets of the global batch, and what else the model minimises
+    (`families.Losses`); with `train.device_rows`, gradients are summed over parts of it, and the
+    auxiliary losses averaged: only the order of additions differs. Metrics are scalars: nats,
+    text_bytes, positions and patches (sums over the batch), loss, good, learning_rate, grad_norm
+    (before clipping), norms of gradient and weights by part, and the model's own. A bad step
+    (`bad_steps.py`) changes nothing but the step's number where `train.bad_step` is "skip".
     """
     tx = optimizer.transform(run.optimizer)
     # A byte-ified model's latent layers are trained already: they move at a rate of their own
     # (docs/blt.md, section 11.6).
-    slower = {"latent": run.init.latent_rate_factor} if run.init.from_llama else {}
-    how = compute(run.train, mesh.devices.flat[0].platform)
-    layout = state_shardings(run, mesh)
-
-    parts = _parts(run.train, mesh)
+    slower = {run.model.backbone: run.init.latent_rate_factor} if run.init.from_llama else {}
+    computed = compute(run.train, mesh.devices.flat[0].platform)
+    layout, parts = state_shardings(run, mesh), _parts(run.train, mesh)
 
     def step(state, batch, schedule):
         targets = jnp.maximum(batch["loss_mask_BxL"].sum(), 1)
 
         def loss(params, rows):
-            total = nats(params, rows, run.model, how).sum()
-            return total / targets, total
+            losses = run.model.losses(params, rows, computed)
+            total = (losses.nats_BxL * rows["loss_mask_BxL"]).sum()
+            mean = total / targets + losses.auxiliary / parts
+            return mean, {"nats": total} | losses.metrics
 
         gradient_of = jax.value_and_grad(loss, has_aux=True)
         if parts == 1:
-            (mean, total), gradient = gradient_of(state["params"], batch)
+            (mean, sums), gradient = gradient_of(state["params"], batch)
         else:
 
-            def add(sums, rows):
+            def add(so_far, rows):
                 new = gradient_of(state["params"], rows)
-                return lay(jax.tree.map(jnp.add, sums, new)), None
+                return lay(jax.tree.map(jnp.add, so_far, new)), None
 
-            lay = lambda sums: (
-                sums[0],
-                jax.lax.with_sharding_constraint(sums[1], layout["params"]),
+            lay = lambda made: (
+                made[0],
+                jax.lax.with_sharding_constraint(made[1], layout["params"]),
             )
-            zeros = lay(
-                ((jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, state["params"]))
-            )
-            ((mean, total), gradient), _ = jax.lax.scan(add, zeros, _cut(batch, parts, mesh))
+            cut = _cut(batch, parts, mesh)
+            shapes = jax.eval_shape(gradient_of, state["params"], jax.tree.map(lambda x: x[0], cut))
+            zeros = lay(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+            ((mean, sums), gradient), _ = jax.lax.scan(add, zeros, cut)
         updates, moments = tx.update(gradient, state["moments"], state["params"])
         rate = optimizer.learning_rate(state["step"].astype(jnp.float32), schedule)
         rates = {part: rate * slower[part] if part in slower else rate for part in updates}
@@ -160,12 +138,10 @@ def make_step(run: Run, mesh):
             old = state["params"], state["moments"]
             params, moments = bad_steps.keep_if(good, (params, moments), old)
         metrics = {
-            "nats": total,
             "text_bytes": batch["bytes_BxL"].sum(),
             "positions": (batch["segment_BxL"] > 0).sum(),
-            "patches": (batch["patch_segment_BxP"] > 0).sum()
-            if "patch_segment_BxP" in batch
-            else 0,
+            "patches": _given_patches(batch),
+            **sums,
             "loss": mean,
             "good": good,
             "grad_norm": norm,
@@ -185,6 +161,11 @@ def make_step(run: Run, mesh):
         in_shardings=(layout, rules.batch_sharding(mesh), None),
         out_shardings=(layout, None),
     )
+
+
+def _given_patches(batch):
+    """Patches that came with the batch."""
+    return (batch["patch_segment_BxP"] > 0).sum() if "patch_segment_BxP" in batch else 0
 
 
 def _norms(tree):

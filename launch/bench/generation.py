@@ -190,11 +190,11 @@ def _flops(model, prompt, new, rate):
     local = (
         (c.encoder, s.encoder),
         (c.decoder, s.decoder),
-        (plan.patcher.stack, state.patcher.ring),
+        (plan.patcher.model.stack, state.patcher.ring),
     )
     slots = sum(empty(stack, ring, np.arange(begin, end)) for stack, ring in local)
     slots += rate * empty(c.latent, s.patches.ring, rate * np.arange(begin, end))
-    counted, model_says = byte + rate * patch, exact(c) + exact(plan.patcher)
+    counted, model_says = byte + rate * patch, exact(c) + exact(plan.patcher.model)
     return {
         "prefix": begin,
         "bytes_per_patch": 1 / rate,

@@ -14,8 +14,7 @@ import jax
 
 from blt_jax.data import pipeline
 from blt_jax.families import network
-from blt_jax.families.network import PLAIN
-from blt_jax.train.step import nats
+from blt_jax.families.network import PLAIN, nats
 from launch.bench import patch_rules, shapes
 
 ROWS = 2

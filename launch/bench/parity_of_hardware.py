@@ -17,9 +17,8 @@ import numpy as np
 from blt_jax.config import Stack
 from blt_jax.families import network, preset
 from blt_jax.families.lm.config import Lm
-from blt_jax.families.network import PLAIN, backend_of
+from blt_jax.families.network import PLAIN, backend_of, nats
 from blt_jax.flops import hardware, trace
-from blt_jax.train.step import nats
 from launch.bench import shapes
 
 TOKEN_BYTES = 4.5

@@ -100,8 +100,8 @@ def _ours(folder, side, batch, repeats):
     import jax
 
     from blt_jax.families import network
+    from blt_jax.families.network import nats
     from blt_jax.interop import huggingface
-    from blt_jax.train.step import nats
 
     if side == "ours":
         loaded = huggingface.load(folder)

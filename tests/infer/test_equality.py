@@ -10,7 +10,7 @@ import pytest
 
 from blt_jax.config import EOS, Stack
 from blt_jax.eval.entropy_scoring import NEWLINE
-from blt_jax.families import network
+from blt_jax.families import Plan, network, row_batch
 from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm.config import Lm
 from blt_jax.infer import generation, prompts
@@ -115,13 +115,12 @@ def test_blt(name):
     config, patching = CASES[name]
     reads = patching.needs_entropies
     closes = (EOS, NEWLINE) if patching.newline_reset else (EOS,)
-    plan = generation.Plan(
-        config, (EOS,), patching, PATCHER if reads else None, closes, rounds=True
-    )
+    patcher = generation.measuring(PATCHER, closes, network.PLAIN) if reads else None
+    plan = Plan(config, (EOS,), network.PLAIN, patching, patcher, rounds=True)
     params = generation.Params(random_params(config), random_params(PATCHER, 1) if reads else None)
     ids, entropies = text(2), None
     if reads:
-        batch = prompts.lm_batch(list(ids), closes)
+        batch = row_batch.segmented(list(ids), closes)
         apply = jax.jit(
             lambda params, batch: network.entropy(network.apply(params, batch, PATCHER))
         )
@@ -133,7 +132,7 @@ def test_blt(name):
     )
     if "long" in name:
         assert max(lengths[1]) > 32 > max(lengths[0])
-    batch = prompts.blt_batch(list(ids), lengths)
+    batch = row_batch.patched(list(ids), lengths)
     whole = np.asarray(
         jax.jit(lambda params, batch: network.apply(params, batch, config))(params.model, batch)
     )
@@ -149,9 +148,9 @@ def test_lm(name):
     config = Lm(stack, vocab=300, unit="token", tied=True) if name == "tokens" else Lm(stack)
     closes, ids = () if name == "tokens" else (EOS,), text(2)
     params = random_params(config)
-    batch = prompts.lm_batch(list(ids), closes)
+    batch = row_batch.segmented(list(ids), closes)
     whole = np.asarray(
         jax.jit(lambda params, batch: network.apply(params, batch, config))(params, batch)
     )
-    logits, _ = decoded(generation.Plan(config, closes), generation.Params(params, None), ids)
+    logits, _ = decoded(Plan(config, closes, network.PLAIN), generation.Params(params, None), ids)
     close(logits, whole[:, :LENGTH], name)

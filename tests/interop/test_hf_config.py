@@ -13,7 +13,7 @@ from blt_jax.config import ConfigError, Stack
 from blt_jax.families import network
 from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm.config import Lm
-from blt_jax.interop import hf_config, hf_config_write, huggingface
+from blt_jax.interop import huggingface
 from blt_jax.patching import Patching
 
 LOCAL, LATENT = Stack(1, 16, 2, ffn=24, window=8), Stack(1, 24, 2, ffn=40)
@@ -26,7 +26,9 @@ SCALED = {"type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor
 def settings(model=BLT, **changes):
     """config.json of a model; "part.key" changes an inner key."""
     blt = isinstance(model, Blt)
-    made = hf_config_write.write(model, ENTROPY if blt else None, Patching() if blt else None, 4096)
+    made = model.huggingface().write(
+        model, ENTROPY if blt else None, Patching() if blt else None, 4096
+    )
     made = json.loads(json.dumps(made))
     for path, value in changes.items():
         *parts, key = path.split("__")
@@ -102,7 +104,7 @@ def settings(model=BLT, **changes):
 )
 def test_blt_keys_that_are_refused(path, value, line):
     with pytest.raises(ConfigError, match=line) as error:
-        hf_config.read(settings(**{path: value}))
+        huggingface.read_settings(settings(**{path: value}))
     assert "\n" not in str(error.value)
 
 
@@ -117,23 +119,26 @@ def test_blt_keys_that_are_refused(path, value, line):
 )
 def test_llama_keys_that_are_refused(key, value):
     with pytest.raises(ConfigError, match=f"{key} = {value}: only"):
-        hf_config.read(settings(LLAMA, **{key: value}))
+        huggingface.read_settings(settings(LLAMA, **{key: value}))
 
 
 def test_older_rotary_keys():
     old = settings(LLAMA, rope_scaling=SCALED, rope_theta=5e5, torch_dtype="bfloat16")
     del old["rope_parameters"]
-    model = hf_config.read(old)[0]
+    model = huggingface.read_settings(old)[0]
     assert model.stack.rope_theta == 5e5 and model.stack.rope_scaling == (8.0, 1.0, 4.0, 4096.0)
     del old["rope_scaling"], old["rope_theta"], old["rms_norm_eps"]
-    assert (hf_config.read(old)[0].stack.rope_theta, hf_config.read(old)[0].stack.norm_eps) == (
+    assert (
+        huggingface.read_settings(old)[0].stack.rope_theta,
+        huggingface.read_settings(old)[0].stack.norm_eps,
+    ) == (
         10_000.0,
         1e-6,
     )
 
 
 def test_patching_modes_and_windows():
-    read = lambda **changes: hf_config.read(settings(**changes))
+    read = lambda **changes: huggingface.read_settings(settings(**changes))
     model, patcher, patching, context = read()
     assert (model, patcher, context) == (BLT, ENTROPY, 4096) and patching == Patching()
     assert read(patching_mode="space")[2].rule == "byte"  # so does transformers
@@ -151,7 +156,9 @@ def test_defaults_are_those_of_transformers():
         whole = json.loads(cls().to_json_string(use_diff=False))
         short = json.loads(cls().to_json_string())
         assert (
-            hf_config.read(whole) == hf_config.read(short) == hf_config.read({"model_type": kind})
+            huggingface.read_settings(whole)
+            == huggingface.read_settings(short)
+            == huggingface.read_settings({"model_type": kind})
         )
 
 
@@ -174,7 +181,7 @@ def test_defaults_are_those_of_transformers():
 )
 def test_models_that_cannot_be_saved(change, line):
     with pytest.raises(ConfigError, match=line):
-        hf_config_write.write(dataclasses.replace(BLT, **change))
+        BLT.huggingface().write(dataclasses.replace(BLT, **change))
 
 
 def test_patching_that_cannot_be_saved():
@@ -184,9 +191,9 @@ def test_patching_that_cannot_be_saved():
         (ENTROPY, Patching("entropy", newline_reset=True), "newline_reset = True"),
     ):
         with pytest.raises(ConfigError, match=line):
-            hf_config_write.write(BLT, patcher, patching)
+            BLT.huggingface().write(BLT, patcher, patching)
     with pytest.raises(ConfigError, match="stack.window = 8"):
-        hf_config_write.write(ENTROPY)
+        ENTROPY.huggingface().write(ENTROPY)
 
 
 def zeros(config):

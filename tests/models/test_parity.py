@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blt_jax.families import network
-from blt_jax.interop import hf_weights
+from blt_jax.families import hf_tensors, network
 from tests.reference import hf_fixture
 
 # Two right float32 implementations agree to about 5e-6 here; the fixtures' README allows 1e-3.
@@ -26,7 +25,7 @@ def test_states_and_logits(name):
     params = hf_fixture.params(weights, blt)
     shapes = jax.tree.map(jnp.shape, params)
     assert shapes == jax.tree.map(jnp.shape, network.shapes(blt)), "parameter trees differ"
-    model = network.module(blt)
+    model = blt.module(network.PLAIN)
     cases = hf_fixture.cases(io)
     batches = [
         hf_fixture.batch(io[f"{case}.input_ids"], io[f"{case}.patch_lengths"]) for case in cases
@@ -69,7 +68,9 @@ def test_gradients(name):
     grad = hf_fixture.run(
         jax.grad(lambda p, b: _mean_loss(p, b, model)), hf_fixture.params(weights, model), batch
     )
-    named = dict(hf_weights.from_params(grad, hf_weights.tensors(model), network.shapes(model)))
+    named = dict(
+        hf_tensors.from_params(grad, model.huggingface().tensors(model), network.shapes(model))
+    )
     stored = {key[len("grad.") :]: value for key, value in io.items() if key.startswith("grad.")}
     assert stored and meta["grad_norms"], "the fixture holds no gradients"
     for key, theirs in stored.items():

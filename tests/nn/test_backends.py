@@ -18,7 +18,7 @@ from blt_jax.flops import trace
 from blt_jax.nn import splash
 from blt_jax.nn.attention import attend, backend_of
 from blt_jax.parallel import sharded_embedding, sharding
-from blt_jax.train.step import compute
+from blt_jax.parallel.run_compute import compute
 
 TOLERANCE = 5e-5  # float32 against float64, sums over up to 300 keys; what is seen is below 1e-5
 

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax.interop import hf_config, hf_weights
+from blt_jax.families import hf_tensors, network
+from blt_jax.interop import huggingface
 from blt_jax.patching.row_layout import rows_by_lengths
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -60,11 +61,12 @@ def directory(name, folder):
 
 def configs(c):
     """(Blt, Lm of the patcher) of a fixture's config.json."""
-    return hf_config.read(c)[:2]
+    return huggingface.read_settings(c)[:2]
 
 
 def params(weights, config, patcher=False):
-    return hf_weights.model_params(weights, config, patcher)
+    table = config.huggingface().tensors(config, patcher)
+    return hf_tensors.to_params(weights, table, network.shapes(config))
 
 
 def cases(io):

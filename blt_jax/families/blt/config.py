@@ -2,12 +2,16 @@
 
 import dataclasses
 import functools
-from typing import ClassVar
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, ClassVar, Literal
 
 from blt_jax.config import BYTE_VOCAB, Stack, choice, need
-from blt_jax.families import INIT_FACTORS, Model
+from blt_jax.families import INIT_FACTORS, Model, Plan, Prompted
 from blt_jax.families.published import LATENT, LOCAL, WINDOW
 from blt_jax.flops.breakdown import Placed
+from blt_jax.flops.executed import Row as ExecutedRow
+from blt_jax.flops.memory import Row as MemoryRow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,26 +110,26 @@ class Blt(Model):
         need(self.vocab == BYTE_VOCAB, "vocab", self.vocab, f"bytes need {BYTE_VOCAB}")
 
     @property
-    def slots_width(self):
+    def slots_width(self) -> int:
         """Width of a patch between the local models and the latent model, before any projection."""
         return self.encoder.width * (self.slots if self.encoder_cross != "none" else 1)
 
     @property
-    def hash_tables(self):
+    def hash_tables(self) -> int:
         return len(self.hash_sizes) * self.hash_functions
 
     # ------------------------------------------------------------ what it reads
 
     @property
-    def patches(self):
+    def patches(self) -> Literal["given"]:
         return "given"
 
-    def describe(self):
+    def describe(self) -> str:
         return "a BLT"
 
     # ------------------------------------------------------------ cost
 
-    def stacks(self):
+    def stacks(self) -> tuple[Placed, ...]:
         """With cross-attention after every encoder layer, no scan holds the encoder's layers."""
         return (
             Placed("encoder", self.encoder, "positions", scanned=self.encoder_cross != "all"),
@@ -134,64 +138,59 @@ class Blt(Model):
         )
 
     @property
-    def head_width(self):
+    def head_width(self) -> int:
         return self.decoder.width
 
-    def parameters(self):
-        from blt_jax.families.blt import cost
+    def parameters(self) -> dict[str, int]:
+        return self.beside("cost").parameters(self)
 
-        return cost.parameters(self)
+    def other_flops(
+        self, convention: str, patch_size: float, context_bytes: float
+    ) -> list[tuple[str, float]]:
+        return self.beside("cost").other_flops(self, convention, patch_size)
 
-    def other_flops(self, convention, patch_size, context_bytes):
-        from blt_jax.families.blt import cost
+    def other_executed(self, row: ExecutedRow) -> list[tuple[str, int]]:
+        return list(self.beside("cost").other_executed(self, row))
 
-        return cost.other_flops(self, convention, patch_size)
+    def cost_differences(
+        self, between: str, patch_size: float, context_bytes: float
+    ) -> list[tuple[str, str, float]]:
+        return list(self.beside("cost").differences(self, between, patch_size))
 
-    def other_executed(self, row):
-        from blt_jax.families.blt import cost
-
-        return cost.other_executed(self, row)
-
-    def cost_differences(self, between, patch_size, context_bytes):
-        from blt_jax.families.blt import cost
-
-        return cost.differences(self, between, patch_size)
-
-    def other_activations(self, row):
-        from blt_jax.families.blt import cost
-
-        return cost.other_activations(self, row)
+    def other_activations(self, row: MemoryRow) -> tuple[float, list[float]]:
+        return self.beside("cost").other_activations(self, row)
 
     # ------------------------------------------------------------ program
 
-    def module(self, compute):
-        from blt_jax.families.blt.model import BltModel
+    def module(self, compute: Any) -> Any:
+        return self.beside("model").BltModel(self, compute)
 
-        return BltModel(self, compute)
-
-    def scaled_stack(self, path):
+    def scaled_stack(self, path: tuple[str, ...]) -> Stack:
         return getattr(self, path[0])
 
-    def prompt(self, params, rows, starts, plan, room):
-        from blt_jax.families.blt import decode
+    def prompt(self, params: Any, rows: Any, starts: Any, plan: Plan, room: int) -> Prompted:
+        return self.beside("decode").prompt(params, self, rows, starts, plan, room)
 
-        return decode.prompt(params, self, rows, starts, plan, room)
-
-    def step(self, params, compute, state, ids_B, starts_B, closes):
-        from blt_jax.families.blt import decode
-
+    def step(
+        self,
+        params: Any,
+        compute: Any,
+        state: Any,
+        ids_B: Any,
+        starts_B: Any,
+        closes: tuple[int, ...],
+    ) -> tuple[Any, Any, Any]:
+        decode = self.beside("decode")
         logits_BxV, state = decode.step(params, self, compute, state, ids_B, starts_B)
         return logits_BxV, state, starts_B
 
     @classmethod
-    def huggingface(cls):
-        from blt_jax.families.blt import hf
-
-        return hf
+    def huggingface(cls) -> ModuleType:
+        return cls.beside("hf")
 
     @classmethod
-    def presets(cls):
-        """blt-400m ... blt-8b (BLT paper, Table 10), and released-1b, the published weights' shape."""
+    def presets(cls) -> dict[str, Callable[[], Model]]:
+        """blt-400m ... blt-8b (BLT paper, Table 10), and released-1b, as the published weights."""
 
         def of(size, hash_rows):
             # Cross-attention has the local models' heads: the table's 10 for 400M do not divide

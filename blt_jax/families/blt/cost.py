@@ -5,8 +5,13 @@ projection into the latent model, `decoder` the bytes' reading of patches and th
 Paper: arXiv 2412.09871, section 3 and the appendix on FLOPs; docs/blt.md, section 10.
 """
 
+from collections.abc import Iterator
+
 from blt_jax.config import Stack
+from blt_jax.families.blt.config import Blt
+from blt_jax.flops.executed import Row as ExecutedRow
 from blt_jax.flops.formulas import FORMULAS, stack_parameters
+from blt_jax.flops.memory import Row as MemoryRow
 
 FLOAT32 = 4  # bytes
 
@@ -16,7 +21,7 @@ def applications(where: str, s: Stack) -> int:
     return {"none": 0, "all": s.layers}.get(where, 1)
 
 
-def cross_keys(m) -> int:
+def cross_keys(m: Blt) -> int:
     """Width of the cross-attentions' keys, and of their values."""
     return m.encoder.width * m.cross_kv_heads // m.cross_heads
 
@@ -26,7 +31,7 @@ def _slots_read(m) -> int:
     return m.slots if m.decoder_cross != "none" else 1
 
 
-def parameters(m) -> dict[str, int]:
+def parameters(m: Blt) -> dict[str, int]:
     """Parameters by part, as `model.BltModel` makes them."""
     E, D = m.encoder.width, m.latent.width
     cross = 2 * E * E + 2 * E * cross_keys(m) + 2 * E
@@ -49,7 +54,7 @@ def parameters(m) -> dict[str, int]:
 # ---------------------------------------------------------------- per byte
 
 
-def other_flops(m, convention: str, p: float) -> list[tuple[str, float]]:
+def other_flops(m: Blt, convention: str, p: float) -> list[tuple[str, float]]:
     """(line, FLOPs per byte) at `p` bytes per patch."""
     return (_paper if convention == "paper" else _exact)(m, p)
 
@@ -84,7 +89,7 @@ def _exact(m, p):
 # ---------------------------------------------------------------- of a program's row
 
 
-def other_executed(m, row) -> list[tuple[str, int]]:
+def other_executed(m: Blt, row: ExecutedRow) -> Iterator[tuple[str, int]]:
     """(line, FLOPs) of a `flops.executed.Row`. Only under decoder_cross "all" is a cross-attention,
     and all of it, inside a scanned layer, which `remat` runs again.
     """
@@ -119,7 +124,7 @@ def _byte_reads_patch(m, row):
 # ---------------------------------------------------------------- why conventions differ
 
 
-def differences(m, between: str, p: float) -> list[tuple[str, str, float]]:
+def differences(m: Blt, between: str, p: float) -> Iterator[tuple[str, str, float]]:
     """(cause of `flops.differences`, line, FLOPs per byte): from "paper" to "exact" (`between` =
     "paper"), or from "exact" to "executed", forward.
     """
@@ -157,8 +162,8 @@ def _from_paper(m, p):
 # ---------------------------------------------------------------- memory
 
 
-def other_activations(m, row) -> tuple[float, list[float]]:
-    """Bytes that wait for the backward pass, and those of each layer at work (`flops.memory.Row`)."""
+def other_activations(m: Blt, row: MemoryRow) -> tuple[float, list[float]]:
+    """Bytes that wait for the backward pass, and those of each layer at work."""
     E, K = m.encoder.width, m.slots
     weights = 2 * FLOAT32 * K * m.cross_heads
     # `nn.cross_attention.PatchReadsBytes`: queries spread to bytes, keys and values, weights.

@@ -7,25 +7,28 @@ reads the newest complete patch. A patch's slots depend on the maximum over all 
 what is kept of an open patch is that maximum so far, and the keys and values of its bytes.
 """
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from blt_jax.config import EOS
-from blt_jax.families import network
+from blt_jax.families import Plan, Prompted, row_batch
 from blt_jax.families.blt.config import Blt
+from blt_jax.families.blt.model import byte_reads_patch, hash_embedding, patch_reads_bytes
+from blt_jax.families.head import logits
 from blt_jax.nn import incremental, ring
 from blt_jax.nn.block import Linear
-from blt_jax.nn.cross_attention import ByteReadsPatch, PatchReadsBytes
+from blt_jax.nn.compute import Compute
 from blt_jax.nn.embedding import read
-from blt_jax.nn.hash_embedding import HashEmbedding
 from blt_jax.nn.norm import RMSNorm
 from blt_jax.nn.ring import Ring
+from blt_jax.patching import row_layout
 
-NEAR = (
-    32  # bytes of an open patch that are read without a look at older ones; longer patches are rare
-)
+# Bytes of an open patch that are read without a look at older ones; longer patches are rare.
+NEAR = 32
 
 
 class Patches(NamedTuple):
@@ -37,7 +40,7 @@ class Patches(NamedTuple):
     number_B: jax.Array  # int32: complete patches
     document_B: jax.Array  # int32: the first of them that the latent model may look back on
     ring: Ring  # of the latent model
-    read: tuple  # what bytes read of the newest complete patch: see `_readable`
+    read: tuple  # what bytes read of the newest complete patch: see `readable`
 
 
 class Open(NamedTuple):
@@ -60,12 +63,119 @@ class BltState(NamedTuple):
     patches: Patches
 
 
-def step(params, c: Blt, compute, state: BltState, ids_B, starts_B):
-    """(logits [B, V] of the byte after `ids_B`, state). `starts_B`: whether that byte begins a
-    patch.
+def prompt(
+    params: Any,
+    c: Blt,
+    rows: list[np.ndarray],
+    starts: list[np.ndarray],
+    plan: Plan,
+    room: int,
+) -> Prompted:
+    """`Model.prompt`."""
+    patching = plan.patching
+    assert patching is not None, "a BLT has patches"
+    batch = row_batch.patched(rows, [row_layout.starts_to_lengths(s) for s in starts])
+    ints = lambda values: np.array(list(values), np.int32)
+    at = {
+        "length_B": ints(map(len, rows)),
+        "complete_B": ints(s.sum() - 1 for s in starts),  # patches that the prompt completes
+        "begin_B": ints(np.flatnonzero(s)[-1] for s in starts),  # of the patch that it does not
+    }
+    longest = int((at["length_B"] - at["begin_B"]).max()) + room
+    bound = patching.longest_patch or longest
+    patches = patching.most_patches(room)
+    positions = int(at["length_B"].max()) + room
+    sizes = (
+        ring.size_for(c.encoder.window, positions),
+        min(bound, ring.room_for(longest)),
+        ring.room_for(int(at["complete_B"].max()) + patches + 1),
+        ring.size_for(c.decoder.window, positions),
+    )
+    logits_BxV, encoder, opened, pooled_BxE, latent, readables, decoder = _pass(
+        params, batch, at, c, plan.compute, sizes
+    )
+    ends = [np.flatnonzero(row == EOS) for row in rows]
+    # EOS in complete patches
+    closed = [e[e < begin] for e, begin in zip(ends, at["begin_B"], strict=True)]
+    document_P = [
+        row_layout.patch_numbers(s)[e[-1]] + 1 if len(e) else 0
+        for s, e in zip(starts, closed, strict=True)
+    ]
+    back = max(c.hash_sizes, default=1) - 1
+    recent = [np.concatenate([np.zeros(back, np.int32), row])[len(row) :] for row in rows]
+    ends_B = [len(every) > len(some) for every, some in zip(ends, closed, strict=True)]
+    state = BltState(
+        step=jnp.int32(0),
+        position_B=jnp.array(at["length_B"]),
+        document_B=jnp.array(row_batch.document_begins(rows, (EOS,))),
+        recent_BxR=jnp.array(np.stack(recent), jnp.int32),
+        encoder=encoder,
+        decoder=decoder,
+        open=Open(
+            begin_B=jnp.array(at["begin_B"]),
+            pooled_BxE=pooled_BxE,
+            ends_B=jnp.array(ends_B),
+            ring=opened,
+        ),
+        patches=Patches(
+            step=jnp.int32(0),
+            number_B=jnp.array(at["complete_B"]),
+            document_B=jnp.array(document_P, jnp.int32),
+            ring=latent,
+            read=readables,
+        ),
+    )
+    return Prompted(logits_BxV, state)
 
-    `params`: as from `layers.by_layer`.
+
+@functools.partial(jax.jit, static_argnames=("c", "compute", "sizes"))
+def _pass(params, batch, at, c, compute, sizes):
+    """(logits [B, V], ring of the encoder, of the bytes that patches read, pooled state of the open
+    patch, ring of the latent model, what bytes read of the newest complete patch, ring of the
+    decoder).
     """
+    length_B, complete_B = at["length_B"], at["complete_B"]
+    states, variables = c.module(compute).apply(
+        {"params": params}, batch, head=False, method="states", mutable=["kept"]
+    )
+    kept = variables["kept"]
+    at_end = incremental.at(states["logits_BxLxV"], length_B - 1)
+    logits_BxV = logits(params, at_end, c, compute)[:, 0]
+    encoder, decoder = kept["encoder"], kept["decoder"]
+    if c.encoder_cross == "all":
+        local, crosses = (
+            [encoder[f"{name}_{i}"]["kv"] for i in range(c.encoder.layers)]
+            for name in ("layer", "cross")
+        )
+    else:
+        local = incremental.scanned(encoder["stack"]["layers"]["kv"])
+        crosses = [encoder["cross"]["kv"]] if c.encoder_cross == "last" else []
+    blocks = decoder["layers"]["block"] if c.decoder_cross == "all" else decoder["stack"]["layers"]
+    pooled_BxE = incremental.at(
+        encoder["pooled"], jnp.minimum(complete_B, encoder["pooled"].shape[1] - 1)
+    )[:, 0]
+    empty_B = at["begin_B"] == length_B
+    newest_Bx1xD = incremental.at(states["latent_BxPxD"], complete_B - 1)
+    return (
+        logits_BxV,
+        ring.filled(local, length_B, sizes[0]),
+        ring.filled(crosses, length_B, sizes[1]),
+        jnp.where(empty_B[:, None], -jnp.inf, pooled_BxE),
+        ring.filled(incremental.scanned(kept["latent"]["layers"]["kv"]), complete_B, sizes[2]),
+        readable(incremental.by_layer(params["decoder"]), c, compute, newest_Bx1xD),
+        ring.filled(incremental.scanned(blocks["kv"]), length_B, sizes[3]),
+    )
+
+
+def step(
+    params: Any,
+    c: Blt,
+    compute: Compute,
+    state: BltState,
+    ids_B: jax.Array,
+    starts_B: jax.Array,
+) -> tuple[jax.Array, BltState]:
+    """`Model.step`; `starts_B` also says which rows complete a patch."""
     position_B, h_Bx1xE, state = _encode(params["encoder"], c, compute, state, ids_B)
     patches = jax.lax.cond(
         starts_B.any(),
@@ -98,21 +208,12 @@ def _encode(params, c: Blt, compute, state: BltState, ids_B):
     """
     stack, position_B, opened = c.encoder, state.position_B, state.open
     recent_BxR = jnp.concatenate([state.recent_BxR, ids_B[:, None]], axis=1)
-    embedded = read(params["embedding"], ids_B[None, :, None], compute)
+    embedded: Any = read(params["embedding"], ids_B[None, :, None], compute)
     if c.hash_tables:
         back = recent_BxR.shape[1] - 1 - jnp.arange(recent_BxR.shape[1])
         begin_B = state.document_B if c.hash_scope == "document" else jnp.zeros_like(position_B)
         known_BxR = (position_B[:, None] - back >= begin_B[:, None]).astype(jnp.int32)
-        hashed = HashEmbedding(
-            c.hash_sizes,
-            c.hash_functions,
-            c.hash_rows,
-            stack.width,
-            c.hash_short,
-            c.hash_order,
-            c.hash_scope,
-            compute,
-        )
+        hashed = hash_embedding(c, compute)
         embedded += hashed.apply({"params": params["hash"]}, recent_BxR, known_BxR, method="step")
         if c.hash_norm:
             embedded /= c.hash_tables + 1
@@ -142,23 +243,31 @@ def _encode(params, c: Blt, compute, state: BltState, ids_B):
 
 def _crosses(params, c: Blt, compute):
     """(module, parameters) of each cross-attention of the encoder, in order."""
-    module = PatchReadsBytes(c, c.encoder.norm_eps, compute.dtype)
+    module = patch_reads_bytes(c, compute)
     names = (
         [f"cross_{i}" for i in range(c.encoder.layers)] if c.encoder_cross == "all" else ["cross"]
     )
     return [(module, params[name]) for name in names if c.encoder_cross != "none"]
 
 
-def close(params, c: Blt, compute, patches: Patches, opened: Open, step, position_B, starts_B):
+def close(
+    params: Any,
+    c: Blt,
+    compute: Compute,
+    patches: Patches,
+    opened: Open,
+    step: jax.Array,
+    position_B: jax.Array,
+    starts_B: jax.Array,
+) -> Patches:
     """The open patches of rows with `starts_B` go through the latent model; other rows keep what
     they have.
     """
-    x = opened.pooled_BxE[:, None]
+    x: Any = opened.pooled_BxE[:, None]
     if c.encoder_cross != "none":
         query = Linear((c.slots * c.encoder.width,), ("embed", "slots"), dtype=compute.dtype)
-        slots_BxKxE = query.apply({"params": params["encoder"]["query"]}, x).reshape(
-            len(x), c.slots, -1
-        )
+        slots: Any = query.apply({"params": params["encoder"]["query"]}, x)
+        slots_BxKxE = slots.reshape(len(x), c.slots, -1)
         x = _read_bytes(
             params, c, compute, slots_BxKxE, opened, step, position_B, starts_B
         ).reshape(len(x), 1, -1)
@@ -203,18 +312,18 @@ def _read_bytes(params, c: Blt, compute, slots_BxKxE, opened: Open, step, positi
     return jax.lax.cond(longest <= NEAR, near, through, opened)
 
 
-def readable(params, c: Blt, compute, latent_Bx1xD):
+def readable(params: Any, c: Blt, compute: Compute, latent_Bx1xD: jax.Array) -> tuple[Any, ...]:
     """What bytes read of a patch, by its latent state: keys and values [B, 1, K, G, C] for each
     cross-attention of the decoder; without any the one slot itself [B, 1, E]. `params`: the
     decoder's.
     """
     count = c.slots if c.decoder_cross != "none" else 1
     project = Linear((count * c.decoder.width,), ("embed", "slots"), dtype=compute.dtype)
-    slots = project.apply({"params": params["from_latent"]}, latent_Bx1xD)
+    slots: Any = project.apply({"params": params["from_latent"]}, latent_Bx1xD)
     if c.decoder_cross == "none":
         return (slots,)
     slots = slots.reshape(*slots.shape[:2], count, -1)
-    cross = ByteReadsPatch(c, c.decoder.norm_eps, compute.dtype)
+    cross = byte_reads_patch(c, compute)
     return tuple(
         cross.apply({"params": tree}, slots, method="keys_values") for tree in _reads(params, c)
     )
@@ -231,11 +340,7 @@ def _reads(params, c: Blt):
 
 def _decode(params, c: Blt, compute, state: BltState, h_Bx1xE, readables):
     """(logits [B, V], Ring) of the byte whose encoder state is given."""
-    decoder, stack, cross = (
-        params["decoder"],
-        c.decoder,
-        ByteReadsPatch(c, c.decoder.norm_eps, compute.dtype),
-    )
+    decoder, stack, cross = params["decoder"], c.decoder, byte_reads_patch(c, compute)
     every = c.decoder_cross == "all"
 
     def before(layer, h_Bx1xE):
@@ -260,4 +365,4 @@ def _decode(params, c: Blt, compute, state: BltState, h_Bx1xE, readables):
         before,
     )
     h_Bx1xE = RMSNorm(stack.norm_eps).apply({"params": decoder["norm"]}, states[-1])
-    return network.logits(params, h_Bx1xE, c, compute)[:, 0], kept
+    return logits(params, h_Bx1xE, c, compute)[:, 0], kept

@@ -7,8 +7,10 @@ bytes are harmless. Paper: arXiv 2412.09871, section 3; where it and the publish
 config decides.
 """
 
+import jax
 from flax import linen as nn
 
+from blt_jax.batch import Batch
 from blt_jax.families.blt.config import Blt
 from blt_jax.nn.block import RESIDUAL, Block, Layers, Linear, scan_layers, tied_head, untied_head
 from blt_jax.nn.compute import Compute
@@ -17,6 +19,33 @@ from blt_jax.nn.cross_attention import ByteReadsPatch, PatchReadsBytes, Segments
 from blt_jax.nn.embedding import read, table
 from blt_jax.nn.hash_embedding import HashEmbedding
 from blt_jax.nn.norm import RMSNorm
+
+
+def hash_embedding(c: Blt, compute: Compute, name: str | None = None) -> HashEmbedding:
+    """The module that sums the rows of a byte's n-grams."""
+    return HashEmbedding(
+        c.hash_sizes,
+        c.hash_functions,
+        c.hash_rows,
+        c.encoder.width,
+        c.hash_short,
+        c.hash_order,
+        c.hash_scope,
+        compute,
+        name=name,
+    )
+
+
+def patch_reads_bytes(c: Blt, compute: Compute, name: str | None = None) -> PatchReadsBytes:
+    """A cross-attention of the encoder."""
+    shape = c.encoder.width, c.cross_heads, c.cross_kv_heads
+    return PatchReadsBytes(*shape, c.cross_residual, c.encoder.norm_eps, compute.dtype, name=name)
+
+
+def byte_reads_patch(c: Blt, compute: Compute, name: str | None = None) -> ByteReadsPatch:
+    """A cross-attention of the decoder."""
+    shape = c.encoder.width, c.cross_heads, c.cross_kv_heads
+    return ByteReadsPatch(*shape, c.cross_residual, c.decoder.norm_eps, compute.dtype, name=name)
 
 
 class Encoder(nn.Module):
@@ -36,17 +65,7 @@ class Encoder(nn.Module):
         embedding = table(self, c.vocab, stack.width)
         embedded = read(embedding, ids_BxL[None], self.compute)
         if c.hash_tables:
-            hashed = HashEmbedding(
-                c.hash_sizes,
-                c.hash_functions,
-                c.hash_rows,
-                stack.width,
-                c.hash_short,
-                c.hash_order,
-                c.hash_scope,
-                self.compute,
-                name="hash",
-            )
+            hashed = hash_embedding(c, self.compute, name="hash")
             embedded += hashed(ids_BxL, segment_BxL)
             if c.hash_norm:
                 embedded /= c.hash_tables + 1
@@ -58,12 +77,11 @@ class Encoder(nn.Module):
             return pooled_BxPxE
 
         query = Linear((c.slots * stack.width,), ("embed", "slots"), dtype=dtype, name="query")
-        cross = lambda name: PatchReadsBytes(c, stack.norm_eps, dtype, name=name)
+        cross = lambda name: patch_reads_bytes(c, self.compute, name)
         to_slots = lambda x_BxPxE: query(x_BxPxE).reshape(*x_BxPxE.shape[:2], c.slots, stack.width)
 
-        if (
-            c.encoder_cross == "all"
-        ):  # patches read the bytes after every layer, pooled once after the first
+        # "all": patches read the bytes after every layer, pooled once after the first.
+        if c.encoder_cross == "all":
             h_BxLxE, slots = embedded, None
             for layer in range(stack.layers):
                 h_BxLxE = Block(stack, self.compute, name=f"layer_{layer}")(h_BxLxE, segment_BxL)
@@ -88,7 +106,7 @@ class _CrossBlock(nn.Module):
     @nn.compact
     def __call__(self, h_BxLxE, slots_BxPxKxE, read_BxL, segment_BxL):
         c = self.config
-        cross = ByteReadsPatch(c, c.decoder.norm_eps, self.compute.dtype, name="cross")
+        cross = byte_reads_patch(c, self.compute, "cross")
         h_BxLxE = cross(h_BxLxE, slots_BxPxKxE, read_BxL)
         return Block(c.decoder, self.compute, name="block")(h_BxLxE, segment_BxL), None
 
@@ -114,7 +132,7 @@ class Decoder(nn.Module):
             )
         else:
             if c.decoder_cross == "first":
-                cross = ByteReadsPatch(c, stack.norm_eps, dtype, name="cross")
+                cross = byte_reads_patch(c, self.compute, "cross")
                 h_BxLxE = cross(h_BxLxE, slots, read_BxL)
             else:
                 h_BxLxE += spread(slots[:, :, 0], read_BxL)
@@ -131,7 +149,7 @@ class BltModel(nn.Module):
     config: Blt
     compute: Compute = Compute()
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.encoder = Encoder(c, self.compute)
         if c.slots_width != c.latent.width:
@@ -145,7 +163,7 @@ class BltModel(nn.Module):
         """
         return self.states(batch, head)["logits_BxLxV"]
 
-    def states(self, batch, head=True):
+    def states(self, batch: Batch, head: bool = True) -> dict[str, jax.Array]:
         """All that the parity fixtures name: byte states, patch states, latent states, logits."""
         h_BxLxE, patch_BxPxKE, embedding_VxE = self.encoder(batch)
         x_BxPxD = patch_BxPxKE

@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
-from typing import ClassVar
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, ClassVar, Literal
 
 from blt_jax.config import BYTE_VOCAB, Stack, choice, need
-from blt_jax.families import INIT_FACTORS, Model
+from blt_jax.families import INIT_FACTORS, Model, Plan, Prompted
 from blt_jax.families.published import LATENT, TOKEN_VOCAB, WINDOW
 from blt_jax.flops.breakdown import Placed
 
@@ -35,55 +37,53 @@ class Lm(Model):
         )
 
     @property
-    def reads(self):
-        return self.unit
+    def reads(self) -> Literal["byte", "token"]:
+        return "byte" if self.unit == "byte" else "token"
 
     @property
-    def context_reach(self):
+    def context_reach(self) -> int | None:
         return self.stack.layers * (self.stack.window - 1) if self.stack.window else None
 
-    def describe(self):
+    def describe(self) -> str:
         return "a byte LM" if self.unit == "byte" else f"a token LM of {self.vocab:,} entries"
 
     # ------------------------------------------------------------ cost
 
-    def stacks(self):
+    def stacks(self) -> tuple[Placed, ...]:
         return (Placed("latent", self.stack, "positions"),)
 
     @property
-    def head_width(self):
+    def head_width(self) -> int:
         return self.stack.width
 
-    def parameters(self):
-        from blt_jax.families.lm import cost
-
-        return cost.parameters(self)
+    def parameters(self) -> dict[str, int]:
+        return self.beside("cost").parameters(self)
 
     # ------------------------------------------------------------ program
 
-    def module(self, compute):
-        from blt_jax.families.lm.model import LmModel
+    def module(self, compute: Any) -> Any:
+        return self.beside("model").LmModel(self, compute)
 
-        return LmModel(self, compute)
+    def prompt(self, params: Any, rows: Any, starts: Any, plan: Plan, room: int) -> Prompted:
+        return self.beside("decode").prompt(params, self, rows, plan, room)
 
-    def prompt(self, params, rows, starts, plan, room):
-        from blt_jax.families.lm import decode
-
-        return decode.prompt(params, self, rows, plan, room)
-
-    def step(self, params, compute, state, ids_B, starts_B, closes):
-        from blt_jax.families.lm import decode
-
-        return decode.step(params, self, compute, state, ids_B, closes)
-
-    @classmethod
-    def huggingface(cls):
-        from blt_jax.families.lm import hf
-
-        return hf
+    def step(
+        self,
+        params: Any,
+        compute: Any,
+        state: Any,
+        ids_B: Any,
+        starts_B: Any,
+        closes: tuple[int, ...],
+    ) -> tuple[Any, Any, Any]:
+        return self.beside("decode").step(params, self, compute, state, ids_B, closes)
 
     @classmethod
-    def presets(cls):
+    def huggingface(cls) -> ModuleType:
+        return cls.beside("hf")
+
+    @classmethod
+    def presets(cls) -> dict[str, Callable[[], Model]]:
         """llama3-*, llama2-*: the latent models of the BLT paper as token LMs; entropy-100m."""
 
         def tokens(size, vocab):

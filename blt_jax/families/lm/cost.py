@@ -1,9 +1,10 @@
 """What a causal LM has to pay for outside its stack: an embedding, a norm, a head. No jax."""
 
+from blt_jax.families.lm.config import Lm
 from blt_jax.flops.formulas import stack_parameters
 
 
-def parameters(m) -> dict[str, int]:
+def parameters(m: Lm) -> dict[str, int]:
     """Parameters by part, as `model.LmModel` makes them."""
     width = m.stack.width
     return {
