@@ -21,17 +21,20 @@ flags.disclaim_key_flags()  # what is defined here belongs to the command that a
 
 USAGE_EXIT_CODE = 2
 FOLDERS = {"workdir", "output", "compile_cache"}
+_NO_CONFIG: set[str] = set()  # boolean flags with which the command needs no --config
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", re.DOTALL)
 
 
-def define_config():
+def define_config(unless=()):
     """Defines the required `--config=FILE[:ARG]` and its overrides `--config.KEY=VALUE`; returns
-    the flag's holder.
+    the flag's holder. With one of the flags `unless` no config is needed.
     """
     holder = config_flags.DEFINE_config_file(
         "config", help_string="file of the experiment: FILE.py[:ARG]"
     )
-    flags.mark_flag_as_required("config")
+    if not unless:
+        flags.mark_flag_as_required("config")
+    _NO_CONFIG.update(unless)
     return holder
 
 
@@ -87,7 +90,8 @@ def _parse(argv):
     """The arguments left after the flags, i.e. [program]. Raises ConfigError, flags.Error."""
     if {"--help", "-help", "-h", "--helpshort"} & set(argv[1:]):
         _help()
-    if "config" in flags.FLAGS and not {"--helpfull", "--helpxml"} & set(argv[1:]):
+    without = _config_path(argv) is None and {f"--{name}" for name in _NO_CONFIG} & set(argv[1:])
+    if "config" in flags.FLAGS and not without and not {"--helpfull", "--helpxml"} & set(argv[1:]):
         argv = check_overrides(argv, flags.FLAGS["config"].parser.parse)
     try:
         rest = flags.FLAGS(argv)

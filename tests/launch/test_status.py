@@ -12,7 +12,8 @@ import time
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.engines.queued import Queued, told
+from blt_jax.engines import Queued
+from blt_jax.runs import log_marks, run_state
 from blt_jax.runs.lease import Lease, holder
 from blt_jax.study import overview, status
 from tests.launch.test_sweep import CONFIG, ROOT
@@ -46,7 +47,7 @@ def study(tmp_path):
         if name in ("running", "failed"):
             (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (run / "log.txt").write_text(
-            "".join(f"{status.mark(mark, '')}a line [red]\n" for mark in marks)
+            "".join(f"{log_marks.line(mark, '')}a line [red]\n" for mark in marks)
         )
     result = {"validation": {"bpb": 2.5}, "timing": {"seconds": 75}}
     (folder / "runs" / "done" / "result.json").write_text(json.dumps(result))
@@ -92,9 +93,9 @@ def test_a_terminal_gets_colours_until_all_is_done(study, monkeypatch):
         looks.append(1)
         if len(looks) == 2:
             (study / "runs" / "queued" / "log.txt").write_text(
-                status.mark("failed", "in the end " + 9 * "a word ")
+                log_marks.line("failed", "in the end " + 9 * "a word ")
             )
-        return [status.read(study / "runs" / name) for name in ("done", "failed", "queued")]
+        return [run_state.read(study / "runs" / name) for name in ("done", "failed", "queued")]
 
     status.show(read, terminal, every=0.01)
     assert len(looks) == 2
@@ -124,7 +125,7 @@ def test_a_terminal_gets_colours_until_all_is_done(study, monkeypatch):
     ],
 )
 def test_what_the_queue_adds(study, name, jobs, state, message):
-    found = told(status.read(study / "runs" / name), jobs)
+    found = overview.queued_state(run_state.read(study / "runs" / name), jobs)
     assert (found.state, found.message) == (state, message)
 
 
