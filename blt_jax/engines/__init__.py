@@ -29,6 +29,8 @@ DEFAULT = "local"
 
 ROOT = Path(__file__).parents[2]  # the checkout
 
+Kind = Literal["here", "cluster", "scripts"]  # see `Engine`
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -123,7 +125,7 @@ class Engine:
           "scripts": nothing is run; `write` leaves files for somebody who runs them.
     """
 
-    kind: ClassVar[Literal["here", "cluster", "scripts"]] = "cluster"
+    kind: ClassVar[Kind] = "cluster"
     # The cluster goes on by itself: from the preparation to the runs, from the runs to the report.
     # Otherwise the same command is given again.
     goes_on: ClassVar[bool] = False

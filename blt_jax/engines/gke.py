@@ -89,7 +89,7 @@ class Gke(Engine):
         """What has ended under a job's name gives way: it would keep the name for hours."""
         for job in jobs:
             name = workload(work.folder, job.name)
-            if any(one.ended and one.job == name for one in queued):
+            if any(other.ended and other.job == name for other in queued):
                 _delete(work.folder, [name])
             self._create(work.folder, job)
             yield "the preparation" if job.name == PREPARE else job.name, name
@@ -170,19 +170,22 @@ def _need_one_host(manifest: Path, machine: str) -> None:
 def _queued(jobset: dict[str, Any], part: str, index: int) -> Queued:
     """A workload by what the cluster says of its JobSet."""
     name, status = jobset["metadata"]["name"], jobset.get("status", {})
-    held = [one for one in status.get("conditions", []) if one["status"] == "True"]
-    over = next((one for one in held if one["type"] in ("Completed", "Failed")), None)
-    slices = sum(one.get("replicas", 1) for one in jobset["spec"]["replicatedJobs"])
-    ready = sum(one.get("ready", 0) for one in status.get("replicatedJobsStatus", []))
-    if over:
-        why = f"{over['type'].lower()}, {over.get('message') or over.get('reason', '')}"
+    hold = [
+        condition for condition in status.get("conditions", []) if condition["status"] == "True"
+    ]
+    ends = [condition for condition in hold if condition["type"] in ("Completed", "Failed")]
+    slices = sum(jobs.get("replicas", 1) for jobs in jobset["spec"]["replicatedJobs"])
+    ready = sum(jobs.get("ready", 0) for jobs in status.get("replicatedJobsStatus", []))
+    if ends:
+        end = ends[0]
+        why = f"{end['type'].lower()}, {end.get('message') or end.get('reason', '')}"
     elif jobset["metadata"].get("deletionTimestamp"):
         why = "being deleted"
     elif jobset["spec"].get("suspend"):
         why = "waits for its slices"
     else:
         why = "" if ready == slices else f"{ready} of {slices} slices are up"
-    return Queued(name, part, index, not why, why, ended=over is not None)
+    return Queued(name, part, index, not why, why, ended=bool(ends))
 
 
 def _delete(study: Path, names: Sequence[str]) -> None:

@@ -14,11 +14,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from blt_jax import storage, storage_errors
 from blt_jax.config import ConfigError
-from blt_jax.engines import Engine, Job, Outcome, Result
+from blt_jax.engines import Engine, Job, Kind, Outcome, Result
 from blt_jax.runs import lease, log_marks
 from blt_jax.runs.preemption import SAVED_EXIT_CODE, StopSignal
 from blt_jax.runs.run_state import duration
@@ -53,7 +53,7 @@ except OSError as error:
 class Local(Engine):
     """This machine; it has no settings beside the number of workers."""
 
-    kind: ClassVar[Literal["here", "cluster", "scripts"]] = "here"
+    kind: ClassVar[Kind] = "here"
 
     def run(
         self,

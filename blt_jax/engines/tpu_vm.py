@@ -13,10 +13,10 @@ Filestore); the checkout at the same path on every host.
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from blt_jax import storage
-from blt_jax.engines import Engine, Job, Work, required
+from blt_jax.engines import Engine, Job, Kind, Work, required
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TpuVm(Engine):
     checkout: str = "blt_jax"  # on the hosts, from the home folder
     python: str = "python3"  # that has this package and its extra `tpu`
 
-    kind: ClassVar[Literal["here", "cluster", "scripts"]] = "scripts"
+    kind: ClassVar[Kind] = "scripts"
 
     def check(self, study: Path) -> None:
         required("tpu_vm", self, "name", "zone")
@@ -44,7 +44,7 @@ class TpuVm(Engine):
         lines = [f"{call(work.folder, job.name)} || exit\n" for job, _ in jobs]
         _write(folder / "all.sh", "".join(lines))
         return (
-            f"{call(work.folder, 'all')} runs the study on {self.name}, NAME.sh beside it one run"
+            f"{call(work.folder, 'all')} runs the study on {self.name}, NAME.sh next to it one run"
         )
 
     def ssh(self, job: Job, worker: str) -> list[str]:

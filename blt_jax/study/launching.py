@@ -178,7 +178,7 @@ def _work(
     if jobs is None:
         assumed = grid.plan(study, grid.assumed_facts(study))
         show(assumed)
-        jobs = study_folder.jobs_of(folder, [one.run.name for one in assumed])
+        jobs = study_folder.jobs_of(folder, [planned_run.run.name for planned_run in assumed])
     again = [*study_folder.program("sweep"), *arguments, f"--workdir={folder}"]
     log = f"{name}/{study_folder.PREPARE_LOG}"
     first = Job("prepare", [*again, "--stage=prepare"], folder, study_folder.PLAN, log)

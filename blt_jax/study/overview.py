@@ -53,11 +53,11 @@ def states(folder: Path) -> list[State]:
         return queued_state(state, [job for job in jobs if (job.part, job.index) == (part, index)])
 
     if plan is None:
-        found = [with_queue(_preparation(folder), "prepare")]
+        stages = [with_queue(_preparation(folder), "prepare")]
         entropy_model = folder / study_folder.ENTROPY_MODEL
         if (entropy_model / run_files.CONFIG).exists():
-            found.append(run_state.read(entropy_model))
-        return found
+            stages.append(run_state.read(entropy_model))
+        return stages
     runs = [study_folder.run_folder(folder, name) for name in names]
     with ThreadPoolExecutor(16) as pool:  # a bucket answers slowly, but many at a time
         read = list(pool.map(_read, runs))

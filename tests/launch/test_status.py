@@ -126,7 +126,7 @@ def test_what_the_queue_adds(study, name, jobs, state, message):
 
 def test_a_config_beside_status_is_no_mistake(study):
     config = f"--config={study.parent / 'tiny.py'}"
-    assert sweep(study, config, "--status") == sweep(study, "--status")
+    assert sweep(study, config, "--status") == sweep(study, "--status=true")
     code, _, error = sweep(study, config, "--config.budget=1", "--status")
     assert code == 2 and "unknown config key 'budget': did you mean 'budgets'?" in error
 
