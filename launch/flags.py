@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterable
 
 from absl import app, flags
 from ml_collections import config_dict, config_flags
@@ -21,17 +22,20 @@ flags.disclaim_key_flags()  # what is defined here belongs to the command that a
 
 USAGE_EXIT_CODE = 2
 FOLDERS = {"workdir", "output", "compile_cache"}
+_NO_CONFIG: set[str] = set()  # boolean flags with which the command needs no --config
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", re.DOTALL)
 
 
-def define_config():
+def define_config(unless: Iterable[str] = ()) -> flags.FlagHolder:
     """Defines the required `--config=FILE[:ARG]` and its overrides `--config.KEY=VALUE`; returns
-    the flag's holder.
+    the flag's holder. With one of the flags `unless` no config is needed.
     """
     holder = config_flags.DEFINE_config_file(
         "config", help_string="file of the experiment: FILE.py[:ARG]"
     )
-    flags.mark_flag_as_required("config")
+    if not unless:
+        flags.mark_flag_as_required("config")
+    _NO_CONFIG.update(unless)
     return holder
 
 
@@ -87,7 +91,8 @@ def _parse(argv):
     """The arguments left after the flags, i.e. [program]. Raises ConfigError, flags.Error."""
     if {"--help", "-help", "-h", "--helpshort"} & set(argv[1:]):
         _help()
-    if "config" in flags.FLAGS and not {"--helpfull", "--helpxml"} & set(argv[1:]):
+    help_of_all = {"--helpfull", "--helpxml"} & set(argv[1:])
+    if "config" in flags.FLAGS and not help_of_all and not _without_config(argv):
         argv = check_overrides(argv, flags.FLAGS["config"].parser.parse)
     try:
         rest = flags.FLAGS(argv)
@@ -164,6 +169,13 @@ def _config_path(argv):
         if re.fullmatch(r"--?config", argument) and i + 1 < len(argv):
             return argv[i + 1]
     return None
+
+
+def _without_config(argv):
+    """Whether a command line has no --config and, by one of `_NO_CONFIG`, needs none."""
+    given = re.compile(rf"--?({'|'.join(_NO_CONFIG)})(=(t|true|y|yes|1))?", re.IGNORECASE)
+    asked = bool(_NO_CONFIG) and any(map(given.fullmatch, argv[1:]))
+    return asked and _config_path(argv) is None
 
 
 def _check_file(path):

@@ -2,55 +2,53 @@
 
     python -m launch.sweep --config=experiments/quickstart.py --workdir=runs/quickstart
     python -m launch.sweep --config=experiments/quickstart.py --workdir=runs/quickstart --dry_run
-    python -m launch.sweep --config=experiments/quickstart.py --workdir=runs/quickstart --status
+    python -m launch.sweep --workdir=runs/quickstart --status
+    python -m launch.sweep --workdir=runs/quickstart --cancel
 
-On a Slurm cluster, from any machine that has sbatch and the folder; with --dry_run it only writes
-STUDY/slurm:
+On a cluster, from any machine that has its clients and the folder; with --dry_run it only writes
+what would be submitted, into STUDY/ENGINE. --ENGINE.FIELD sets what the jobs ask for:
 
     python -m launch.sweep --config=... --workdir=/shared/STUDY --engine=slurm \\
         --slurm.partition=gpu --slurm.gpus=8
-
---slurm. takes partition account time nodes gpus cpus constraint at_once extra
-(blt_jax/engines/slurm.py). Given again, the command submits what is neither done nor failed nor in
-the queue; --retry_failed takes the failed ones too (on this machine they are always tried again).
-TPU slices on GKE, by xpk, likewise; and scripts for one TPU VM:
-
     python -m launch.sweep --config=... --workdir=gs://BUCKET/STUDY --engine=gke --gke.cluster=C \\
-        --gke.project=P \\
-        --gke.zone=Z --gke.tpu_type=v5p-64 --gke.image=REGISTRY/blt_jax:tpu  (blt_jax/engines/gke.py)
+        --gke.project=P --gke.zone=Z --gke.tpu_type=v5p-64 --gke.image=REGISTRY/blt_jax:tpu
     python -m launch.sweep --config=... --workdir=gs://BUCKET/STUDY --engine=tpu_vm \\
         --tpu_vm.name=N --tpu_vm.zone=Z
+
+Given again, the command submits what is neither done nor failed nor in the queue; --retry_failed
+takes the failed ones too (on this machine they are always tried again). Each engine is a file of
+blt_jax/engines, whose docstring is its manual.
 
 Ctrl-C saves the runs in progress; the same command goes on from there and repeats nothing. Exit
 code 0: every run is done; 1: some run failed (the report says which); 2: a setting or input is
 wrong; 130: interrupted.
 """
 
-import dataclasses
 import json
 import os
 import platform
+import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
 from absl import flags
 
-from blt_jax import storage
+from blt_jax import engines, storage
 from blt_jax.config import ConfigError
-from blt_jax.engines import local, submit
 from blt_jax.record import build, to_dict
 from blt_jax.runs import preemption
-from blt_jax.runs.lease import Lease
 from blt_jax.storage import write_json
-from blt_jax.study import grid, overview, status
+from blt_jax.study import grid, launching, overview
 from blt_jax.study.config import Study
-from blt_jax.study.folder import finish, interrupted, job, planned_jobs, record
+from blt_jax.study.folder import job
+from blt_jax.study.launching import execute
 from launch import flags as launch_flags
 from launch import plan as launch_plan
 
-CONFIG = launch_flags.define_config()
+CONFIG = launch_flags.define_config(unless=("status", "cancel"))
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study.", required=True)
-ENGINE = flags.DEFINE_enum("engine", "local", ["local", *submit.ENGINES], "Where the runs go.")
+ENGINE = flags.DEFINE_enum("engine", engines.DEFAULT, list(engines.ENGINES), "Where the runs go.")
 WORKERS = flags.DEFINE_integer("workers", 0, "Processes at a time; 0: one per core, at most 8.")
 DRY_RUN = flags.DEFINE_boolean(
     "dry_run", False, "Print the plan, from assumed patch and token sizes, and stop."
@@ -63,20 +61,22 @@ RETRY = flags.DEFINE_boolean("retry_failed", False, "Submit failed runs again to
 CANCEL = flags.DEFINE_boolean(
     "cancel", False, "Have the runs in progress save, take back the others, and stop."
 )
-for _engine, (_module, _) in submit.ENGINES.items():
-    for _field in dataclasses.fields(_module.Resources):
-        _define = {str: flags.DEFINE_string, int: flags.DEFINE_integer}[_field.type]
-        _define(f"{_engine}.{_field.name}", _field.default, f"Of the jobs of --engine={_engine}.")
+ONCE = ("--dry_run", "--retry_failed")  # flags that a command given again does not repeat
 
 
-def execute(jobs, workers, flops=None):
-    """Runs jobs on the engine; returns (names and reasons of failed runs, whether we were
-    interrupted).
-    """
-    with status.Watch({one.folder: (flops or {}).get(one.name, 1.0) for one in jobs}) as watch:
-        result = local.run(jobs, workers, watch=watch.update)
-    failed = {o.job.name: o.message for o in result.outcomes if o.state == "failed"}
-    return failed, result.interrupted
+for _engine in engines.ENGINES:
+    for _field, _default in engines.named(_engine).settings().items():
+        _flag, _help = f"{_engine}.{_field}", f"Of the jobs of --engine={_engine}."
+        if isinstance(_default, int):
+            flags.DEFINE_integer(_flag, _default, _help)
+        else:
+            flags.DEFINE_string(_flag, _default, _help)
+
+
+def engine(name: str) -> engines.Engine:
+    """The engine as its flags say. Raises ConfigError."""
+    kind = engines.named(name)
+    return kind(**{field: flags.FLAGS[f"{name}.{field}"].value for field in kind.settings()})
 
 
 def prepare(study: Study, folder):
@@ -169,48 +169,41 @@ def plan(study, folder):
     return True
 
 
+def evaluate(folder: Path) -> None:
+    """Makes the evaluations that a study lacks."""
+    from blt_jax.study import evaluate as stage  # imports jax
+
+    stage.of_study(folder)
+
+
 def main(_):
-    study = build(Study, CONFIG.value.to_dict())
     folder = storage.absolute(WORKDIR.value)
-    asked = {name: resources(name, module) for name, (module, _) in submit.ENGINES.items()}
-    alone = STAGE.value == "prepare"
     if STATUS.value:
         return overview.show(folder)
     if CANCEL.value:
         return overview.cancel(folder)
-    if ENGINE.value != "local" and not alone:
-        give = submit.ENGINES[ENGINE.value][1]
-        return give(study, folder, asked[ENGINE.value], DRY_RUN.value, RETRY.value, plan)
+    study = build(Study, CONFIG.value.to_dict())
+    chosen = {name: engine(name) for name in engines.ENGINES}[ENGINE.value]  # all are checked
+    if STAGE.value == "prepare":
+        preemption.leave_when_told()  # the stages up to the entropy model repeat little
+        return launching.prepare(study, folder, plan)
+    if chosen.kind != "here":
+        return launching.give(
+            study,
+            folder,
+            ENGINE.value,
+            chosen,
+            plan,
+            arguments=[word for word in sys.argv[1:] if word.split("=")[0] not in ONCE],
+            show=launch_plan.show,
+            dry_run=DRY_RUN.value,
+            retry_failed=RETRY.value,
+        )
     if DRY_RUN.value:
         launch_plan.show(grid.plan(study, grid.assumed_facts(study)))
         return 0
-    if alone:
-        preemption.leave_when_told()  # the stages up to the entropy model repeat little
-
-    with Lease(folder, what="study"):
-        record(study, folder)
-        began = time.monotonic()
-        if not plan(study, folder):
-            return preemption.SAVED_EXIT_CODE if alone else interrupted(folder)
-        if alone:
-            return 0
-        planned, jobs = planned_jobs(folder)
-        done = sum(one.done for one in jobs)
-        print(f"{done} of {len(jobs)} runs are done", flush=True)
-        failed = {}
-        if done < len(jobs):
-            flops = {run["name"]: run["cost"]["train_flops"]["exact"] for run in planned["runs"]}
-            workers = WORKERS.value or min(8, os.cpu_count() or 1)
-            failed, stopped = execute(jobs, workers, flops)
-            if stopped:
-                return interrupted(folder)
-        return finish(folder, began, failed, study.noise_bytes)
-
-
-def resources(engine, module):
-    """What the flags `--ENGINE.NAME` ask for. Raises ConfigError."""
-    names = [field.name for field in dataclasses.fields(module.Resources)]
-    return module.Resources(**{name: flags.FLAGS[f"{engine}.{name}"].value for name in names})
+    workers = WORKERS.value or min(8, os.cpu_count() or 1)
+    return launching.run_here(study, folder, chosen, plan, workers, evaluate)
 
 
 if __name__ == "__main__":

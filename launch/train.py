@@ -32,6 +32,7 @@ from absl import flags
 from blt_jax import storage
 from blt_jax.parallel import processes
 from blt_jax.record import build
+from blt_jax.runs import run_files
 from blt_jax.runs.config import Run
 from blt_jax.runs.lease import Lease
 from blt_jax.runs.supervise import supervised
@@ -68,8 +69,8 @@ BROKEN = ("Gloo", "Connection", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 def main(_):
     run = build(Run, CONFIG.value.to_dict())
     folder = storage.at(WORKDIR.value)
-    if (folder / "result.json").exists():
-        print(f"{run.name}: done already ({folder / 'result.json'})")
+    if run_files.done(folder):
+        print(f"{run.name}: done already ({folder / run_files.RESULT})")
         return 0
     if CACHE.value:
         jax.config.update("jax_compilation_cache_dir", str(storage.absolute(CACHE.value)))

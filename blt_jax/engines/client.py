@@ -3,13 +3,16 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 
 from blt_jax.config import ConfigError
 
 PATIENCE = 60  # seconds that a client may take
 
 
-def call(*argv, need, environment=None, patience=PATIENCE):
+def call(
+    *argv: str, need: str, environment: Mapping[str, str] | None = None, patience: int = PATIENCE
+) -> str:
     """What a client prints. `need`: what to say where there is no such program.
 
     Nobody answers its questions: one that asks fails. Raises ConfigError with its last words where
@@ -18,11 +21,15 @@ def call(*argv, need, environment=None, patience=PATIENCE):
     environment = os.environ if environment is None else environment
     if shutil.which(argv[0], path=environment.get("PATH")) is None:
         raise ConfigError(f"there is no {argv[0]} on this machine; {need}")
-    how = dict(
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience, env=environment
-    )
     try:
-        done = subprocess.run(argv, **how)
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=patience,
+            env=environment,
+        )
     except subprocess.TimeoutExpired:
         raise ConfigError(
             f"{argv[0]} did not answer within {patience} s; is the cluster's controller up?"

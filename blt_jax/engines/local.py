@@ -1,26 +1,27 @@
 """Engine `local`: the jobs of a study as processes of this machine, a few at a time.
 
-A job is a command that a person could paste, and a folder; it is done if and only if the folder
-holds `result.json`. The engine keeps no state of its own: killed at any moment and started again,
-it runs what is missing. Each job is told apart from the launcher (own session, so that a Ctrl-C
-reaches the launcher alone) but dies with it. No jax here.
+A job is done if and only if its folder holds its result. The engine keeps no state of its own:
+killed at any moment and started again, it runs what is missing. Each job has a session of its own,
+so that a Ctrl-C reaches the launcher alone, but dies with the launcher. No jax here.
 """
 
 import contextlib
 import dataclasses
 import os
-import pathlib
-import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
 
 from blt_jax import storage, storage_errors
 from blt_jax.config import ConfigError
-from blt_jax.runs import lease
+from blt_jax.engines import Engine, Job, Kind, Outcome, Result
+from blt_jax.runs import lease, log_marks
 from blt_jax.runs.preemption import SAVED_EXIT_CODE, StopSignal
-from blt_jax.study import status
+from blt_jax.runs.run_state import duration
 
 GRACE = 60.0  # seconds that jobs get to save after SIGTERM
 POLL = 0.1  # seconds between looks at the processes
@@ -49,42 +50,28 @@ except OSError as error:
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """A command and the folder in which it leaves `result.json` and its lease, and we `log.txt`."""
+class Local(Engine):
+    """This machine; it has no settings beside the number of workers."""
 
-    name: str
-    argv: list[str]
-    folder: pathlib.Path
+    kind: ClassVar[Kind] = "here"
 
-    @property
-    def command(self):
-        """The line that a person could paste into a shell."""
-        return shlex.join(self.argv)
-
-    @property
-    def done(self):
-        return (self.folder / "result.json").exists()
+    def run(
+        self,
+        jobs: Sequence[Job],
+        workers: int,
+        watch: Callable[[list[Path]], None] | None = None,
+    ) -> Result:
+        """`run`, below."""
+        return run(jobs, workers, watch=watch)
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    job: Job
-    state: str  # "done" | "failed" | "stopped": told to stop before it was done
-    attempts: int  # processes started by this call; 0: nothing was to do, or not begun
-    message: str = ""  # why it failed: one line
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """`outcomes` in the order of the jobs. `interrupted`: we were told to stop; the caller exits
-    with 130.
-    """
-
-    outcomes: list[Outcome]
-    interrupted: bool
-
-
-def run(jobs, workers, devices=(), watch=None, grace=GRACE):
+def run(
+    jobs: Sequence[Job],
+    workers: int,
+    devices: Sequence[str] = (),
+    watch: Callable[[list[Path]], None] | None = None,
+    grace: float = GRACE,
+) -> Result:
     """Runs the jobs that are not done, `workers` at a time, in the given order.
 
     A job that exits with 42 is started again; one that ends otherwise without a result is started
@@ -93,7 +80,7 @@ def run(jobs, workers, devices=(), watch=None, grace=GRACE):
     seconds to save.
 
     Args:
-      jobs: list of `Job`.
+      jobs: what to run.
       workers: processes at a time. The cores that this process may use are divided among them.
       devices: values of CUDA_VISIBLE_DEVICES, one per worker; empty: the variable is left alone.
       watch: called a few times per second with the folders of the running jobs.
@@ -113,7 +100,7 @@ def run(jobs, workers, devices=(), watch=None, grace=GRACE):
     queue = [_Attempts(job) for job in jobs if not job.done]
     for waiting in queue:
         waiting.enqueue()
-    running = []
+    running: list[_Attempts] = []
     with StopSignal() as stop:
         try:
             while (queue or running) and not stop.requested:
@@ -153,48 +140,42 @@ def run(jobs, workers, devices=(), watch=None, grace=GRACE):
 class _Attempts:
     """One job and the processes that were started for it."""
 
-    def __init__(self, job):
+    def __init__(self, job: Job):
         self.job = job
         self.started = self.failures = 0
         self.message = ""
-        self._look = 0.0
-        self._growing = None  # where log.txt is written
+        self._next_look = 0.0  # at the lease
+        self._growing: storage.Growing | None = None  # where the log is written
 
-    def held(self):
+    def held(self) -> bool:
         """Whether another process has the run; looked up once per `HELD`, as the folder may be far
         away.
         """
-        if time.monotonic() < self._look:
+        if time.monotonic() < self._next_look:
             return True
         held = lease.holder(self.job.folder) is not None
-        self._look = time.monotonic() + HELD if held else 0.0
+        self._next_look = time.monotonic() + HELD if held else 0.0
         return held
 
-    def enqueue(self):
+    def enqueue(self) -> None:
         """An earlier launcher gave this job up; the folder should not say so while it waits for
         us.
         """
-        if status.last_words(self.job.folder / "log.txt")[0] == "failed":
-            status.append(self.job.folder, "queued", "again")
+        if log_marks.last(self.job.log)[0] == "failed":
+            log_marks.append(self.job.folder, "queued", "again")
 
-    def start(self, slot):
+    def start(self, slot: tuple[dict[str, str], tuple[int, ...]]) -> bool:
         """Starts a process in `slot` (environment, cores); False, with a message, if that cannot
         be.
         """
         self.slot, (environment, cores) = slot, slot
-        prelude = [
-            sys.executable,
-            "-I",
-            "-S",
-            "-c",
-            _PRELUDE,
-            str(os.getpid()),
-            ",".join(map(str, cores)),
-        ]
+        prelude = [sys.executable, "-I", "-S", "-c", _PRELUDE]
+        prelude += [str(os.getpid()), ",".join(map(str, cores))]
         try:
             storage.make_folder(self.job.folder)
+            growing = self._grow()
             with open(self._log(), "ab") as log:
-                log.write(status.mark("started", self.job.command).encode())
+                log.write(log_marks.line("started", self.job.command).encode())
                 log.flush()
                 self.process = subprocess.Popen(
                     prelude + self.job.argv,
@@ -205,22 +186,22 @@ class _Attempts:
                     start_new_session=True,
                 )
             with contextlib.suppress(Exception):  # what follows the log will try again
-                self._growing.flush()  # that it began is known even if we are killed now
+                growing.flush()  # that it began is known even if we are killed now
         except OSError as error:
-            told = storage_errors.of_disk(error) or (error.strerror,)
-            self.message = f"cannot start the run in {self.job.folder}: {'; '.join(told)}"
+            why = storage_errors.of_disk(error) or (str(error.strerror),)
+            self.message = f"cannot start the run in {self.job.folder}: {'; '.join(why)}"
             return False
         self.started += 1
         self.began = time.monotonic()
         return True
 
-    def finish(self):
+    def finish(self) -> str:
         """What an ended process means for the job: "done", "failed" or "again"."""
         code = self.process.returncode
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)  # helpers that it left behind
         if self.job.done:
-            self.log("finished", f"after {status.duration(time.monotonic() - self.began)}")
+            self.log("finished", f"after {duration(time.monotonic() - self.began)}")
             return "done"
         if code == SAVED_EXIT_CODE:
             self.log("saved", "to be continued")
@@ -229,32 +210,33 @@ class _Attempts:
             self.log("left", "another process has the run")
             return "again"
         self.failures += 1
-        how = f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit code {code}"
+        why = f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit code {code}"
         if code == 0:
-            how += ", but no result.json"
-        self.log("failed" if self.failures == TRIES else "retry", how)
-        self.message = status.last_words(self._log())[1] or how
+            why += f", but no {self.job.result_file}"
+        self.log("failed" if self.failures == TRIES else "retry", why)
+        self.message = log_marks.last(self._log())[1] or why
         return "failed" if self.failures == TRIES else "again"
 
-    def outcome(self, state):
+    def outcome(self, state: str) -> Outcome:
         if self._growing:
             self._growing.close()
         return Outcome(self.job, state, self.started, self.message if state == "failed" else "")
 
-    def log(self, word, detail):
-        with contextlib.suppress(
-            OSError
-        ):  # a full disk has already been reported by the job or by `start`
-            with open(self._log(), "a") as log:
-                log.write(status.mark(word, detail))
+    def log(self, event: str, detail: str) -> None:
+        # A full disk has already been reported by the job or by `start`.
+        with contextlib.suppress(OSError), open(self._log(), "a") as log:
+            log.write(log_marks.line(event, detail))
 
-    def _log(self):
-        """The path of log.txt on this machine."""
-        self._growing = self._growing or storage.Growing(self.job.folder, ["log.txt"])
-        return self._growing.here / "log.txt"
+    def _grow(self) -> storage.Growing:
+        self._growing = self._growing or storage.Growing(self.job.folder, [self.job.log_file])
+        return self._growing
+
+    def _log(self) -> Path:
+        """The path of the log on this machine."""
+        return self._grow().here / self.job.log_file
 
 
-def _stop(running, grace):
+def _stop(running: list[_Attempts], grace: float) -> None:
     """Lets the processes save and ends them; a KeyboardInterrupt (second Ctrl-C) ends the
     waiting.
     """
@@ -274,9 +256,11 @@ def _stop(running, grace):
         attempts.log("finished" if attempts.job.done else "stopped", "with the launcher")
 
 
-def _environment(slot, workers, devices):
+def _environment(
+    slot: int, workers: int, devices: Sequence[str]
+) -> tuple[dict[str, str], tuple[int, ...]]:
     """(environment, cores) of a worker: its share of the cores, its device."""
-    cores = ()
+    cores: tuple[int, ...] = ()
     count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         usable = sorted(os.sched_getaffinity(0))

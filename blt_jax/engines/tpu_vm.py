@@ -12,15 +12,16 @@ Filestore); the checkout at the same path on every host.
 
 import dataclasses
 import shlex
+from pathlib import Path
+from typing import ClassVar
 
 from blt_jax import storage
-from blt_jax.config import ConfigError
-from blt_jax.storage import replacing
+from blt_jax.engines import Engine, Job, Kind, Work, required
 
 
 @dataclasses.dataclass(frozen=True)
-class Resources:
-    """Where the scripts go, flags `--tpu_vm.NAME`."""
+class TpuVm(Engine):
+    """Where the scripts go."""
 
     name: str = ""  # of the TPU VM
     zone: str = ""
@@ -28,46 +29,39 @@ class Resources:
     checkout: str = "blt_jax"  # on the hosts, from the home folder
     python: str = "python3"  # that has this package and its extra `tpu`
 
-    def check(self):
-        """Raises ConfigError where something is missing that nothing has a default for."""
-        missing = [name for name in ("name", "zone") if not getattr(self, name)]
-        if missing:
-            raise ConfigError(
-                f"--engine=tpu_vm needs {' '.join(f'--tpu_vm.{name}=' for name in missing)}"
-            )
+    kind: ClassVar[Kind] = "scripts"
 
-    def ssh(self, command, worker="all"):
-        """argv that runs a shell command on that host (0: the first), or on all of them at once."""
+    def check(self, study: Path) -> None:
+        required("tpu_vm", self, "name", "zone")
+
+    def write(self, work: Work, dry_run: bool = False) -> str:
+        folder = work.folder / "tpu_vm"
+        storage.make_folder(folder)
+        # The preparation and the report on the first host, runs on all of them.
+        jobs = [(work.prepare, "0"), *((run, "all") for run in work.runs), (work.report[0], "0")]
+        for job, worker in jobs:
+            _write(folder / f"{job.name}.sh", f"exec {shlex.join(self.ssh(job, worker))}\n")
+        lines = [f"{call(work.folder, job.name)} || exit\n" for job, _ in jobs]
+        _write(folder / "all.sh", "".join(lines))
+        return (
+            f"{call(work.folder, 'all')} runs the study on {self.name}, NAME.sh next to it one run"
+        )
+
+    def ssh(self, job: Job, worker: str) -> list[str]:
+        """argv that runs a job on a host, by its number from "0", or on "all" of them at once."""
+        there = job.elsewhere(self.python).command
+        command = f"cd {shlex.quote(self.checkout)} && exec {there}"
         words = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", self.name, f"--zone={self.zone}"]
         words += [f"--project={self.project}"] if self.project else []
         return [*words, f"--worker={worker}", f"--command={command}"]
 
 
-def write(study, resources, prepare, report, jobs):
-    """Writes STUDY/tpu_vm. `prepare`, `report`: argv for one host; `jobs`: `Job`s, each for all
-    hosts.
-    """
-    folder = study / "tpu_vm"
-    storage.make_folder(folder)
-
-    def script(name, argv, worker):
-        there = f"cd {shlex.quote(resources.checkout)} && exec {shlex.join(argv)}"
-        _write(folder / f"{name}.sh", f"exec {shlex.join(resources.ssh(there, worker))}\n")
-
-    script("prepare", prepare, "0")
-    script("report", report, "0")
-    for job in jobs:
-        script(job.name, job.argv, "all")
-    names = ["prepare", *(job.name for job in jobs), "report"]
-    _write(folder / "all.sh", "".join(f"{call(study, name)} || exit\n" for name in names))
-
-
-def call(study, name):
+def call(study: Path, name: str) -> str:
     """The shell command that runs a script of the study."""
     path = shlex.quote(str(study / "tpu_vm" / f"{name}.sh"))
     return f"bash <(gcloud storage cat {path})" if storage.in_bucket(study) else f"bash {path}"
 
 
-def _write(path, text):
-    with replacing(path) as temporary:
+def _write(path: Path, text: str) -> None:
+    with storage.replacing(path) as temporary:
         temporary.write_text("#!/bin/bash\n" + text)

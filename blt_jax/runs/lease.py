@@ -9,17 +9,17 @@ its heartbeat. No jax: launchers and status tables read leases too.
 import dataclasses
 import json
 import os
-import pathlib
 import shlex
 import socket
 import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 
 from blt_jax import storage
+from blt_jax.runs.run_files import LEASE
 
-FILE = "lease.json"
 HEARTBEAT = 5.0  # seconds between rewrites
 STALE = 60.0  # seconds without a heartbeat after which a holder on another machine counts as dead
 _SETTLE = 0.2  # seconds between taking a stale lease over on a disk and looking who else did
@@ -36,38 +36,37 @@ class Holder:
     """The content of `lease.json`; times are seconds since the epoch."""
 
     host: str
-    machine: (
-        str  # tells apart machines, boots and containers that share a host name; "" where unknown
-    )
+    # tells apart machines, boots and containers that share a host name; "" where unknown
+    machine: str
     pid: int
-    started: (
-        int  # start of the process in clock ticks since boot, against reused pids; 0 where unknown
-    )
+    # start of the process in clock ticks since boot, against reused pids; 0 where unknown
+    started: int
     since: float
     heartbeat: float
     command: str
     token: str  # unique per lease
 
     @property
-    def local(self):
+    def local(self) -> bool:
         """Whether the holder runs where its pid means something to us."""
         return (self.host, self.machine) == (socket.gethostname(), _machine())
 
     @property
-    def alive(self):
+    def alive(self) -> bool:
+        """Whether the holder still counts."""
         if self.local:
             return _process_lives(self.pid, self.started)
         return time.time() - self.heartbeat < STALE
 
-    def __str__(self):
+    def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
         return f"process {self.pid} on {self.host} since {since}"
 
 
-def holder(folder):
+def holder(folder: str | Path) -> Holder | None:
     """The live `Holder` of a folder's lease, or None."""
-    found = _read(storage.at(folder) / FILE)
-    return found if found is not None and found.alive else None
+    current = _read(storage.at(folder) / LEASE)
+    return current if current is not None and current.alive else None
 
 
 class Lease:
@@ -78,15 +77,15 @@ class Lease:
     machine slept so long that another took over): call it before anything that others could read.
     """
 
-    def __init__(self, folder, what="run", heartbeat=HEARTBEAT):
+    def __init__(self, folder: str | Path, what: str = "run", heartbeat: float = HEARTBEAT):
         self.folder = storage.at(folder)
         self.what = what
-        self._path = self.folder / FILE
+        self._path = self.folder / LEASE
         self._heartbeat = heartbeat
         self._ended = threading.Event()
-        self._usurper = None
+        self._usurper: Holder | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> "Lease":
         storage.make_folder(self.folder)
         now = time.time()
         self._own = Holder(
@@ -99,7 +98,7 @@ class Lease:
             command=shlex.join(sys.argv),
             token=uuid.uuid4().hex,
         )
-        while not storage.create(self._path, self._told()):
+        while not storage.create(self._path, self._json()):
             other = _read(self._path)
             if other is None:
                 continue  # released between the two calls
@@ -113,10 +112,10 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.release()
 
-    def release(self):
+    def release(self) -> None:
         """Gives the folder back, once; for whoever leaves the process without leaving the
         context.
         """
@@ -127,12 +126,12 @@ class Lease:
         if current is not None and current.token == self._own.token:
             storage.remove(self._path, version)
 
-    def check(self):
+    def check(self) -> None:
         """Raises `LeaseHeld` if another process took the lease over; costs nothing."""
         if self._usurper is not None:
             raise self._held(self._usurper)
 
-    def _held(self, other):
+    def _held(self, other: Holder) -> LeaseHeld:
         mend = f"end it (kill {other.pid})" if other.local else "end it there"
         if not other.local:
             mend += f", or wait {STALE:.0f} s after its death"
@@ -140,7 +139,7 @@ class Lease:
             f"the {self.what} {self.folder} is in use by {other}: wait for it, or {mend}"
         )
 
-    def _take_over(self, stale):
+    def _take_over(self, stale: Holder) -> bool:
         """Replaces a dead holder; of several processes that try at once one stays: a disk's last, a
         bucket's first.
         """
@@ -156,20 +155,19 @@ class Lease:
         current = _read(self._path)
         return current is not None and current.token == self._own.token
 
-    def _told(self):
+    def _json(self) -> str:
         return json.dumps(dataclasses.asdict(self._own))
 
-    def _write(self, version):
+    def _write(self, version: str | None) -> bool:
         """False where it is another's by now, as `storage.replace` tells."""
         self._own = dataclasses.replace(self._own, heartbeat=time.time())
-        return storage.replace(self._path, self._told(), version)
+        return storage.replace(self._path, self._json(), version)
 
-    def _beat(self):
+    def _beat(self) -> None:
         while not self._ended.wait(self._heartbeat):
             try:
-                version = storage.version(
-                    self._path
-                )  # before the holder: a beat that stalls here must not win
+                # Before the holder: a beat that stalls here must not win.
+                version = storage.version(self._path)
                 current = _read(self._path)
                 if current is not None and current.token != self._own.token:
                     self._usurper = current
@@ -179,7 +177,7 @@ class Lease:
                 pass  # a full disk or a lost mount may come back before the lease is stale
 
 
-def _read(path):
+def _read(path: Path) -> Holder | None:
     """The holder that a lease file names; None if there is no file."""
     for attempt in range(5):
         try:
@@ -196,19 +194,19 @@ def _read(path):
     return Holder("an unknown host", "", 0, 0, written, written, "", f"unreadable-{written}")
 
 
-def _start_ticks(pid):
+def _start_ticks(pid: int) -> int:
     """When a process started, in clock ticks since boot; 0 where /proc does not say, -1 if it is
     dead.
     """
     try:
-        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
     fields = stat.rpartition(")")[2].split()  # the name before ")" may hold spaces
     return -1 if fields[0] in "ZX" else int(fields[19])
 
 
-def _process_lives(pid, started):
+def _process_lives(pid: int, started: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -219,10 +217,10 @@ def _process_lives(pid, started):
     return ticks != -1 and (not ticks or not started or ticks == started)
 
 
-def _machine():
+def _machine() -> str:
     """This boot of this machine and its pid namespace (container), where Linux tells them."""
     try:
-        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""

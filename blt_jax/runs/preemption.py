@@ -7,6 +7,9 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import FrameType
 
 SAVED_EXIT_CODE = 42  # "saved, run me again", on every engine; 0 means finished and nothing else
 # "another process of this run is gone, run me again", where the last save is not this moment's
@@ -17,7 +20,7 @@ LOST_EXIT_CODE = 75
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
-def leave_when_told():
+def leave_when_told() -> None:
     """Until a `StopSignal` takes over, `SIGNALS` end the process with SAVED_EXIT_CODE: for the
     seconds of imports.
     """
@@ -25,7 +28,7 @@ def leave_when_told():
         signal.signal(number, lambda number, frame: os._exit(SAVED_EXIT_CODE))
 
 
-def leave_undisturbed():
+def leave_undisturbed() -> None:
     """From here on `SIGNALS` are ignored: the exit code is settled, and Python, as it takes itself
     down, would put back the default, by which a signal kills.
     """
@@ -43,16 +46,15 @@ class StopSignal:
     does not want to wait for the save. The handlers from before are back after the context.
     """
 
-    def __init__(self, leave=lambda: None):
+    def __init__(self, leave: Callable[[], object] = lambda: None):
         self.requested = False
         self.leave = leave
         self._interrupts = 0
         self._idle = False
-        self._ends = (
-            threading.Lock()
-        )  # one end only, and none while `nothing_to_save` is being left
+        # One end only, and none while `nothing_to_save` is being left.
+        self._ends = threading.Lock()
 
-    def __enter__(self):
+    def __enter__(self) -> "StopSignal":
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         self._ear, self._bell = socket.socketpair()
         self._bell.setblocking(False)
@@ -61,7 +63,7 @@ class StopSignal:
         self._listener.start()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -70,7 +72,7 @@ class StopSignal:
         self._ear.close()
 
     @contextlib.contextmanager
-    def nothing_to_save(self):
+    def nothing_to_save(self) -> Iterator[None]:
         """Inside, being told to stop ends the process: for phases whose work is saved, or not worth
         saving.
         """
@@ -84,13 +86,13 @@ class StopSignal:
             with self._ends:
                 self._idle = False
 
-    def _handle(self, number, frame):
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt
 
-    def _listen(self):
+    def _listen(self) -> None:
         while heard := self._ear.recv(1):
             if heard[0] in SIGNALS:
                 with self._ends:
@@ -98,7 +100,7 @@ class StopSignal:
                     if self._idle:
                         self._end()
 
-    def _end(self):
+    def _end(self) -> None:
         print("told to stop, with nothing to save", flush=True)
         self.leave()
         os._exit(SAVED_EXIT_CODE)
@@ -109,5 +111,6 @@ class Undisturbed:
 
     requested = False
 
-    def nothing_to_save(self):
+    def nothing_to_save(self) -> AbstractContextManager[None]:
+        """Does nothing."""
         return contextlib.nullcontext()

@@ -1,5 +1,4 @@
-"""A parent that waits for a training process, so that its end is always told in words and by the
-right exit code.
+"""A parent that waits for a training process, and says how it ended, in words and by the exit code.
 
 When a process of a run dies, jax's runtime aborts the others inside whatever they are doing
 (SIGABRT, a page of stack): no handler of theirs gets to speak. The parent holds nothing of jax's
@@ -10,11 +9,13 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
+from types import FrameType
 
 from blt_jax.runs.preemption import LOST_EXIT_CODE, SAVED_EXIT_CODE, SIGNALS
 
 
-def supervised(body, lost):
+def supervised(body: Callable[[], int], lost: str) -> int:
     """Runs `body` in a child process and returns its exit code, or in the child what `body`
     returns.
 
@@ -34,11 +35,11 @@ def supervised(body, lost):
             if os.getppid() != parent:
                 os._exit(1)
         return body()
-    told = False
+    stopped = False  # we were told to stop
 
-    def pass_on(number, frame):
-        nonlocal told
-        told = True
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
         os.kill(child, number)
 
     for number in SIGNALS:
@@ -46,12 +47,9 @@ def supervised(body, lost):
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code >= 0:
         return code
-    if (
-        told and code == -signal.SIGABRT
-    ):  # another process was told first and left nothing to wait for
+    aborted = code == -signal.SIGABRT
+    if stopped and aborted:  # another process was told first and left nothing to wait for
         return SAVED_EXIT_CODE
-    print(
-        f"error: {lost if code == -signal.SIGABRT else f'ended by {signal.Signals(-code).name}'}",
-        file=sys.stderr,
-    )
-    return LOST_EXIT_CODE if code == -signal.SIGABRT else 1
+    why = lost if aborted else f"ended by {signal.Signals(-code).name}"
+    print(f"error: {why}", file=sys.stderr)
+    return LOST_EXIT_CODE if aborted else 1

@@ -4,7 +4,6 @@ fit_plots.py).
 
 import dataclasses
 import io
-import json
 
 import numpy as np
 from matplotlib import rc_context
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
+from blt_jax.runs import run_files
 from blt_jax.study import results
 
 # Okabe-Ito: told apart by colour-blind readers. Eight markers beside seven colours: no two of 56
@@ -183,8 +183,7 @@ def training(points, looks):
         if not best:
             continue
         for point in best[-1][2]:
-            lines = (point.folder / "metrics.jsonl").read_text().splitlines()
-            records = [json.loads(line) for line in lines]
+            records = run_files.metrics(point.folder)
             x, y = [r["text_bytes"] for r in records], [r["bpb"] for r in records]
             name = f"{look.label}, {point.size}" if point is best[-1][2][0] else None
             axis.plot(

@@ -10,6 +10,7 @@ from blt_jax.flops import analytic
 from blt_jax.record import build
 from blt_jax.storage import write_json
 from blt_jax.study import evaluation_results, results
+from blt_jax.study import folder as study_folder
 from blt_jax.study.config import Study
 from launch import progress_bar
 
@@ -79,7 +80,7 @@ def validation(folder, most):
     """The beginnings of validation documents, of about equal length, `most` bytes in all, as
     texts.Text.
     """
-    store, found, size = Store(folder / "store", "validation"), [], 0
+    store, found, size = Store(folder / study_folder.STORE, "validation"), [], 0
     piece = min(most, max(PIECE, most // len(store)))
     for i in range(len(store)):
         text, source = store.document(i)
@@ -90,7 +91,7 @@ def validation(folder, most):
             found.append(texts.Text(data, labels))
             size += len(data)
     if not found:
-        raise ConfigError(f"{folder / 'store'}: no validation text within noise_bytes = {most:,}")
+        raise ConfigError(f"{folder / study_folder.STORE}: no validation text within noise_bytes = {most:,}")
     return found
 
 
@@ -102,7 +103,7 @@ def of_study(folder, seed=0, asked=None, **how):
     """
     folder = storage.at(folder)
     plan, points, _ = results.load(folder)
-    most = build(Study, results.read_json(folder / "study.json")["study"]).noise_bytes
+    most = build(Study, results.read_json(folder / study_folder.STUDY)["study"]).noise_bytes
     if not most:
         raise ConfigError(
             f"{folder}: its config says noise_bytes = 0, which leaves nothing to read"

@@ -16,11 +16,12 @@ from blt_jax.config import ConfigError
 from blt_jax.scaling import bootstrap
 from blt_jax.scaling.bootstrap import Estimate
 from blt_jax.study import results
+from blt_jax.study.folder import EVALUATIONS
 
 DRAWS, SEED = 1000, 0
 FEWEST = 5  # documents from which on drawing them anew says something
 FORMAT = 1
-FOLDER = "evaluations"  # of a study
+FOLDER = EVALUATIONS  # of a study
 
 
 def load(path):

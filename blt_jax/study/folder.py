@@ -1,28 +1,52 @@
-"""What the commands know of a study's folder: whose it is, the job of each run, its plan, its
-report. No jax here.
+"""What lies in a study's folder, each name once; whose folder it is; the job of each run. No jax
+here.
 """
 
 import json
-import shlex
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
-from blt_jax.engines import local
+from blt_jax.engines import ROOT, Job
 from blt_jax.record import differences, fingerprint, to_dict
+from blt_jax.runs import run_files
+from blt_jax.runs.config import Run
 from blt_jax.storage import write_json
 from blt_jax.study.config import Study
 
-ROOT = Path(__file__).parents[2]
-RESOLVED = ROOT / "experiments" / "resolved.py"
-INTERRUPTED = 130
+STUDY = "study.json"  # the study's config and fingerprint, and once planned each run's command
+PLAN = "plan.json"  # written last of the preparation: from here on the plan stands
+SAMPLE = "sample.json"  # how the families cut a piece of text
+STORE = "store"
+RUNS = "runs"
+EVALUATIONS = "evaluations"
+REPORT = "report"
+PAGE = f"{REPORT}/index.html"
+ENTROPY_MODEL = "entropy_model"  # a run's folder
+COMPILE_CACHE = "compile_cache"
+PREPARE_LOG = "prepare.log"  # in the folder of an engine that prepared
+
+# The config of a run is given as the JSON in its folder.
+RESOLVED = f"{ROOT / 'experiments' / 'resolved.py'}"
 
 
-def record(study: Study, folder):
-    """Writes study.json, or checks that the folder belongs to this study."""
-    path = folder / "study.json"
+def program(command: str) -> list[str]:
+    """argv that runs one of our commands on this machine."""
+    return [sys.executable, "-m", f"launch.{command}"]
+
+
+def run_folder(folder: Path, name: str) -> Path:
+    """The folder of a run of the study in `folder`."""
+    return folder / RUNS / name
+
+
+def record(study: Study, folder: Path) -> None:
+    """Writes study.json. Raises ConfigError where the folder belongs to another study, or to none
+    and is not empty.
+    """
+    path = folder / STUDY
     mine = {"study": to_dict(study), "fingerprint": fingerprint(study)}
     if path.exists():
         theirs = json.loads(path.read_text())
@@ -34,82 +58,46 @@ def record(study: Study, folder):
                 "--workdir"
             )
         return
-    if folder.exists() and any(not p.name.startswith("lease.json") for p in folder.iterdir()):
+    if folder.exists() and any(not p.name.startswith(run_files.LEASE) for p in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no study; choose another --workdir")
     write_json(path, mine)
 
 
-def command(folder, run_folder):
-    """What a person could paste to make this run; engines only wrap it."""
+def command(folder: Path, run: Path) -> list[str]:
+    """argv that makes the run in folder `run`; engines only wrap it."""
     return [
-        sys.executable,
-        "-m",
-        "launch.train",
-        f"--config={RESOLVED}:{run_folder / 'config.json'}",
-        f"--workdir={run_folder}",
-        f"--compile_cache={folder / 'compile_cache'}",
+        *program("train"),
+        f"--config={RESOLVED}:{run / run_files.CONFIG}",
+        f"--workdir={run}",
+        f"--compile_cache={folder / COMPILE_CACHE}",
     ]
 
 
-def job(folder, run_folder, run, cost=None):
-    """Writes a run's config.json and cost.json and returns its engine job."""
-    storage.make_folder(run_folder)
-    if not (run_folder / "config.json").exists():
-        write_json(run_folder / "config.json", to_dict(run))
+def job(folder: Path, into: Path, run: Run, cost: dict[str, Any] | None = None) -> Job:
+    """Writes a run's config.json and cost.json in folder `into` and returns its engine job."""
+    storage.make_folder(into)
+    if not (into / run_files.CONFIG).exists():
+        run_files.write(into, run_files.CONFIG, to_dict(run))
     if cost is not None:
-        write_json(run_folder / "cost.json", cost)
-    return local.Job(run.name, command(folder, run_folder), run_folder)
+        run_files.write(into, run_files.COST, cost)
+    return Job(run.name, command(folder, into), into)
 
 
-def planned_jobs(folder):
+def jobs_of(folder: Path, names: list[str]) -> list[Job]:
+    """The jobs of runs, by their names."""
+    folders = [run_folder(folder, name) for name in names]
+    return [Job(run.name, command(folder, run), run) for run in folders]
+
+
+def plan(folder: Path) -> dict[str, Any] | None:
+    """plan.json, or None while there is no plan."""
+    path = folder / PLAN
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def planned_jobs(folder: Path) -> tuple[dict[str, Any] | None, list[Job] | None]:
     """(plan.json, its runs' jobs in order), or (None, None) while there is no plan."""
-    saved = folder / "plan.json"
-    if not saved.exists():
+    planned = plan(folder)
+    if planned is None:
         return None, None
-    read = json.loads(saved.read_text())
-    return read, jobs_of(folder, [run["name"] for run in read["runs"]])
-
-
-def jobs_of(folder, names):
-    return [
-        local.Job(name, command(folder, folder / "runs" / name), folder / "runs" / name)
-        for name in names
-    ]
-
-
-def finish(folder, began, failed, noise_bytes, here=True):
-    """The report, and the word of those runs (name: why) that have no result. Returns the exit
-    code.
-
-    With `noise_bytes`, the evaluation of each family's best run comes first, where it is not there
-    yet; or, if not to be made `here`, is told how to make.
-    """
-    from blt_jax.study import (
-        evaluation_results,
-        report,  # plots: not needed before
-        results,
-    )
-
-    missing = noise_bytes and evaluation_results.missing(
-        folder, results.load(folder)[1], noise_bytes
-    )
-    if missing and here:
-        from blt_jax.study import evaluate  # imports jax
-
-        evaluate.of_study(folder)
-    page = report.write(folder)
-    if missing and not here:
-        command = f"python -m launch.evaluate --workdir={shlex.quote(str(folder))}"
-        print(
-            f"not evaluated under noise yet: {', '.join(missing)}; where their models fit, "
-            f"{command} adds it"
-        )
-    for name in failed:
-        print(f"failed: {name}: {failed[name]}", file=sys.stderr)
-    print(f"report: {page}  ({time.monotonic() - began:.0f} s)")
-    return 1 if failed else 0
-
-
-def interrupted(folder):
-    print(f"interrupted; every run saved its state: the same command goes on from there ({folder})")
-    return INTERRUPTED
+    return planned, jobs_of(folder, [run["name"] for run in planned["runs"]])

@@ -23,13 +23,15 @@ from blt_jax.flops import analytic
 from blt_jax.patching import calibrate
 from blt_jax.patching.row_starts import document_starts, read_document
 from blt_jax.record import build, fingerprint, to_dict
+from blt_jax.runs import run_files
 from blt_jax.runs.config import Run
 from blt_jax.storage import replacing, write_json
 from blt_jax.study.config import EntropyModel, Study
+from blt_jax.study.folder import ENTROPY_MODEL
 from blt_jax.study.grid import FamilyFacts, tokenizer_file
 from launch import progress_bar
 
-ENTROPY_RUN = "entropy_model"
+ENTROPY_RUN = ENTROPY_MODEL
 
 
 def say(text):
@@ -227,9 +229,9 @@ def merge_entropies(run_folder, stores, folder, newline_reset=False, piece=WHOLE
 def _entropy_model(run_folder, newline_reset):
     """(model config, fingerprint of what the model of a finished run says)."""
     found = []
-    for name in ("config.json", "result.json"):
+    for name in (run_files.CONFIG, run_files.RESULT):
         try:
-            found.append(json.loads((storage.at(run_folder) / name).read_text()))
+            found.append(run_files.read(run_folder, name))
         except (OSError, json.JSONDecodeError):
             raise ConfigError(
                 f"{run_folder}: no entropy model that has finished training ({name})"

@@ -23,6 +23,7 @@ from blt_jax.scaling import figures as plots
 from blt_jax.scaling.laws.frontier import best_sizes
 from blt_jax.storage import write_bytes
 from blt_jax.study import evaluation_figures, evaluation_results, results
+from blt_jax.study import folder as study_folder
 
 COLUMNS = (
     "name family size seed budget parameters non_embedding_parameters bytes_per_unit "
@@ -40,7 +41,7 @@ def write(study):
     """
     study = storage.at(study)
     plan, points, missing = results.load(study)
-    told = results.read_json(study / "study.json")["study"]
+    told = results.read_json(study / study_folder.STUDY)["study"]
     convention = told["convention"]
     present = {p.family for p in points}
     looks = plots.looks(
@@ -48,7 +49,7 @@ def write(study):
     )  # colours stay if one is late
     looks = {family: look for family, look in looks.items() if family in present}
     headers = {
-        family: results.read_json(study / "store" / plan["facts"][family]["index"] / "header.json")
+        family: results.read_json(study / study_folder.STORE / plan["facts"][family]["index"] / "header.json")
         for family in looks
     }
     figures = {
@@ -58,7 +59,7 @@ def write(study):
     patched = {family: header for family, header in headers.items() if header.get("row_patches")}
     if patched:
         figures["patch_lengths"] = plots.patch_lengths(patched, looks)
-    sample = results.read_json(study / "sample.json")
+    sample = results.read_json(study / study_folder.SAMPLE)
     cut = {family: told for family, told in sample["families"].items() if family in looks}
     if cut:
         figures["sample"] = plots.sample(sample["text"], sample["entropies"], cut, looks)
@@ -72,7 +73,7 @@ def write(study):
     if evaluated["tasks"]:
         figures["tasks"] = evaluation_figures.tasks(evaluated["tasks"], looks)
     comparisons = _comparisons(points, looks)
-    out = study / "report"
+    out = study / study_folder.REPORT
     storage.make_folder(out)
     write_bytes(out / "points.csv", _csv(points).encode())
     summary = {

@@ -12,6 +12,8 @@ import numpy as np
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
+from blt_jax.runs import run_files
+from blt_jax.study.folder import PLAN, run_folder
 
 RESAMPLES = 2000  # of the bootstrap over validation documents
 
@@ -50,17 +52,17 @@ def load(study):
     nothing to report.
     """
     study = storage.at(study)
-    if not (study / "plan.json").exists():
+    if not (study / PLAN).exists():
         raise ConfigError(
-            f"{study}: no plan.json here; give the --workdir of a sweep that has been prepared"
+            f"{study}: no {PLAN} here; give the --workdir of a sweep that has been prepared"
         )
-    plan, points, missing = read_json(study / "plan.json"), [], []
+    plan, points, missing = read_json(study / PLAN), [], []
     for run in plan["runs"]:
-        folder = study / "runs" / run["name"]
-        if not (folder / "result.json").exists():
+        folder = run_folder(study, run["name"])
+        if not run_files.done(folder):
             missing.append(run["name"])
             continue
-        result = read_json(folder / "result.json")
+        result = run_files.read(folder, run_files.RESULT)
         keys = {key: run[key] for key in ("name", "family", "size", "seed", "budget")}
         points.append(
             Point(
@@ -112,7 +114,7 @@ class Comparison:
 
 def _documents(group):
     """(nats, text_bytes) by document, mean over the group's seeds."""
-    tables = [read_json(p.folder / "validation.json")["documents"] for p in group]
+    tables = [run_files.read(p.folder, run_files.VALIDATION)["documents"] for p in group]
     return np.mean([t["nats"] for t in tables], axis=0), np.asarray(tables[0]["text_bytes"], float)
 
 

@@ -1,6 +1,5 @@
 """One run, top to bottom: build, restore, loop, evaluate, close. `launch.train` is its command."""
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +15,10 @@ from blt_jax.parallel import processes, sharding
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.parallel.run_compute import compute
 from blt_jax.record import build, differences, to_dict
+from blt_jax.runs import run_files
 from blt_jax.runs.checkpoint import Checkpoints
 from blt_jax.runs.config import Run
 from blt_jax.runs.preemption import Undisturbed
-from blt_jax.storage import write_json
 from blt_jax.train import bad_steps, latent_gradient, optimizer
 from blt_jax.train.meter import Meter, process_memory
 from blt_jax.train.metrics import Metrics
@@ -74,10 +73,9 @@ def train(
 def _claim(run, folder):
     """Writes config.json, or refuses a folder that holds the checkpoints of another run."""
     storage.make_folder(folder)
-    path = folder / "config.json"
-    if path.exists() and (folder / "checkpoints").exists():
+    if (folder / run_files.CONFIG).exists() and (folder / run_files.CHECKPOINTS).exists():
         # With what was not recorded yet at its default.
-        before = to_dict(build(Run, json.loads(path.read_text())))
+        before = to_dict(build(Run, run_files.read(folder, run_files.CONFIG)))
         changed = differences(before, to_dict(run))
         changed = [line for line in changed if not line.startswith(FREE)]
         if changed:
@@ -86,7 +84,7 @@ def _claim(run, folder):
                 f"{folder} holds another run ({'; '.join(changed[:2])}{more}); choose another "
                 "--workdir"
             )
-    write_json(path, to_dict(run))
+    run_files.write(folder, run_files.CONFIG, to_dict(run))
 
 
 class _Training:
@@ -233,7 +231,7 @@ class _Training:
             processes.wait("result")
             return {}
         self.check()
-        write_json(folder / "validation.json", {"documents": documents})
+        run_files.write(folder, run_files.VALIDATION, {"documents": documents})
         result = {
             "name": run.name,
             "family": run.family,
@@ -255,18 +253,17 @@ class _Training:
                 "peak_memory_bytes": process_memory(),
             },
         }
-        cost = folder / "cost.json"
-        if cost.exists():  # a run of a study: what it really spent
-            planned = json.loads(cost.read_text())
+        if (folder / run_files.COST).exists():  # a run of a study: what it really spent
+            planned = run_files.read(folder, run_files.COST)
             scale = meter.text_bytes / planned["bytes"]
             result["train_flops"] = {
                 name: flops * scale for name, flops in planned["train_flops"].items()
             }
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        lines = run_files.metrics(folder)
         warning = latent_gradient.warning(lines, run.train.steps, run.optimizer.learning_rate)
         if warning:
             self.say(f"warning: {warning}")
             result["warning"] = warning
-        write_json(folder / "result.json", result)
+        run_files.write(folder, run_files.RESULT, result)
         processes.wait("result")
         return result

@@ -5,6 +5,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from blt_jax.runs.run_files import METRICS, TENSORBOARD
 from blt_jax.storage import Growing, replacing
 
 
@@ -36,8 +37,8 @@ class Metrics:
     """
 
     def __init__(self, folder, start):
-        self._growing = Growing(folder, ["metrics.jsonl"])
-        self.path = self._growing.here / "metrics.jsonl"
+        self._growing = Growing(folder, [METRICS])
+        self.path = self._growing.here / METRICS
         kept = []
         if self.path.exists():
             for line in self.path.read_text().splitlines():
@@ -51,7 +52,7 @@ class Metrics:
             temporary.write_text("".join(line + "\n" for line in kept))
         self.file = self.path.open("a", buffering=1)
         self.board = SummaryWriter(
-            logdir=str(self._growing.here / "tensorboard"), purge_step=start + 1
+            logdir=str(self._growing.here / TENSORBOARD), purge_step=start + 1
         )
         self.last = json.loads(kept[-1]) if kept else {}
 

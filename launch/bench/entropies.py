@@ -29,9 +29,9 @@ from blt_jax.flops import analytic
 from blt_jax.parallel import sharding
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.record import to_dict
+from blt_jax.runs import run_files
 from blt_jax.runs.checkpoint import Checkpoints, load_params
 from blt_jax.runs.config import Run
-from blt_jax.storage import write_json
 from blt_jax.study import prepare
 from launch.bench import shapes
 
@@ -41,10 +41,9 @@ ROUNDS, REPEATS = 3, 6  # turns; forward passes in each
 def untrained(folder, config):
     """Makes `folder` the run folder of an entropy model with its initial weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        folder / "config.json", to_dict(Run("entropy", "entropy", "only", config, "", "", ""))
-    )
-    write_json(folder / "result.json", {"validation": {"bpb": 8.0}})
+    run = Run("entropy", "entropy", "only", config, "", "", "")
+    run_files.write(folder, run_files.CONFIG, to_dict(run))
+    run_files.write(folder, run_files.RESULT, {"validation": {"bpb": 8.0}})
     checkpoints = Checkpoints(folder)
     checkpoints.save(
         1, {"params": jax.jit(lambda key: network.init(key, config))(jax.random.key(0))}, {}

@@ -18,11 +18,10 @@ from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2Jo
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
-from blt_jax.engines import gke, submit
-from blt_jax.engines.gke import Resources
-from blt_jax.engines.local import Job
+from blt_jax.engines import Job, Work, gke
+from blt_jax.engines.gke import Gke
+from blt_jax.runs import log_marks
 from blt_jax.study import folder as study_folder
-from blt_jax.study import status
 from tests.bucket import SETTINGS, bucket
 from tests.launch.test_slurm import BROKEN, RUN, config  # noqa: F401
 from tests.launch.test_sweep import finish, sweep
@@ -89,7 +88,7 @@ def read(path, schema):
 def runs_of(study, name="blt-1e18-410M-s0"):
     folder = study / "runs" / name
     folder.mkdir(parents=True)
-    return Job(name, submit.elsewhere(study_folder.command(study, folder)), folder)
+    return Job(name, study_folder.command(study, folder), folder)
 
 
 @needs_xpk
@@ -103,11 +102,8 @@ def test_manifests(tmp_path, schema):
         ("v6e-256", 2, 64, "16x16"),
         ("v5litepod-16", 1, 4, "4x4"),
     ):
-        resources = Resources(
-            **GIVEN | dict(tpu_type=tpu_type, slices=slices, extra="--priority=high")
-        )
-        gke.write(study, resources)
-        gke.submit(study, resources, run, dry_run=True)
+        engine = Gke(**GIVEN | dict(tpu_type=tpu_type, slices=slices, extra="--priority=high"))
+        engine.write(Work(study, run, [run], [run], [], planned=True), dry_run=True)
         found = read(study / "gke" / f"{run.name}.yaml", schema)
         assert found[:3] == (hosts, slices, topology)
         assert found[3]["image"] == "repo/blt:1" and found[3]["resources"]["limits"] == {
@@ -132,9 +128,10 @@ def test_manifests(tmp_path, schema):
         time.sleep(0.02)
     container.send_signal(signal.SIGTERM)
     assert container.wait(20) == 42 and b"EXIT_CODE=42" in container.stdout.read()
-    assert (tmp_path / "argv").read_text().splitlines() == run.argv[1:]
+    assert (tmp_path / "argv").read_text().splitlines() == run.elsewhere().argv[1:]
     assert (
-        status.last_words(log) == ("saved", "to be continued: ready") and status.preempted(log) == 1
+        log_marks.last(log) == ("saved", "to be continued: ready")
+        and log_marks.preemptions(log) == 1
     )
 
 
@@ -306,7 +303,7 @@ def test_killed_after_each_submission(config, cluster, tmp_path):  # noqa: F811
 
     # A run that failed waits for --retry_failed.
     (study / "runs" / RUN).mkdir()
-    (study / "runs" / RUN / "log.txt").write_text(status.mark("failed", "exit code 1"))
+    (study / "runs" / RUN / "log.txt").write_text(log_marks.line("failed", "exit code 1"))
     given()
     assert there() == [second]
     given("--retry_failed")
@@ -327,7 +324,7 @@ def test_a_study_from_one_command_given_twice(config, cluster, tmp_path):  # noq
         }
         code, output = finish(sweep(config, study, *FLAGS, env=environment))
         assert code == 0 and f"submitted {RUN} as job" in output, output
-        assert status.last_words(study / "runs" / RUN / "log.txt")[0] == "finished"
+        assert log_marks.last(study / "runs" / RUN / "log.txt")[0] == "finished"
         table = finish(sweep(config, study, "--status", env=environment))[1].splitlines()
         assert any(line.startswith(RUN) and " done " in line for line in table), table
         code, output = finish(sweep(config, study, *FLAGS, env=environment))
@@ -341,11 +338,13 @@ def test_a_study_from_one_command_given_twice(config, cluster, tmp_path):  # noq
 
 def test_an_unknown_cluster_is_one_line(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", cluster[1])
-    gke.write(tmp_path, Resources(**GIVEN | dict(zone="us-west1-a")))
+    job = Job("run", ["true"], tmp_path)
+    engine = Gke(**GIVEN | dict(zone="us-west1-a"))
+    engine.write(Work(tmp_path, job, [job], [job], [], planned=True))
     with pytest.raises(
         ConfigError, match="does not know gke_p_us-west1-a_c: .* get-credentials c --project=p"
     ):
-        gke.queue(tmp_path)
+        engine.queue(tmp_path, ["run"])
 
 
 def test_names_of_workloads(tmp_path):
@@ -362,6 +361,6 @@ def test_names_of_workloads(tmp_path):
 def test_bad_resources(tmp_path):
     for bad, words in ((dict(slices=0), "gke.slices = 0"), (dict(extra="spot"), "is no option")):
         with pytest.raises(ConfigError, match=words):
-            Resources(**bad)
+            Gke(**bad)
     with pytest.raises(ConfigError, match=r"needs --gke.zone= --gke.image=$"):
-        Resources(cluster="c", project="p", tpu_type="v5p-64").check()
+        Gke(cluster="c", project="p", tpu_type="v5p-64").check(tmp_path)

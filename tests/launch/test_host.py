@@ -13,8 +13,7 @@ import pytest
 
 from blt_jax import storage
 from blt_jax.engines import host
-from blt_jax.runs import lease
-from blt_jax.study import status
+from blt_jax.runs import lease, log_marks
 from tests.bucket import bucket
 
 
@@ -52,7 +51,7 @@ def test_exit_codes(tmp_path, code, result, worker, ends, mark):
         (tmp_path / "result.json").touch()
     done = attempt(tmp_path, "bash", "-c", f"echo words; exit {code}", worker=worker)
     assert done.communicate() == (b"words\n", None) and done.returncode == ends
-    assert status.last_words(tmp_path / "log.txt")[0] == mark
+    assert log_marks.last(tmp_path / "log.txt")[0] == mark
 
 
 def test_told_to_stop(tmp_path):
@@ -66,8 +65,8 @@ def test_told_to_stop(tmp_path):
             assert stopped.stdout.readline() == b"ready\n"
             stopped.send_signal(signal.SIGTERM)
             assert stopped.wait(20) == 42
-        assert status.preempted(folder / "log.txt") == 2
-        assert status.last_words(folder / "log.txt") == ("saved", "to be continued: ready")
+        assert log_marks.preemptions(folder / "log.txt") == 2
+        assert log_marks.last(folder / "log.txt") == ("saved", "to be continued: ready")
 
 
 def test_a_dead_hosts_lease_is_waited_for(tmp_path, monkeypatch):

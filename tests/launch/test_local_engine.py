@@ -13,8 +13,8 @@ import time
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.engines import local
-from blt_jax.runs import lease
+from blt_jax.engines import Job, local
+from blt_jax.runs import lease, log_marks, run_state
 from blt_jax.runs.lease import Lease
 from blt_jax.study import status
 
@@ -88,7 +88,7 @@ def make_jobs(folder, *kinds):
     script = folder / "fake.py"
     script.write_text(FAKE.format(path=sys.path))
     return [
-        local.Job(
+        Job(
             kind,
             [sys.executable, "-S", str(script), str(folder / kind), kind.split("-")[0]],
             folder / kind,
@@ -160,13 +160,13 @@ def test_states_are_read_from_the_folders_alone(tmp_path):
         (tmp_path / kind).mkdir()
         (tmp_path / kind / "config.json").write_text(json.dumps({"train": {"steps": 9}}))
     jobs = make_jobs(tmp_path, "ok", "fails", "silent")
-    assert [status.read(job.folder).state for job in jobs] == ["queued"] * 3
+    assert [run_state.read(job.folder).state for job in jobs] == ["queued"] * 3
     local.run(jobs, 2)
-    ok, fails, silent = [status.read(job.folder) for job in jobs]
+    ok, fails, silent = [run_state.read(job.folder) for job in jobs]
     assert (ok.state, ok.bpb, ok.seconds) == ("done", 2.25, 3.5)
     assert (fails.state, fails.message) == ("failed", "exit code 1: boom [red]")
     assert (silent.state, silent.message) == ("failed", "exit code 0, but no result.json")
-    assert status.read(fails_again_queued(tmp_path)).state == "queued"
+    assert run_state.read(fails_again_queued(tmp_path)).state == "queued"
 
 
 def fails_again_queued(tmp_path):
@@ -180,27 +180,29 @@ def fails_again_queued(tmp_path):
 
 def test_last_words_are_those_of_the_latest_attempt(tmp_path):
     log = tmp_path / "log.txt"
-    assert status.last_words(log) == ("", "")
+    assert log_marks.last(log) == ("", "")
     log.write_text("a run started by hand\n")
-    assert status.last_words(log) == ("", "a run started by hand")
+    assert log_marks.last(log) == ("", "a run started by hand")
     first = (
-        status.mark("started", "x")
+        log_marks.line("started", "x")
         + "step 1\rstep 2\nMemoryError: old\n"
-        + status.mark("retry", "exit code 1")
+        + log_marks.line("retry", "exit code 1")
     )
     log.write_text(first)
-    assert status.last_words(log) == ("retry", "exit code 1: MemoryError: old")
-    log.write_text(first + status.mark("started", "x"))
-    assert status.last_words(log) == ("started", "x")
-    log.write_text(first + status.mark("started", "x") + status.mark("failed", "signal 9 (Killed)"))
-    assert status.last_words(log) == ("failed", "signal 9 (Killed)")
+    assert log_marks.last(log) == ("retry", "exit code 1: MemoryError: old")
+    log.write_text(first + log_marks.line("started", "x"))
+    assert log_marks.last(log) == ("started", "x")
+    log.write_text(
+        first + log_marks.line("started", "x") + log_marks.line("failed", "signal 9 (Killed)")
+    )
+    assert log_marks.last(log) == ("failed", "signal 9 (Killed)")
     log.write_text(
         first
-        + status.mark("started", "x")
+        + log_marks.line("started", "x")
         + "step 1\rstep 3\r\n\n"
-        + status.mark("failed", "exit code 1")
+        + log_marks.line("failed", "exit code 1")
     )
-    assert status.last_words(log) == ("failed", "exit code 1: step 3")
+    assert log_marks.last(log) == ("failed", "exit code 1: step 3")
 
 
 def test_running_state_by_the_metrics_tail(tmp_path):
@@ -213,13 +215,13 @@ def test_running_state_by_the_metrics_tail(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(
         "x" * 50_000 + "\n" + text + '{"step": 5'
     )  # a line half written
-    assert status.read(tmp_path).state == "queued"
+    assert run_state.read(tmp_path).state == "queued"
     with Lease(tmp_path):
-        seen = status.read(tmp_path)
+        seen = run_state.read(tmp_path)
     assert (seen.state, seen.step, seen.steps, seen.bpb) == ("running", 40, 100, 4.0)
     assert seen.rate == pytest.approx(10_000 / 5) and seen.seconds == pytest.approx(60 * 0.5)
     assert seen.message.startswith(f"by process {os.getpid()}")
-    assert status.read(tmp_path, running=True).message == ""
+    assert run_state.read(tmp_path, running=True).message == ""
 
 
 def test_interrupt_lets_jobs_save_and_the_rest_wait(tmp_path, start_launcher):
@@ -268,11 +270,11 @@ def test_jobs_die_with_a_killed_launcher_and_the_study_goes_on(tmp_path, start_l
     launcher.kill()
     launcher.wait()
     wait_for(lambda: not alive(pid))
-    assert status.read(tmp_path / "hangs").state == "queued"
+    assert run_state.read(tmp_path / "hangs").state == "queued"
     assert (
         start_launcher(tmp_path, "ok").wait(timeout=15) == 0
     )  # the dead launcher's lease is no obstacle
-    assert status.read(tmp_path / "ok").state == "done"
+    assert run_state.read(tmp_path / "ok").state == "done"
 
 
 def test_a_run_held_by_another_process_is_waited_for(tmp_path):
@@ -287,7 +289,7 @@ def test_a_run_held_by_another_process_is_waited_for(tmp_path):
 
     held = Lease(tmp_path / "leased")
     held.__enter__()
-    assert status.read(tmp_path / "leased").state == "running"
+    assert run_state.read(tmp_path / "leased").state == "running"
     result = local.run(jobs, 2, watch=watch)
     assert ["ok"] in running  # the rest goes on meanwhile
     assert [(o.state, o.attempts) for o in result.outcomes] == [("done", 1), ("done", 1)]
@@ -377,7 +379,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path):
 
 
 def test_a_program_that_is_not_there(tmp_path):
-    result = local.run([local.Job("x", ["no-such-program"], tmp_path)], 1)
+    result = local.run([Job("x", ["no-such-program"], tmp_path)], 1)
     assert (
         result.outcomes[0].message
         == "exit code 1: cannot run no-such-program: No such file or directory"
@@ -414,7 +416,7 @@ def test_table_on_a_terminal_fits_its_height(tmp_path, monkeypatch):
         '{"step": 3, "bpb": 4.5, "text_bytes": 900, "seconds": 3}\n'
     )
     (tmp_path / "run07" / "log.txt").write_text(
-        status.mark("started") + "[red]\n" + status.mark("failed", "exit code 1")
+        log_marks.line("started") + "[red]\n" + log_marks.line("failed", "exit code 1")
     )
     terminal = Terminal()
     with status.Watch({folder: 1.0 for folder in sorted(tmp_path.iterdir())}, terminal) as watch:

@@ -14,9 +14,9 @@ import time
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.engines import local, slurm
-from blt_jax.engines.slurm import Resources
-from blt_jax.study import status
+from blt_jax.engines import Job, Work, slurm
+from blt_jax.engines.slurm import Slurm
+from blt_jax.runs import log_marks
 from tests import QUICK
 from tests.faults import runs
 from tests.launch import cluster as clusters
@@ -66,7 +66,7 @@ def queue():
 
 
 def last_mark(study, name):
-    return status.last_words(study / "runs" / name / "log.txt")[0]
+    return log_marks.last(study / "runs" / name / "log.txt")[0]
 
 
 def test_a_study_through_slurm(cluster, config, tmp_path):
@@ -109,7 +109,7 @@ def test_a_study_through_slurm(cluster, config, tmp_path):
     assert any(
         line.startswith(BROKEN) and " failed " in line and "learning_rate" in line for line in table
     ), table
-    assert status.last_words(study / "slurm" / "report.log")[0] == "finished"
+    assert log_marks.last(study / "slurm" / "report.log")[0] == "finished"
     assert BROKEN in (study / "report" / "report.json").read_text()
     assert "Under noise" in (study / "report" / "index.html").read_text()
 
@@ -213,17 +213,16 @@ def test_exit_codes(tmp_path, code, result, state, ends, mark):
     )
     for file in bin_.iterdir():
         file.chmod(0o755)
-    slurm.write(
-        study, Resources(), ["true"], [["true"]], [local.Job("one", ["train", "it's"], run)]
-    )
+    job, other = Job("one", ["train", "it's"], run), Job("other", ["true"], study)
+    Slurm().write(Work(study, other, [job], [other], ["true"], planned=True))
     environment = os.environ | {"PATH": f"{bin_}:{os.environ['PATH']}"}
     environment |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "9"}
     done = subprocess.run(["bash", study / "slurm" / "runs.sh"], env=environment)
-    assert done.returncode == ends and status.last_words(run / "log.txt")[0] == mark
+    assert done.returncode == ends and log_marks.last(run / "log.txt")[0] == mark
     assert (requeued.read_text() if requeued.exists() else "") == (
         "requeue 7_0\n" if mark == "saved" else ""
     )
-    assert status.preempted(run / "log.txt") == (mark == "saved")
+    assert log_marks.preemptions(run / "log.txt") == (mark == "saved")
 
 
 def test_a_client_that_fails_is_one_line(config, tmp_path):
@@ -353,4 +352,4 @@ def test_spans():
 def test_bad_resources():
     for bad, words in ((dict(nodes=0), "slurm.nodes = 0"), (dict(extra="mem=9G"), "is no option")):
         with pytest.raises(ConfigError, match=words):
-            Resources(**bad)
+            Slurm(**bad)

@@ -12,7 +12,8 @@ import time
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.engines.queued import Queued, told
+from blt_jax.engines import Queued
+from blt_jax.runs import log_marks, run_state
 from blt_jax.runs.lease import Lease, holder
 from blt_jax.study import overview, status
 from tests.launch.test_sweep import CONFIG, ROOT
@@ -46,25 +47,20 @@ def study(tmp_path):
         if name in ("running", "failed"):
             (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (run / "log.txt").write_text(
-            "".join(f"{status.mark(mark, '')}a line [red]\n" for mark in marks)
+            "".join(f"{log_marks.line(mark, '')}a line [red]\n" for mark in marks)
         )
     result = {"validation": {"bpb": 2.5}, "timing": {"seconds": 75}}
     (folder / "runs" / "done" / "result.json").write_text(json.dumps(result))
     (folder / "study.json").write_text("{}")
     (folder / "plan.json").write_text(json.dumps({"runs": [{"name": name} for name in MARKS]}))
-    (tmp_path / "tiny.py").write_text(CONFIG.replace("INPUT", "'text.jsonl'"))
+    (tmp_path / "tiny.py").write_text(CONFIG.replace("INPUT", repr("text.jsonl")))
     with Lease(folder / "runs" / "running"):
         yield folder
 
 
 def sweep(study, *more):
-    command = [
-        sys.executable,
-        "-m",
-        "launch.sweep",
-        f"--config={study.parent / 'tiny.py'}",
-        f"--workdir={study}",
-    ]
+    """(exit code, stdout, stderr) of the command, without --config."""
+    command = [sys.executable, "-m", "launch.sweep", f"--workdir={study}"]
     done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
@@ -92,9 +88,9 @@ def test_a_terminal_gets_colours_until_all_is_done(study, monkeypatch):
         looks.append(1)
         if len(looks) == 2:
             (study / "runs" / "queued" / "log.txt").write_text(
-                status.mark("failed", "in the end " + 9 * "a word ")
+                log_marks.line("failed", "in the end " + 9 * "a word ")
             )
-        return [status.read(study / "runs" / name) for name in ("done", "failed", "queued")]
+        return [run_state.read(study / "runs" / name) for name in ("done", "failed", "queued")]
 
     status.show(read, terminal, every=0.01)
     assert len(looks) == 2
@@ -124,8 +120,21 @@ def test_a_terminal_gets_colours_until_all_is_done(study, monkeypatch):
     ],
 )
 def test_what_the_queue_adds(study, name, jobs, state, message):
-    found = told(status.read(study / "runs" / name), jobs)
+    found = overview.queued_state(run_state.read(study / "runs" / name), jobs)
     assert (found.state, found.message) == (state, message)
+
+
+def test_a_config_beside_status_is_no_mistake(study):
+    config = f"--config={study.parent / 'tiny.py'}"
+    assert sweep(study, config, "--status") == sweep(study, "--status=true")
+    code, _, error = sweep(study, config, "--config.budget=1", "--status")
+    assert code == 2 and "unknown config key 'budget': did you mean 'budgets'?" in error
+
+
+@pytest.mark.parametrize("more", [[], ["--dry_run"], ["--nostatus"], ["--status=false"]])
+def test_everything_else_needs_a_config(study, more):
+    error = "error: --config=FILE is missing; --help shows an example\n"
+    assert sweep(study, *more) == (2, "", error)
 
 
 def test_no_study_and_nothing_to_cancel(study):
@@ -135,6 +144,39 @@ def test_no_study_and_nothing_to_cancel(study):
         0,
         "nothing to cancel: no job of this study is queued or running\n",
     )
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that tests set: [seconds]."""
+    now = [0.0]
+    monkeypatch.setattr(status.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_pipe_gets_a_line_when_something_changed(study, clock):
+    """And one a minute where a run takes long."""
+    runs = [study / "runs" / name for name in ("done", "running", "failed", "queued")]
+    stream = io.StringIO()
+
+    def update(until, step=1):
+        """The lines of so many seconds."""
+        before = len(stream.getvalue())
+        while clock[0] < until:
+            watch.update([])
+            clock[0] += step
+        return stream.getvalue()[before:].splitlines()
+
+    with status.Watch(dict.fromkeys(runs, 1.0), stream) as watch:
+        first = update(60)
+        assert len(first) == 1 and first[0].startswith("1 of 4 runs done, 1 running, 1 failed, 1 q")
+        assert update(120) == first and update(180) == first  # one a minute
+        (study / "runs" / "queued" / "result.json").write_text("{}")
+        changed = update(200)
+        assert changed[0] == "done queued: BPB " and len(changed) == 2, changed
+        assert changed[1].startswith("2 of 4 runs done, 1 running, 1 failed, ")
+        assert update(239) == []
+    assert stream.getvalue().splitlines()[-1] == changed[1]  # it is not said again
 
 
 def test_cancel_tells_the_launcher(study, capsys):

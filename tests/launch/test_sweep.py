@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from blt_jax import storage
-from blt_jax.study import status
+from blt_jax.runs import log_marks
 from tests import QUICK
 from tests.bucket import bucket
 
@@ -159,7 +159,7 @@ def test_killed_in_the_middle_and_continued(studied, tmp_path):
         assert (killed / "report" / "points.csv").read_bytes() == (
             study / "report" / "points.csv"
         ).read_bytes()
-        assert status.preempted(killed / "runs" / "blt-4e9-small-s0" / "log.txt") == 1
+        assert log_marks.preemptions(killed / "runs" / "blt-4e9-small-s0" / "log.txt") == 1
 
 
 def test_another_study_and_bad_settings_are_one_line(studied):

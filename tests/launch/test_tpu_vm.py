@@ -12,7 +12,7 @@ import pytest
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
-from blt_jax.engines.tpu_vm import Resources
+from blt_jax.engines.tpu_vm import TpuVm
 from tests.bucket import bucket
 from tests.launch.test_slurm import BROKEN, RUN, config  # noqa: F401
 from tests.launch.test_sweep import finish, sweep
@@ -76,9 +76,9 @@ def test_scripts_of_a_study(config, tmp_path):  # noqa: F811
     assert code == 3 and len(calls) == 2 and BROKEN not in str(calls)
 
 
-def test_bad_resources():
+def test_bad_resources(tmp_path):
     with pytest.raises(ConfigError, match=r"needs --tpu_vm.zone=$"):
-        Resources(name="pod").check()
+        TpuVm(name="pod").check(tmp_path)
 
 
 def test_in_a_bucket(config, tmp_path):  # noqa: F811

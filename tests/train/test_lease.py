@@ -14,6 +14,7 @@ import pytest
 from blt_jax import storage
 from blt_jax.runs import lease
 from blt_jax.runs.lease import Lease, LeaseHeld
+from blt_jax.runs.run_files import LEASE
 from tests.bucket import bucket
 
 HOLD = """
@@ -34,7 +35,7 @@ def start_holder(folder):
 
 
 def rewrite(folder, **changes):
-    path = folder / lease.FILE
+    path = folder / LEASE
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
@@ -62,7 +63,7 @@ def test_released_on_exit_and_on_error(tmp_path):
     for error in (None, KeyError):
         try:
             with Lease(tmp_path / "new"):
-                assert (tmp_path / "new" / lease.FILE).exists()
+                assert (tmp_path / "new" / LEASE).exists()
                 if error:
                     raise error
         except KeyError:
@@ -106,29 +107,29 @@ def test_a_holder_elsewhere_with_a_late_clock_is_noticed(tmp_path, monkeypatch):
 
 
 def test_of_two_takers_one_stays(tmp_path, monkeypatch):
-    (tmp_path / lease.FILE).write_text(json.dumps(dead_holder()))
+    (tmp_path / LEASE).write_text(json.dumps(dead_holder()))
     rival = dead_holder() | dataclasses.asdict(own_holder()) | {"token": "rival"}
     sleep = time.sleep
 
     def rival_writes_last(seconds):
         if seconds == lease._SETTLE:
-            (tmp_path / lease.FILE).write_text(json.dumps(rival))
+            (tmp_path / LEASE).write_text(json.dumps(rival))
         sleep(seconds)
 
     monkeypatch.setattr(time, "sleep", rival_writes_last)
     with pytest.raises(LeaseHeld), Lease(tmp_path):
         pass
-    assert json.loads((tmp_path / lease.FILE).read_text())["token"] == "rival"
+    assert json.loads((tmp_path / LEASE).read_text())["token"] == "rival"
 
 
 def test_heartbeat_is_written_and_a_lost_lease_is_noticed(tmp_path):
     with Lease(tmp_path, heartbeat=0.05) as held:
         see_it_beat_and_lose(held)
-    assert json.loads((tmp_path / lease.FILE).read_text())["token"] == "other"  # not ours to remove
+    assert json.loads((tmp_path / LEASE).read_text())["token"] == "other"  # not ours to remove
 
 
 def test_an_unreadable_lease_counts_by_its_age(tmp_path):
-    path = tmp_path / lease.FILE
+    path = tmp_path / LEASE
     path.write_text("")
     with pytest.raises(LeaseHeld, match="unknown host"), Lease(tmp_path):
         pass
@@ -157,7 +158,7 @@ def test_in_a_bucket(tmp_path, monkeypatch):
                 Lease(run).__enter__()
         assert not run.exists() and lease.holder(run) is None
         dead = dead_holder() | {"host": "elsewhere", "heartbeat": time.time() - 2 * lease.STALE}
-        storage.write_json(run / lease.FILE, dead)
+        storage.write_json(run / LEASE, dead)
         with Lease(run, heartbeat=0.1) as held:
             see_it_beat_and_lose(held)
 
@@ -165,7 +166,7 @@ def test_in_a_bucket(tmp_path, monkeypatch):
 def test_a_stalled_writer_takes_nothing_back_in_a_bucket(tmp_path, monkeypatch):
     with bucket(tmp_path) as name:
         run = storage.at(f"{name}/run")
-        path = run / lease.FILE
+        path = run / LEASE
         dead = dead_holder() | {"host": "elsewhere", "heartbeat": time.time() - 2 * lease.STALE}
         rival = dataclasses.asdict(own_holder()) | {"host": "far", "token": "rival"}
         read = lease._read
@@ -194,7 +195,7 @@ def test_a_stalled_writer_takes_nothing_back_in_a_bucket(tmp_path, monkeypatch):
 
 
 def see_it_beat_and_lose(held):
-    path = held.folder / lease.FILE
+    path = held.folder / LEASE
     first = lease.holder(held.folder).heartbeat
     wait_for(lambda: lease.holder(held.folder).heartbeat > first)
     held.check()
