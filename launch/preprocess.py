@@ -26,8 +26,9 @@ from blt_jax.config import ConfigError, Data
 from blt_jax.data.parts import Piece
 from blt_jax.data.shuffle import SPLITS
 from blt_jax.data.store import Store
-from blt_jax.study import prepare
+from blt_jax.study import entropy_stage, prepare
 from launch import flags as launch_flags
+from launch import progress_bar
 
 KINDS = "local or any fsspec URL (gs://, s3://, ...)"
 INPUT = flags.DEFINE_string(
@@ -52,7 +53,7 @@ PIECES = flags.DEFINE_integer("pieces", 1, "Processes that share a stage.")
 PIECE = flags.DEFINE_integer("piece", 0, "Which of them this is, from 0.")
 
 
-def main(_):
+def main(_: list[str]) -> int:
     data = Data(input=INPUT.value, validation_input=VALIDATION.value, field=FIELD.value)
     piece, folder, model = Piece(PIECE.value, PIECES.value), OUTPUT.value, ENTROPY.value
     stage = STAGE.value
@@ -60,18 +61,21 @@ def main(_):
         raise ConfigError(f"--pieces={piece.of}: say which --stage; --help shows them in order")
     if stage == "entropies" and not model:
         raise ConfigError("--stage=entropies: give --entropy_model, the run folder of a byte LM")
-    if stage in ("all", "read"):
-        prepare.read(data, folder, piece)
-    if stage in ("all", "sort"):
-        prepare.sort(data, folder, piece)
-    if stage in ("all", "merge"):
-        prepare.merge(data, folder, piece)
-    if model and stage in ("all", "entropies", "merge"):
-        stores = {split: Store(folder, split) for split in SPLITS}
-        if stage != "merge":
-            prepare.score(model, stores, RESET.value, piece, ROWS.value)
-        if stage != "entropies":
-            prepare.merge_entropies(model, stores, folder, RESET.value, piece)
+    with progress_bar.Printed() as progress:
+        if stage in ("all", "read"):
+            prepare.read(data, folder, piece, progress)
+        if stage in ("all", "sort"):
+            prepare.sort(data, folder, piece, progress)
+        if stage in ("all", "merge"):
+            prepare.merge(data, folder, piece, progress)
+        if model and stage in ("all", "entropies", "merge"):
+            stores = {split: Store(folder, split) for split in SPLITS}
+            if stage != "merge":
+                entropy_stage.score(
+                    model, stores, RESET.value, piece, ROWS.value, progress=progress
+                )
+            if stage != "entropies":
+                entropy_stage.merge_entropies(model, stores, folder, RESET.value, piece)
     if piece.of > 1:
         print(f"stage {stage}, piece {piece.number} of {piece.of}: done")
     return 0

@@ -14,6 +14,7 @@ from blt_jax.engines import local
 from blt_jax.record import differences, fingerprint, to_dict
 from blt_jax.storage import write_json
 from blt_jax.study.config import Study
+from blt_jax.study.progress import SILENT
 
 ROOT = Path(__file__).parents[2]
 RESOLVED = ROOT / "experiments" / "resolved.py"
@@ -77,7 +78,7 @@ def jobs_of(folder, names):
     ]
 
 
-def finish(folder, began, failed, noise_bytes, here=True):
+def finish(folder, began, failed, noise_bytes, here=True, progress=SILENT):
     """The report, and the word of those runs (name: why) that have no result. Returns the exit
     code.
 
@@ -96,7 +97,7 @@ def finish(folder, began, failed, noise_bytes, here=True):
     if missing and here:
         from blt_jax.study import evaluate  # imports jax
 
-        evaluate.of_study(folder)
+        evaluate.of_study(folder, progress=progress)
     page = report.write(folder)
     if missing and not here:
         command = f"python -m launch.evaluate --workdir={shlex.quote(str(folder))}"

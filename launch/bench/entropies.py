@@ -32,7 +32,7 @@ from blt_jax.record import to_dict
 from blt_jax.runs.checkpoint import Checkpoints, load_params
 from blt_jax.runs.config import Run
 from blt_jax.storage import write_json
-from blt_jax.study import prepare
+from blt_jax.study import entropy_stage, prepare
 from launch.bench import shapes
 
 ROUNDS, REPEATS = 3, 6  # turns; forward passes in each
@@ -65,12 +65,12 @@ def measure(quick=False):
         stores, _ = prepare.store(Data(**limits), folder / "store")
         untrained(folder / "model", config)
         train = stores.pop("train")
-        prepare.score(folder / "model", stores)  # compiles
+        entropy_stage.score(folder / "model", stores)  # compiles
         forward = _forward(config, load_params(folder / "model")[1])
         meter, forwards, pipelines = entropy_scoring.Meter(), [_timed(forward)], []
         for _ in range(ROUNDS):
             pipelines.append(
-                _timed(lambda: prepare.score(folder / "model", {"train": train}, meter=meter))
+                _timed(lambda: entropy_stage.score(folder / "model", {"train": train}, meter=meter))
             )
             forwards.append(_timed(forward))
             for parts in train.folder.glob("entropies-*.parts"):

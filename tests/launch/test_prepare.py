@@ -16,6 +16,7 @@ from blt_jax.patching import Patching, calibrate
 from blt_jax.record import build
 from blt_jax.study import grid, prepare
 from blt_jax.study.config import EntropyModel, Family, Size, Study
+from blt_jax.study.progress import Progress
 from experiments import quickstart
 from launch import plan
 from tests.data.corpus import made
@@ -78,18 +79,23 @@ def scored(folder, corpus=0, entropy_model="e0"):
     return Store(folder, "train")
 
 
-def test_calibrated_anew_only_where_something_changed(tmp_path, capsys):
+class Notes(Progress):
+    def __init__(self):
+        self.lines = []
+
+    def note(self, text):
+        self.lines.append(text)
+
+
+def test_calibrated_anew_only_where_something_changed(tmp_path):
     path, patching = tmp_path / "calibration" / "blt.json", Patching(target=4.5)
 
     def made_anew(store, patching=patching, weights=None):
-        before = path.read_bytes() if path.exists() else b""
-        capsys.readouterr()
-        found = prepare.calibrated("blt", patching, store, path, weights)
-        assert (
-            calibrate.load(path, corpus=store.fingerprint, entropy_model=store.entropy_fingerprint)
-            == found
-        )
-        return path.read_bytes() != before, capsys.readouterr().out.strip()
+        before, notes = path.read_bytes() if path.exists() else b"", Notes()
+        calibration = prepare.calibrated("blt", patching, store, path, weights, notes)
+        of = dict(corpus=store.fingerprint, entropy_model=store.entropy_fingerprint)
+        assert calibrate.load(path, **of) == calibration
+        return path.read_bytes() != before, "".join(notes.lines)
 
     store = scored(tmp_path)
     assert made_anew(store) == (True, "") and made_anew(store) == (False, "")
