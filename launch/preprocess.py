@@ -11,12 +11,14 @@ Many processes on one shared folder, such as array jobs, take a stage in pieces,
 often as they like; a stage needs the one before it. Each of them lists the input, and reads and
 writes its own share only. The store has the same files, byte for byte, for any number of pieces.
 
-    run="python -m launch.preprocess --input=s3://bucket/*.jsonl.zst --output=/shared/store --pieces=64"
+    run="python -m launch.preprocess --input=s3://bucket/*.jsonl.zst"
+    run="$run --output=/shared/store --pieces=64"
     sbatch --array=0-63 --wait --wrap "$run --stage=read --piece=\\$SLURM_ARRAY_TASK_ID"
     sbatch --array=0-63 --wait --wrap "$run --stage=sort --piece=\\$SLURM_ARRAY_TASK_ID"
     $run --stage=merge
     run="$run --entropy_model=/shared/entropy_model"
-    sbatch --array=0-63 --wait --gpus=8 --wrap "$run --stage=entropies --piece=\\$SLURM_ARRAY_TASK_ID"
+    sbatch --array=0-63 --wait --gpus=8 \\
+        --wrap "$run --stage=entropies --piece=\\$SLURM_ARRAY_TASK_ID"
     $run --stage=merge
 """
 
