@@ -131,6 +131,7 @@ def plan_study(
     Raises ConfigError: see `prepare_study`; also where `folder` holds another study.
     """
     folder = storage.absolute(folder)
+    storage.make_folder(folder)
     record(study, folder)
     saved = folder / "plan.json"
     if saved.exists():
