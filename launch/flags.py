@@ -6,7 +6,7 @@
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,21 +17,26 @@ import experiments
 from blt_jax import storage, storage_errors
 from blt_jax.config import ConfigError
 from blt_jax.runs.lease import LeaseHeld
-from blt_jax.study.overrides import check_overrides, suggestion
+from blt_jax.study.overrides import check_overrides, config_path, suggestion
 
 flags.disclaim_key_flags()  # what is defined here belongs to the command that asked for it
 
 USAGE_EXIT_CODE = 2
 FOLDERS = {"workdir", "output", "compile_cache"}
+_NO_CONFIG: set[str] = set()  # boolean flags with which the command needs no --config
 EXPERIMENTS = Path(experiments.__path__[0])  # what `--config=NAME` means
 
 
-def define_config() -> flags.FlagHolder[Any]:
-    """Defines the required `--config=FILE[:ARG]` and its overrides `--config.KEY=VALUE`."""
+def define_config(unless: Sequence[str] = ()) -> flags.FlagHolder[Any]:
+    """Defines the required `--config=FILE[:ARG]` and its overrides `--config.KEY=VALUE`. With one
+    of the flags `unless` no config is needed.
+    """
     holder = config_flags.DEFINE_config_file(
         "config", help_string="file of the experiment, FILE.py[:ARG], or NAME[:ARG] of one of ours"
     )
-    flags.mark_flag_as_required("config")
+    if not unless:
+        flags.mark_flag_as_required("config")
+    _NO_CONFIG.update(unless)
     return holder
 
 
@@ -86,7 +91,8 @@ def _parse(argv: list[str]) -> list[str]:
     """The arguments left after the flags, i.e. [program]. Raises ConfigError, flags.Error."""
     if {"--help", "-help", "-h", "--helpshort"} & set(argv[1:]):
         _help()
-    if "config" in flags.FLAGS and not {"--helpfull", "--helpxml"} & set(argv[1:]):
+    without = config_path(argv) is None and {f"--{name}" for name in _NO_CONFIG} & set(argv[1:])
+    if "config" in flags.FLAGS and not without and not {"--helpfull", "--helpxml"} & set(argv[1:]):
         argv = check_overrides(argv, flags.FLAGS["config"].parser.parse, EXPERIMENTS)
     try:
         rest = flags.FLAGS(argv)

@@ -135,8 +135,7 @@ def main(_):
             failed, stopped = execute(jobs, workers, flops)
             if stopped:
                 return interrupted(folder)
-        with progress_bar.Printed() as progress:
-            return finish(folder, began, failed, study.noise_bytes, progress=progress)
+        return finish(folder, began, failed, study.noise_bytes)
 
 
 def resources(engine, module):

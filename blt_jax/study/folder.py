@@ -14,7 +14,6 @@ from blt_jax.engines import local
 from blt_jax.record import differences, fingerprint, to_dict
 from blt_jax.storage import write_json
 from blt_jax.study.config import Study
-from blt_jax.study.progress import SILENT
 
 ROOT = Path(__file__).parents[2]
 RESOLVED = ROOT / "experiments" / "resolved.py"
@@ -78,7 +77,7 @@ def jobs_of(folder, names):
     ]
 
 
-def finish(folder, began, failed, noise_bytes, here=True, progress=SILENT):
+def finish(folder, began, failed, noise_bytes, here=True):
     """The report, and the word of those runs (name: why) that have no result. Returns the exit
     code.
 
@@ -97,7 +96,7 @@ def finish(folder, began, failed, noise_bytes, here=True, progress=SILENT):
     if missing and here:
         from blt_jax.study import evaluate  # imports jax
 
-        evaluate.of_study(folder, progress=progress)
+        evaluate.of_study(folder)
     page = report.write(folder)
     if missing and not here:
         command = f"python -m launch.evaluate --workdir={shlex.quote(str(folder))}"

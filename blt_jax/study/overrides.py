@@ -16,7 +16,6 @@ from ml_collections import config_dict
 from blt_jax.config import ConfigError
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", re.DOTALL)
-_CONFIG = re.compile(r"(--?config)(?:=(.*))?$", re.DOTALL)
 
 
 def check_overrides(
@@ -28,7 +27,10 @@ def check_overrides(
     integer fields take (1e3 -> 1000). `load` makes a ConfigDict from FILE[:ARG]; `packaged`: the
     folder of experiments that bare names mean. Raises `ConfigError`.
     """
-    argv, path = _located(argv, packaged)
+    argv = list(argv)
+    for i, flag in _config_values(argv):
+        argv[i] = flag + _file(argv[i].removeprefix(flag), packaged)
+    path = config_path(argv)
     if path is None:
         raise ConfigError("--config=FILE is missing; --help shows an example")
     _check_file(path.split(":", 1)[0])
@@ -63,18 +65,20 @@ def experiments(packaged: Path) -> list[str]:
     return [path.stem for path in files if "\ndef get_config(" in path.read_text()]
 
 
-def _located(argv: Sequence[str], packaged: Path) -> tuple[list[str], str | None]:
-    """(argv with bare names replaced by files, the first FILE[:ARG])."""
-    located, path, follows = [], None, False
-    for argument in argv:
-        config = _CONFIG.match(argument)
-        if follows or config and config[2] is not None:
-            flag, text = ("", argument) if follows or not config else (f"{config[1]}=", config[2])
-            text = _file(text, packaged)
-            argument, path = flag + text, path or text
-        follows = not follows and config is not None and config[2] is None
-        located.append(argument)
-    return located, path
+def config_path(argv: Sequence[str]) -> str | None:
+    """FILE[:ARG] of the first --config, as it is written."""
+    values = (argv[i].removeprefix(flag) for i, flag in _config_values(argv))
+    return next(values, None)
+
+
+def _config_values(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """(index in argv, what stands before the value there) of each --config."""
+    for i, argument in enumerate(argv):
+        flag = re.match(r"--?config=", argument)
+        if flag:
+            yield i, flag[0]
+        elif re.fullmatch(r"--?config", argument) and i + 1 < len(argv):
+            yield i + 1, ""
 
 
 def _file(text: str, packaged: Path) -> str:

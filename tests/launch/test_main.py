@@ -61,8 +61,8 @@ def test_a_wheel_holds_one_package(tmp_path):
     skip = shutil.ignore_patterns("__pycache__")
     for name in ("blt_jax", "launch", "experiments"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=skip)
-    for name in ("pyproject.toml", "setup.py", "setup.cfg", "README.md"):
-        shutil.copy(ROOT / name, tmp_path / name)
+    for path in filter(Path.is_file, ROOT.iterdir()):
+        shutil.copy(path, tmp_path / path.name)
     build = "import setuptools.build_meta as b; print(b.build_wheel('out'))"
     built = subprocess.run(
         [sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True
