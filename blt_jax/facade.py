@@ -269,6 +269,10 @@ class Model:
         whole = decode.Params(self._on_device, self._plan.patcher and self._patcher_on_device)
         return from_prompts.start(whole, self._plan, rows, room)
 
+    def decoding(self) -> tuple:
+        """(parameters, plan) that `infer.generation.feed` takes, layers apart."""
+        return self._by_layer, self._plan
+
     # ------------------------------------------------------------ ids and text
 
     @property

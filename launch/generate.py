@@ -33,7 +33,7 @@ STEPS = 16  # bytes between two looks of the host
 
 
 def main(_: list[str]) -> int:
-    prompts = [_prompt(text) for text in PROMPT.value]
+    prompts = [_prompt(text) for text in PROMPT.value or ()]
     model = blt_jax.load(MODEL.value)
     has_patches = model.config.patches != "none"
     if (COLOUR.value or PLOT.value) and not has_patches:
@@ -77,7 +77,7 @@ def _prompt(text: str) -> bytes:
     try:
         data = Path(text[1:]).read_bytes()
     except OSError as error:
-        raise ConfigError(f"--prompt={text}: {error.strerror.lower()}") from None
+        raise ConfigError(f"--prompt={text}: {str(error.strerror).lower()}") from None
     try:
         data.decode()
     except UnicodeDecodeError as error:

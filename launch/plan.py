@@ -99,9 +99,12 @@ def main(_: list[str]) -> int:
     )
     planned = grid.select(grid.plan(study, facts), RUNS.value)
 
-    forecasts = []
+    forecasts: list[plan_tables.Forecast] = []
     if HARDWARE.value or topology:
-        device = hardware.by_name(HARDWARE.value) if HARDWARE.value else topology.hardware
+        if HARDWARE.value or not topology:
+            device = hardware.by_name(HARDWARE.value)
+        else:
+            device = topology.hardware
         count = DEVICES.value or (topology.devices if topology else 1)
         machine = forecast.Machine(device, count, MFU.value)
         forecasts = [
@@ -121,7 +124,7 @@ def main(_: list[str]) -> int:
             {"name": run.name, "cost": run.cost, "config": to_dict(run.run)}
             | ({"forecast": ahead} if ahead else {})
             | ({"compiled": programs[run.name]} if run.name in programs else {})
-            for run, ahead in zip(planned, forecasts or [None] * len(planned), strict=True)
+            for run, ahead in zip(planned, forecasts or [{}] * len(planned), strict=True)
         ]
         Path(JSON.value).write_text(json.dumps(runs, indent=1))
     return 0

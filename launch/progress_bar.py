@@ -23,7 +23,8 @@ class Printed(Progress):
     """`with Printed() as progress:`; leaving takes an unfinished bar away."""
 
     def __init__(self) -> None:
-        self._what, self._bar = "", None
+        self._what = ""
+        self._bar: Bar | None = None
         self._began = self._printed = 0.0
 
     def __enter__(self) -> "Printed":

@@ -14,9 +14,9 @@ def make_mesh(config: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.
     """A jax Mesh over `devices` (default: all). Raises ConfigError where the axes do not fit their
     number.
     """
-    devices = np.array(jax.devices() if devices is None else devices)
+    array = np.array(jax.devices() if devices is None else devices)
     return jax.sharding.Mesh(
-        devices.reshape(config.sizes(devices.size)),
+        array.reshape(config.sizes(array.size)),
         AXES,
         axis_types=(jax.sharding.AxisType.Auto,) * len(AXES),
     )

@@ -53,7 +53,7 @@ def parse_thresholds(text: str) -> str | list[float]:
 
 def facts(model: Model, label: str) -> Evaluation:
     """What an evaluation says of its model."""
-    entropies_cut = model.patching is not None and model.patching.needs_entropies
+    patching = model.patching
     return {
         "format": evaluation_results.FORMAT,
         "label": label,
@@ -61,7 +61,7 @@ def facts(model: Model, label: str) -> Evaluation:
         "unit": texts.unit(model),
         "parameters": analytic.parameters(model.config)["non_embedding"],
         "context": model.context,
-        "threshold": model.patching.threshold if entropies_cut else None,
+        "threshold": patching.threshold if patching and patching.needs_entropies else None,
     }
 
 
@@ -145,20 +145,18 @@ def of_study(
 
     Raises ConfigError for a study without runs, or whose config leaves nothing to read.
     """
-    folder = storage.at(folder)
-    plan, points, _ = results.load(folder)
-    most = build(Study, results.read_json(folder / "study.json")["study"]).noise_bytes
+    study = storage.at(folder)
+    plan, points, _ = results.load(study)
+    most = build(Study, results.read_json(study / "study.json")["study"]).noise_bytes
     if not most:
-        raise ConfigError(
-            f"{folder}: its config says noise_bytes = 0, which leaves nothing to read"
-        )
-    missing = evaluation_results.missing(folder, points, most, seed)
-    documents = validation(folder, most) if missing else ()
+        raise ConfigError(f"{study}: its config says noise_bytes = 0, which leaves nothing to read")
+    missing = evaluation_results.missing(study, points, most, seed)
+    documents = validation(study, most) if missing else ()
     for family, (point, wanted) in evaluation_results.wanted(points, most, seed).items():
         if family not in missing and not requested:
             continue
         model = facade.load(point.folder)
-        path = folder / evaluation_results.FOLDER / f"{family}.json"
+        path = study / evaluation_results.FOLDER / f"{family}.json"
         if family in missing:
             evaluation = facts(model, plan["facts"][family]["label"])
             evaluation |= {"family": family, "asked": wanted}

@@ -71,7 +71,7 @@ def _short_number(value: float | None) -> str:
 def runs(planned: Sequence[PlannedRun], forecasts: Sequence[Forecast] = ()) -> Listing:
     """The planned runs; with `forecasts`, one of each, what they ask of the machine."""
     rows = []
-    for run, ahead in zip(planned, forecasts or [None] * len(planned), strict=True):
+    for run, ahead in zip(planned, forecasts or [{}] * len(planned), strict=True):
         cost = run.cost
         row = {
             "name": run.name,
@@ -113,8 +113,8 @@ def _assumed(planned: Sequence[PlannedRun]) -> str | None:
 
 def parts(planned: Sequence[PlannedRun], forecasts: Sequence[Forecast] = ()) -> list[Listing]:
     """Parameters, FLOPs and memory by part, once for each model of each family."""
-    models: dict[tuple[str, str], tuple[PlannedRun, Forecast | None]] = {}
-    for run, ahead in zip(planned, forecasts or [None] * len(planned), strict=True):
+    models: dict[tuple[str, str], tuple[PlannedRun, Forecast]] = {}
+    for run, ahead in zip(planned, forecasts or [{}] * len(planned), strict=True):
         models.setdefault((run.run.family, run.run.size), (run, ahead))
     named = [(f"{family} {size}", *model) for (family, size), model in models.items()]
     convention = planned[0].cost["convention"]
@@ -136,7 +136,6 @@ def parts(planned: Sequence[PlannedRun], forecasts: Sequence[Forecast] = ()) -> 
         memory = [
             {"model": name} | {part: size / GIB for part, size in ahead["memory"].items()}
             for name, _, ahead in named
-            if ahead
         ]
         listings.append(Listing("GiB per device by part (a model of it)", memory))
     return listings

@@ -69,10 +69,10 @@ def prepare_study(
     """
     from blt_jax.study import entropy_stage, prepare  # the stages' libraries take long to import
 
-    began, folder = time.monotonic(), storage.at(folder)
-    store_folder = folder / "store"
+    began, root = time.monotonic(), storage.at(folder)
+    store_folder = root / "store"
     stores, skips = prepare.store(study.data, store_folder, progress)
-    token_models, tokenizer_record = prepare.tokenizers(study, stores, folder, progress)
+    token_models, tokenizer_record = prepare.tokenizers(study, stores, root, progress)
 
     entropy_record = None
     patchings = [
@@ -90,8 +90,8 @@ def prepare_study(
             stores, store_folder, "bytes", study.data.row_bytes, weights, fingerprint="bytes"
         )
         run = entropy_stage.entropy_run(study.entropy_model, study, headers["train"])
-        run_folder = folder / entropy_stage.ENTROPY_RUN
-        job(folder, run_folder, run)  # writes its config.json
+        run_folder = root / entropy_stage.ENTROPY_RUN
+        job(root, run_folder, run)  # writes its config.json
         if not train_entropy_model(run, run_folder):
             return None
         stores = entropy_stage.entropies(
@@ -101,7 +101,7 @@ def prepare_study(
         entropy_record = entropy_stage.entropy_facts(study, run, result)
 
     facts = prepare.facts(study, stores, store_folder, token_models, progress)
-    write_json(folder / "sample.json", sample(study, facts, stores))
+    write_json(root / "sample.json", sample(study, facts, stores))
     shared = {
         "tokenizer": tokenizer_record,
         "entropy_model": entropy_record,
@@ -130,26 +130,26 @@ def plan_study(
 
     Raises ConfigError: see `prepare_study`; also where `folder` holds another study.
     """
-    folder = storage.absolute(folder)
-    storage.make_folder(folder)
-    record(study, folder)
-    saved = folder / "plan.json"
+    root = storage.absolute(folder)
+    storage.make_folder(root)
+    record(study, root)
+    saved = root / "plan.json"
     if saved.exists():
-        return grid.plan(study, measured_facts(study, folder))
-    prepared = prepare_study(study, folder, train_entropy_model, progress)
+        return grid.plan(study, measured_facts(study, root))
+    prepared = prepare_study(study, root, train_entropy_model, progress)
     if prepared is None:
         return None
     facts, shared = prepared
     planned = grid.plan(study, facts)
-    jobs = [job(folder, folder / "runs" / run.name, run.run, run.cost) for run in planned]
+    jobs = [job(root, root / "runs" / run.name, run.run, run.cost) for run in planned]
     runs = [
         {key: getattr(run.run, key) for key in ("name", "family", "size")}
         | {"seed": run.run.train.seed, "budget": run.run.budget, "cost": run.cost}
         for run in planned
     ]
-    manifest = json.loads((folder / "study.json").read_text())
+    manifest = json.loads((root / "study.json").read_text())
     commands = [{"name": run.name, "command": run.command} for run in jobs]
-    write_json(folder / "study.json", manifest | {"runs": commands})
+    write_json(root / "study.json", manifest | {"runs": commands})
     labelled = {
         name: to_dict(fact) | {"label": study.families[name].label or name}
         for name, fact in facts.items()

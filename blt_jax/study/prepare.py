@@ -78,17 +78,17 @@ def tokenizer(
     """The tokenizer.json `path`, trained on the training split or a copy of the one given, and its
     bytes per token on validation.
     """
-    path = storage.at(path)
-    if not path.exists():
-        storage.make_folder(path.parent)
+    file = storage.at(path)
+    if not file.exists():
+        storage.make_folder(file.parent)
         if config.path:
             bpe.Bpe(config.path)  # refuses what it cannot use
-            with replacing(path) as temporary:
+            with replacing(file) as temporary:
                 temporary.write_bytes(storage.at(config.path).read_bytes())
         else:
             train = stores["train"]
-            bpe.train((train.text(i) for i in range(len(train))), config.vocab, path)
-    tokens = bpe.Bpe(path)
+            bpe.train((train.text(i) for i in range(len(train))), config.vocab, file)
+    tokens = bpe.Bpe(file)
     validation = stores["validation"]
     count = sum(len(tokens.encode(validation.text(i))) - 2 for i in range(len(validation)))
     bytes_per_token = validation.text_bytes / count
@@ -176,14 +176,14 @@ def calibrated(
     """The family's calibration on the training split, kept as file `path`; made anew when anything
     it says changed.
     """
-    path, weights = storage.at(path), dict(weights or {})
+    file, weights = storage.at(path), dict(weights or {})
     of = {
         "corpus": store.fingerprint,
         "entropy_model": store.entropy_fingerprint if patching.needs_entropies else "",
     }
-    if path.exists():
+    if file.exists():
         try:
-            saved = calibrate.load(path, **of)
+            saved = calibrate.load(file, **of)
             before = (
                 dataclasses.replace(saved.patching, threshold=patching.threshold)
                 if saved.target
@@ -201,8 +201,8 @@ def calibrated(
         for i in range(len(store))
     )
     calibration = calibrate.calibrate(documents, patching, weights=weights, **of)
-    storage.make_folder(path.parent)
-    write_json(path, calibrate.record(calibration))
+    storage.make_folder(file.parent)
+    write_json(file, calibrate.record(calibration))
     return calibration
 
 

@@ -17,13 +17,14 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from blt_jax.config import Data, Mesh, Stack
 from blt_jax.eval import entropy_scoring
-from blt_jax.families import network, preset
+from blt_jax.families import Model, network, preset
 from blt_jax.families.lm.config import Lm
 from blt_jax.flops import analytic
 from blt_jax.parallel import sharding
@@ -38,7 +39,7 @@ from launch.bench import shapes
 ROUNDS, REPEATS = 3, 6  # turns; forward passes in each
 
 
-def untrained(folder, config):
+def untrained(folder: Path, config: Model) -> None:
     """Makes `folder` the run folder of an entropy model with its initial weights."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(
@@ -52,17 +53,17 @@ def untrained(folder, config):
     checkpoints.close()
 
 
-def measure(quick=False):
+def measure(quick: bool = False) -> dict[str, Any]:
     cpu = jax.default_backend() == "cpu"
     config = Lm(Stack(2, 192, 3, window=128)) if cpu else preset("entropy-100m")
     megabytes = (0.1 if quick else 0.5) if cpu else (4 if quick else 32)
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         began = time.process_time()
         everything, _ = prepare.store(Data(), folder / "all")
         made = sum(one.text_bytes for one in everything.values()) / (time.process_time() - began)
-        limits = {"max_bytes": round(megabytes * 2**20), "validation_max_bytes": 1 << 16}
-        stores, _ = prepare.store(Data(**limits), folder / "store")
+        data = Data(max_bytes=round(megabytes * 2**20), validation_max_bytes=1 << 16)
+        stores, _ = prepare.store(data, folder / "store")
         untrained(folder / "model", config)
         train = stores.pop("train")
         entropy_stage.score(folder / "model", stores)  # compiles
