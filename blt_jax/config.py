@@ -221,6 +221,18 @@ class Mesh:
         need(all(s >= 1 or s == -1 for s in sizes), "mesh", sizes, "each axis is -1 or at least 1")
         need(sizes.count(-1) <= 1, "mesh", sizes, "only one axis may be -1")
 
+    def sizes(self, devices: int) -> tuple[int, int, int]:
+        """Devices along (data, fsdp, tensor) of so many. Raises ConfigError where they do not
+        fit.
+        """
+        sizes = (self.data, self.fsdp, self.tensor)
+        known = math.prod(size for size in sizes if size != -1)
+        if devices % known or (known != devices and -1 not in sizes):
+            shape = f"data={self.data} x fsdp={self.fsdp} x tensor={self.tensor}"
+            raise ConfigError(f"mesh = {shape}: does not fit {devices} devices; set one axis to -1")
+        data, fsdp, tensor = (devices // known if size == -1 else size for size in sizes)
+        return data, fsdp, tensor
+
 
 ATTENTION = ("blockwise", "banded", "splash")  # backends of self-attention
 

@@ -329,6 +329,10 @@ class Model:
         whole = generation.Params(self._on_device, patcher)
         return start(whole, self._plan, rows, room)
 
+    def decoding(self) -> tuple:
+        """(parameters, plan) that `infer.generation.feed` takes, layers apart."""
+        return self._by_layer, self._plan
+
     # ------------------------------------------------------------ ids and text
 
     @functools.cached_property

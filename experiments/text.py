@@ -1,7 +1,8 @@
 """The quickstart's families on your own text, with bytes per patch by source.
 
     python -m launch.sweep --config=experiments/text.py --workdir=runs/text \\
-        --config.data.input='texts/*.train.jsonl.gz' --config.data.validation_input='texts/*.validation.jsonl.gz'
+        --config.data.input='texts/*.train.jsonl.gz' \\
+        --config.data.validation_input='texts/*.validation.jsonl.gz'
 
 A document's source is its field `source`, else its file's name. Rows are 4,096 bytes; one size and
 one budget per family, so that the study is a quick look at how text of several kinds is cut into

@@ -27,16 +27,17 @@ own with limits.
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from absl import flags
+from rich.console import Console
 
-from blt_jax import facade
 from blt_jax.config import ConfigError
 from blt_jax.eval import noise, tasks, texts
 from blt_jax.scaling import law_fit
-from blt_jax.study import evaluate, evaluation_results, results
-from launch import evaluation_tables as tables
+from blt_jax.study import evaluate, evaluation_results, evaluation_tables, results
 from launch import flags as launch_flags
+from launch import progress_bar
 
 MODEL = flags.DEFINE_list(
     "model", [], "Run folders or Hugging Face directories, with commas between."
@@ -67,16 +68,7 @@ PLOTS = flags.DEFINE_string("plots", "", "Also draw pictures into this folder.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of noises.")
 
 
-def named(folders):
-    """{name: Model}: the folder's name, or its path where two have the same."""
-    names = [Path(folder).name for folder in folders]
-    models = {}
-    for folder, name in zip(folders, names, strict=True):
-        models[folder if names.count(name) > 1 else name] = facade.load(folder)
-    return models
-
-
-def offline():
+def offline() -> None:
     """Tells the libraries of the harness, before they are imported, to fetch nothing and to draw no
     bars.
     """
@@ -84,48 +76,15 @@ def offline():
         os.environ.setdefault(name, "1")
 
 
-def thresholds_of(text):
-    """`auto`, or the numbers of a comma list."""
-    if text in ("", evaluate.DIAL):
-        return text
-    try:
-        return sorted(float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(
-            f"--thresholds={text}: must be {evaluate.DIAL}, or nats with commas between"
-        ) from None
+def show(evaluations: evaluation_tables.Evaluations) -> None:
+    """Prints the tables of {name: evaluation}."""
+    console = Console(width=None if Console().is_terminal else 200)
+    for table in evaluation_tables.tables(evaluations):
+        console.print(table)
+    console.print(evaluation_tables.NOTE)
 
 
-def pictures(found, folder):
-    """The figures of evaluations {name: evaluation}, as SVG and PNG in `folder`."""
-    from blt_jax.scaling import figures as plots  # matplotlib takes long to import
-    from blt_jax.study import evaluation_figures
-
-    looks, figures = plots.looks({name: one["label"] for name, one in found.items()}), {}
-    for label in texts.LABELS:
-        rows = evaluation_results.by_label(found, label)
-        if len(rows) > 1:
-            figures[label] = evaluation_figures.labels(rows, looks, label)
-    noised = evaluation_results.under_noise(found)
-    if noised:
-        figures["noise"] = evaluation_figures.noises(noised, looks)
-    dials = evaluation_results.along_thresholds(found)
-    if dials:
-        figures["thresholds"] = evaluation_figures.dials(
-            dials, looks, evaluation_results.beside_dials(found)
-        )
-    scores = evaluation_results.on_tasks(found)
-    if scores:
-        figures["tasks"] = evaluation_figures.tasks(scores, looks)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        for kind, data in plots.encoded(figure).items():
-            (folder / f"{name}.{kind}").write_bytes(data)
-    return list(figures)
-
-
-def main(_):
+def main(_: list[str]) -> int:
     if TASKS.value == ["list"]:
         print(*tasks.TASKS, *tasks.GROUPS, sep="\n")
         return 0
@@ -135,50 +94,68 @@ def main(_):
     for place in NOISE_AT.value:
         if place not in noise.WHERE:
             raise ConfigError(f"--noise_at={place}: known are {', '.join(noise.WHERE)}")
-    asked = tasks.asked(TASKS.value, FILES.value, LIMIT.value, noises, NOISE_AT.value, SEED.value)
-    tasks.allowed(asked, EXECUTE.value)
-    if asked:
+    requested = tasks.asked(
+        TASKS.value, FILES.value, LIMIT.value, noises, NOISE_AT.value, SEED.value
+    )
+    tasks.allowed(requested, EXECUTE.value)
+    if requested:
         offline()
-        from blt_jax.eval import harness  # noqa: F401  before minutes are spent: it may not be installed
-    how = {"execute": EXECUTE.value, "most": MAX_NEW_BYTES.value}
+        # before minutes are spent: it may not be installed
+        from blt_jax.eval import harness  # noqa: F401
+    options = {"execute": EXECUTE.value, "most": MAX_NEW_BYTES.value}
     if WORKDIR.value is not None:
-        from blt_jax.study import report
-
-        evaluate.of_study(WORKDIR.value, SEED.value, asked, **how)
-        found = evaluation_results.of_study(WORKDIR.value, results.load(WORKDIR.value)[0]["facts"])
-        tables.show(found)
-        print(f"report: {report.write(WORKDIR.value)}")
-        return 0
+        return of_study(WORKDIR.value, requested, options)
     if not INPUT.value and not TASKS.value:
         raise ConfigError("nothing to evaluate: give --input=GLOB, --tasks=NAMES or both")
     if JSON.value and not Path(JSON.value).absolute().parent.is_dir():
         raise ConfigError(
             f"--json={JSON.value}: there is no folder {str(Path(JSON.value).parent)!r}"
         )
-    thresholds = thresholds_of(THRESHOLDS.value)
-    read, skipped = texts.read(INPUT.value, MAX_BYTES.value) if INPUT.value else ((), ())
+    return of_models(MODEL.value, noises, requested, options)
+
+
+def of_study(workdir: str, requested: dict[str, Any], options: dict[str, Any]) -> int:
+    from blt_jax.study import report
+
+    with progress_bar.Printed() as progress:
+        evaluate.of_study(workdir, SEED.value, requested, progress, **options)
+    show(evaluation_results.of_study(workdir, results.load(workdir)[0]["facts"]))
+    print(f"report: {report.write(workdir)}")
+    return 0
+
+
+def of_models(
+    folders: list[str], noises: list[str], requested: dict[str, Any], options: dict[str, Any]
+) -> int:
+    thresholds = evaluate.parse_thresholds(THRESHOLDS.value)
+    documents, skipped = texts.read(INPUT.value, MAX_BYTES.value) if INPUT.value else ((), ())
     for line in skipped:
         print(f"left out: {line}")
-    found = {}
-    for name, model in named(MODEL.value).items():
-        found[name] = evaluate.facts(model, name)
-        if read:
-            found[name] |= evaluate.of_texts(model, read, noises, thresholds, SEED.value)
-        if asked:
-            found[name] |= evaluate.of_tasks(model, asked, SEED.value, **how)
-    if thresholds and not any("dial" in one for one in found.values()):
+    evaluations = {}
+    with progress_bar.Printed() as progress:
+        for name, model in evaluate.load_all(folders).items():
+            parts = evaluate.facts(model, name)
+            if documents:
+                parts |= evaluate.of_texts(
+                    model, documents, noises, thresholds, SEED.value, progress
+                )
+            if requested:
+                parts |= evaluate.of_tasks(model, requested, SEED.value, progress, **options)
+            evaluations[name] = parts
+    if thresholds and not any("dial" in parts for parts in evaluations.values()):
         print("no thresholds: entropies cut the patches of none of these models")
-    tables.show(found)
+    show(evaluations)
     if PLOTS.value:
-        print(f"pictures: {PLOTS.value} ({', '.join(pictures(found, PLOTS.value))})")
+        pictures = evaluate.write_pictures(evaluations, Path(PLOTS.value))
+        print(f"pictures: {PLOTS.value} ({', '.join(pictures)})")
     if JSON.value:
-        told = {
+        written = {
             "input": INPUT.value,
             "seed": SEED.value,
-            "models": found,
-            "tables": law_fit.as_json(tables.rows(found)),
+            "models": evaluations,
+            "tables": law_fit.as_json(evaluation_tables.rows(evaluations)),
         }
-        Path(JSON.value).write_text(json.dumps(told, indent=1))
+        Path(JSON.value).write_text(json.dumps(written, indent=1))
     return 0
 
 

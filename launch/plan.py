@@ -21,310 +21,110 @@ for as many forced host devices: shardings, bytes of state and collectives are t
 temporaries are not a TPU's.
 """
 
-import dataclasses
-import fnmatch
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from rich.console import Console
-from rich.table import Table
 
-from blt_jax import storage
 from blt_jax.config import ConfigError
-from blt_jax.families.blt.config import Blt
 from blt_jax.flops import hardware
 from blt_jax.parallel import topology as slices
-from blt_jax.record import build, fingerprint, to_dict
-from blt_jax.study import forecast, grid
+from blt_jax.record import build, to_dict
+from blt_jax.study import compiled, forecast, grid, plan_tables, planning
 from blt_jax.study.config import Study
+from blt_jax.study.grid import PlannedRun
 from launch import flags as launch_flags
 
-GIB = 2**30
-SOURCES = 12  # shown of a training text, the largest
-COLLECTIVES = (
-    "of one device; times: per step; bytes: of results, all times; largest: bytes of one array"
-)
+
+def _print(*listings: plan_tables.Listing) -> None:
+    for listing in listings:
+        width = None if Console().is_terminal else max(160, listing.width)
+        Console(width=width).print(listing.table())
 
 
-# ---------------------------------------------------------------- tables
-
-
-def _print(title, rows, caption=None):
-    """A table of dicts with the same keys; text to the left, numbers to the right."""
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    for name, value in rows[0].items():
-        table.add_column(
-            name.replace("_", " "),
-            justify="left" if isinstance(value, str) else "right",
-            no_wrap=True,
-        )
-    for row in rows:
-        table.add_row(
-            *(value if isinstance(value, str) else _short(value) for value in row.values())
-        )
-    wide = sum(max(len(name), *(len(str(row[name])) for row in rows)) + 3 for name in rows[0])
-    Console(width=None if Console().is_terminal else max(160, wide)).print(table)
-
-
-def _short(value):
-    """1.26e9 as 1.26B up to trillions; larger and smaller numbers in their own form."""
-    if value is None:
-        return "-"
-    if isinstance(value, int) and value < 10_000:
-        return str(value)
-    for limit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if limit <= value < 1e15:
-            return f"{value / limit:.3g}{letter}"
-    return f"{value:,.0f}" if 1e3 <= value < 1e6 else f"{value:.3g}"
-
-
-def show(planned, forecasts=None, details=False):
+def show(
+    planned: Sequence[PlannedRun],
+    forecasts: Sequence[plan_tables.Forecast] = (),
+    details: bool = False,
+) -> None:
     """Prints the table of planned runs; with `forecasts` (one of each) what they ask of the
-    machine.
+    machine, with `details` their parts.
     """
-    measured = all(one.fact.measured for one in planned)
-    rows = []
-    for one, ahead in zip(planned, forecasts or [None] * len(planned), strict=True):
-        cost = one.cost
-        row = {
-            "name": one.name,
-            "parameters": cost["parameters"]["total"],
-            "non-embedding": cost["parameters"]["non_embedding"],
-            "bytes per": f"{cost['bytes_per_unit']:.2f}/{cost['unit']}",
-            "FLOPs/byte": cost["forward_flops_per_byte"][cost["convention"]]["total"],
-            "bytes": cost["bytes"],
-            "steps": cost["steps"],
-            "total FLOPs": cost["train_flops"][cost["convention"]],
-            "mismatch": f"{cost['mismatch']:+.2%}",
-        }
-        if ahead:
-            row |= {
-                "mesh": " x ".join(str(n) for n in ahead["mesh"].values()),
-                "GiB/device": ahead["memory"]["total"] / GIB,
-                "fits": "yes" if ahead["fits"] else "NO",
-                "at least": ahead["fewest_devices"],
-                "hours": ahead["hours"],
-                "device-hours": ahead["device_hours"],
-            }
-        rows.append(row)
-    title = f"{len(rows)} runs" + ("" if measured else " (assumed patch and token sizes)")
-    _print(title, rows, caption=_assumed(planned))
+    _print(plan_tables.runs(planned, forecasts))
     if details:
-        _details(planned, forecasts)
+        _print(*plan_tables.parts(planned, forecasts))
 
 
-def show_sources(planned):
-    """Prints what share of its text each source is, and how often the shortest and longest run read
-    it.
-    """
-    costs = sorted((one.cost for one in planned), key=lambda cost: cost["bytes"])
-    shares = {source: one["share"] for source, one in costs[-1].get("sources", {}).items()}
-    order = sorted(shares, key=lambda source: -shares[source])
-    rows = []
-    for source in order[:SOURCES]:
-        epochs = [cost["sources"][source]["epochs"] for cost in (costs[0], costs[-1])]
-        rows.append(
-            {
-                "source": source,
-                "share": f"{shares[source]:.2%}",
-                "epochs": " to ".join(f"{n:.3g}" for n in epochs),
-            }
-        )
-    if rows:
-        left = order[SOURCES:]
-        rest = (
-            f"and {len(left)} more, {sum(shares[source] for source in left):.2%} of the text"
-            if left
-            else None
-        )
-        _print("Sources; epochs in the shortest and longest run", rows, caption=rest)
+def show_sources(planned: Sequence[PlannedRun]) -> None:
+    """Prints what share of its text each source is, and how often it is read, where measured."""
+    listing = plan_tables.sources(planned)
+    if listing:
+        _print(listing)
 
 
-def _assumed(planned):
-    """Which sizes are assumed, by family."""
-    unmeasured = {one.run.family: one.cost for one in planned if not one.fact.measured}
-    if not unmeasured:
-        return None
-    told = ", ".join(
-        f"{family} {cost['bytes_per_unit']:.2f} bytes/{cost['unit']}"
-        for family, cost in unmeasured.items()
-    )
-    return f"assumed, not measured: {told}"
-
-
-def _details(planned, forecasts):
-    """Parameters, FLOPs and memory by part, once for each model of each family."""
-    seen = {}
-    for one, ahead in zip(planned, forecasts or [None] * len(planned), strict=True):
-        seen.setdefault((one.run.family, one.run.size), (one, ahead))
-    name = lambda one: f"{one.run.family} {one.run.size}"
-    convention = planned[0].cost["convention"]
-    _print(
-        "Parameters by part",
-        [{"model": name(one)} | one.cost["parameters"] for one, _ in seen.values()],
-    )
-    flops = [
-        {"model": name(one)} | one.cost["forward_flops_per_byte"][convention]
-        for one, _ in seen.values()
-    ]
-    scoring = [
-        one.cost["entropy_model_flops"][convention] / one.cost["bytes"] for one, _ in seen.values()
-    ]
-    rows = [row | {"entropy model": extra} for row, extra in zip(flops, scoring, strict=True)]
-    _print(
-        f"Forward FLOPs per byte by part ({convention}; the entropy model is not in the total)",
-        rows,
-    )
-    if forecasts:
-        rows = [
-            {"model": name(o)} | {k: v / GIB for k, v in a["memory"].items()}
-            for o, a in seen.values()
-        ]
-        _print("GiB per device by part (a model of it)", rows)
-
-
-# ---------------------------------------------------------------- compile
-
-
-def programs(planned):
-    """One run of each distinct training step: budgets and seeds share theirs."""
-    distinct = {}
-    for one in planned:
-        run, fact = one.run, one.fact
-        train = dataclasses.replace(run.train, steps=1, seed=0, checkpoint_every=1)
-        key = fingerprint(run.model, train, run.mesh, [fact.row_positions, fact.row_patches])
-        distinct.setdefault(key, one)
-    return list(distinct.values())
-
-
-def compile_all(planned, topology: slices.Topology):
+def compile_all(planned: Sequence[PlannedRun], topology: slices.Topology) -> dict[str, Any]:
     """Compiles and prints one program after the other. Returns their JSON values by run name."""
     devices, real = slices.devices(topology)
     if not real:
         print(
             f"libtpu is not installed: compiling for {topology.devices} forced host devices, not "
-            f"{topology.name}. "
-            "Arguments and collectives are those of the mesh; temporaries are not a TPU's. pip "
-            "install -e '.[tpu]'"
+            f"{topology.name}. Arguments and collectives are those of the mesh; temporaries are "
+            "not a TPU's. pip install -e '.[tpu]'"
         )
-    from blt_jax.parallel.mesh import make_mesh  # jax: only now that its devices are chosen
-    from blt_jax.train import aot
-
-    chosen = programs(planned)
-    print(f"compiling {len(chosen)} distinct steps for {topology.name}: minutes each", flush=True)
-    found = {}
-    for one in chosen:
-        run = dataclasses.replace(
-            one.run, train=dataclasses.replace(one.run.train, dtype="bfloat16")
-        )
-        slots = one.fact.row_patches if isinstance(run.model, Blt) else 0
+    distinct = compiled.programs(planned)
+    print(f"compiling {len(distinct)} distinct steps for {topology.name}: minutes each", flush=True)
+    records: dict[str, Any] = {}
+    for run in distinct:
         try:
-            program = aot.compile_step(
-                run, make_mesh(run.mesh, devices), one.fact.row_positions, slots
-            )
+            program = compiled.compile_step(run, devices)
         except ConfigError as error:
-            print(f"{one.name}: {error}", flush=True)
-            found[one.name] = {"error": str(error)}
+            print(f"{run.name}: {error}", flush=True)
+            records[run.name] = {"error": str(error)}
             continue
-        found[one.name] = dataclasses.asdict(program) | {
-            "topology": topology.name,
-            "compiler": "tpu" if real else "host",
-        }
-        _print_program(one.name, program, topology, real)
-    return found
+        records[run.name] = compiled.record(program, topology.name, real)
+        _print(*plan_tables.program(run.name, program, topology, real))
+    return records
 
 
-def _print_program(name, program, topology, real):
-    room = topology.hardware.hbm_bytes
-    row = {
-        "step of": name,
-        "devices": program.devices,
-        "compile s": round(program.seconds),
-        "arguments GiB": program.arguments / GIB,
-        "temporaries GiB": program.temporaries / GIB,
-        "peak GiB": program.peak / GIB,
-        "kernels": program.kernels,
-    }
-    if real:
-        row["device has"] = f"{room / GIB:.0f} GiB"
-        row["room"] = f"{1 - program.needs / room:.0%}"
-    caption = (
-        "room: what arguments and temporaries leave free"
-        if real
-        else "temporaries and peak are not a TPU's"
-    )
-    _print(f"{name} on {topology.name}", [row], caption=caption)
-    rows = [{"collective": kind} | told for kind, told in sorted(program.collectives.items())]
-    if rows:
-        _print("Collectives that the program names", rows, caption=COLLECTIVES)
-
-
-# ---------------------------------------------------------------- command
-
-
-def measured_facts(study, folder):
-    """FamilyFacts that a study's folder has measured. Raises ConfigError where it has not, or is
-    another's.
-    """
-    path = storage.at(folder) / "plan.json"
-    if not path.exists():
-        raise ConfigError(
-            f"workdir = {folder!r}: holds no plan.json yet; leave --workdir out to plan on "
-            "assumed sizes"
-        )
-    told = json.loads(path.read_text())["facts"]
-    missing = sorted(set(study.families) - set(told))
-    if missing:
-        raise ConfigError(
-            f"workdir = {folder!r}: knows nothing of family {missing[0]!r}; is it another study's?"
-        )
-    drop = ("label",)
-    return {
-        name: build(grid.FamilyFacts, {k: v for k, v in told[name].items() if k not in drop})
-        for name in study.families
-    }
-
-
-def select(planned, pattern):
-    """Runs whose names match the glob. Raises ConfigError when none does."""
-    kept = [one for one in planned if fnmatch.fnmatchcase(one.name, pattern)]
-    if not kept:
-        raise ConfigError(
-            f"runs = {pattern!r}: matches none of {len(planned)} runs such as {planned[0].name}"
-        )
-    return kept
-
-
-def main(_):
+def main(_: list[str]) -> int:
     study = build(Study, CONFIG.value.to_dict())
     topology = slices.parse(COMPILE.value) if COMPILE.value else None
-    facts = measured_facts(study, WORKDIR.value) if WORKDIR.value else grid.assumed_facts(study)
-    planned = select(grid.plan(study, facts), RUNS.value)
+    facts = (
+        planning.measured_facts(study, WORKDIR.value)
+        if WORKDIR.value
+        else grid.assumed_facts(study)
+    )
+    planned = grid.select(grid.plan(study, facts), RUNS.value)
 
-    forecasts = None
+    forecasts: list[plan_tables.Forecast] = []
     if HARDWARE.value or topology:
-        device = hardware.by_name(HARDWARE.value) if HARDWARE.value else topology.hardware
+        if HARDWARE.value or not topology:
+            device = hardware.by_name(HARDWARE.value)
+        else:
+            device = topology.hardware
         count = DEVICES.value or (topology.devices if topology else 1)
         machine = forecast.Machine(device, count, MFU.value)
         forecasts = [
-            forecast.forecast(one, machine)
-            | {"fewest_devices": forecast.fewest_devices(one, machine)}
-            for one in planned
+            forecast.forecast(run, machine)
+            | {"fewest_devices": forecast.fewest_devices(run, machine)}
+            for run in planned
         ]
         print(
             f"{count} x {device.name} at {MFU.value:.0%} of {device.peaks['bfloat16']:.4g} FLOP/s "
             "(dense bfloat16)"
         )
     show(planned, forecasts, DETAILS.value)
-    compiled = compile_all(planned, topology) if topology else {}
+    programs = compile_all(planned, topology) if topology else {}
 
     if JSON.value:
         runs = [
-            {"name": one.name, "cost": one.cost, "config": to_dict(one.run)}
+            {"name": run.name, "cost": run.cost, "config": to_dict(run.run)}
             | ({"forecast": ahead} if ahead else {})
-            | ({"compiled": compiled[one.name]} if one.name in compiled else {})
-            for one, ahead in zip(planned, forecasts or [None] * len(planned), strict=True)
+            | ({"compiled": programs[run.name]} if run.name in programs else {})
+            for run, ahead in zip(planned, forecasts or [{}] * len(planned), strict=True)
         ]
         Path(JSON.value).write_text(json.dumps(runs, indent=1))
     return 0

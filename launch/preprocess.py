@@ -11,12 +11,14 @@ Many processes on one shared folder, such as array jobs, take a stage in pieces,
 often as they like; a stage needs the one before it. Each of them lists the input, and reads and
 writes its own share only. The store has the same files, byte for byte, for any number of pieces.
 
-    run="python -m launch.preprocess --input=s3://bucket/*.jsonl.zst --output=/shared/store --pieces=64"
+    run="python -m launch.preprocess --input=s3://bucket/*.jsonl.zst"
+    run="$run --output=/shared/store --pieces=64"
     sbatch --array=0-63 --wait --wrap "$run --stage=read --piece=\\$SLURM_ARRAY_TASK_ID"
     sbatch --array=0-63 --wait --wrap "$run --stage=sort --piece=\\$SLURM_ARRAY_TASK_ID"
     $run --stage=merge
     run="$run --entropy_model=/shared/entropy_model"
-    sbatch --array=0-63 --wait --gpus=8 --wrap "$run --stage=entropies --piece=\\$SLURM_ARRAY_TASK_ID"
+    sbatch --array=0-63 --wait --gpus=8 \\
+        --wrap "$run --stage=entropies --piece=\\$SLURM_ARRAY_TASK_ID"
     $run --stage=merge
 """
 
@@ -26,8 +28,9 @@ from blt_jax.config import ConfigError, Data
 from blt_jax.data.parts import Piece
 from blt_jax.data.shuffle import SPLITS
 from blt_jax.data.store import Store
-from blt_jax.study import prepare
+from blt_jax.study import entropy_stage, prepare
 from launch import flags as launch_flags
+from launch import progress_bar
 
 KINDS = "local or any fsspec URL (gs://, s3://, ...)"
 INPUT = flags.DEFINE_string(
@@ -52,7 +55,7 @@ PIECES = flags.DEFINE_integer("pieces", 1, "Processes that share a stage.")
 PIECE = flags.DEFINE_integer("piece", 0, "Which of them this is, from 0.")
 
 
-def main(_):
+def main(_: list[str]) -> int:
     data = Data(input=INPUT.value, validation_input=VALIDATION.value, field=FIELD.value)
     piece, folder, model = Piece(PIECE.value, PIECES.value), OUTPUT.value, ENTROPY.value
     stage = STAGE.value
@@ -60,18 +63,21 @@ def main(_):
         raise ConfigError(f"--pieces={piece.of}: say which --stage; --help shows them in order")
     if stage == "entropies" and not model:
         raise ConfigError("--stage=entropies: give --entropy_model, the run folder of a byte LM")
-    if stage in ("all", "read"):
-        prepare.read(data, folder, piece)
-    if stage in ("all", "sort"):
-        prepare.sort(data, folder, piece)
-    if stage in ("all", "merge"):
-        prepare.merge(data, folder, piece)
-    if model and stage in ("all", "entropies", "merge"):
-        stores = {split: Store(folder, split) for split in SPLITS}
-        if stage != "merge":
-            prepare.score(model, stores, RESET.value, piece, ROWS.value)
-        if stage != "entropies":
-            prepare.merge_entropies(model, stores, folder, RESET.value, piece)
+    with progress_bar.Printed() as progress:
+        if stage in ("all", "read"):
+            prepare.read(data, folder, piece, progress)
+        if stage in ("all", "sort"):
+            prepare.sort(data, folder, piece, progress)
+        if stage in ("all", "merge"):
+            prepare.merge(data, folder, piece, progress)
+        if model and stage in ("all", "entropies", "merge"):
+            stores = {split: Store(folder, split) for split in SPLITS}
+            if stage != "merge":
+                entropy_stage.score(
+                    model, stores, RESET.value, piece, ROWS.value, progress=progress
+                )
+            if stage != "entropies":
+                entropy_stage.merge_entropies(model, stores, folder, RESET.value, piece)
     if piece.of > 1:
         print(f"stage {stage}, piece {piece.number} of {piece.of}: done")
     return 0

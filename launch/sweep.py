@@ -24,27 +24,25 @@ code 0: every run is done; 1: some run failed (the report says which); 2: a sett
 wrong; 130: interrupted.
 """
 
-import json
 import os
-import platform
 import sys
-import time
-from importlib import metadata
 from pathlib import Path
 
 from absl import flags
 
 from blt_jax import engines, storage
 from blt_jax.config import ConfigError
-from blt_jax.record import build, to_dict
-from blt_jax.runs import preemption
-from blt_jax.storage import write_json
-from blt_jax.study import grid, launching, overview
+from blt_jax.record import build
+from blt_jax.runs import preemption, run_files
+from blt_jax.runs.config import Run
+from blt_jax.study import folder as study_folder
+from blt_jax.study import grid, launching, overview, planning
 from blt_jax.study.config import Study
 from blt_jax.study.folder import job
 from blt_jax.study.launching import execute
 from launch import flags as launch_flags
 from launch import plan as launch_plan
+from launch import progress_bar
 
 CONFIG = launch_flags.define_config(unless=("status", "cancel"))
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study.", required=True)
@@ -79,91 +77,23 @@ def engine(name: str) -> engines.Engine:
     return kind(**{field: flags.FLAGS[f"{name}.{field}"].value for field in kind.settings()})
 
 
-def prepare(study: Study, folder):
-    """All stages before the runs. Returns (facts, plan.json's shared part), or None when
-    interrupted.
-    """
-    from blt_jax.study import prepare as stages  # not needed for a dry run or a finished study
+def plan(study: Study, folder: Path) -> bool:
+    """Everything up to plan.json, unless it is there; prints the plan. False: interrupted."""
+    if (folder / study_folder.PLAN).exists():
+        return True
 
-    began = time.monotonic()
-    store_folder = folder / "store"
-    stores, skips = stages.store(study.data, store_folder)
-    token_models, told_tokenizer = stages.tokenizers(study, stores, folder)
-
-    entropy = None
-    needing = [
-        f.patching for f in study.families.values() if f.patching and f.patching.needs_entropies
-    ]
-    if needing:
-        if len({p.newline_reset for p in needing}) > 1:
-            raise ConfigError(
-                "families differ in patching.newline_reset: a study keeps one set of entropies"
-            )
-        weights = study.data.source_weights
-        header = stages.indexes(
-            stores, store_folder, "bytes", study.data.row_bytes, weights, fingerprint="bytes"
-        )
-        run = stages.entropy_run(study.entropy_model, study, header["train"])
-        run_folder = folder / stages.ENTROPY_RUN
+    def train_entropy_model(run: Run, run_folder: Path) -> bool:
         failed, stopped = execute([job(folder, run_folder, run)], 1)
-        if stopped:
-            return None
         if failed:
             raise ConfigError(
-                f"the entropy model failed: {failed[run.name]} (see {run_folder / 'log.txt'})"
+                f"the entropy model failed: {failed[run.name]} (see {run_folder / run_files.LOG})"
             )
-        stores = stages.entropies(run_folder, stores, store_folder, needing[0].newline_reset)
-        entropy = stages.entropy_facts(
-            study, run, json.loads((run_folder / "result.json").read_text())
-        )
+        return not stopped
 
-    facts = stages.facts(study, stores, store_folder, token_models)
-    write_json(folder / "sample.json", stages.sample(study, facts, stores))
-    shared = {
-        "tokenizer": told_tokenizer,
-        "entropy_model": entropy,
-        "corpus": {
-            **{
-                split: {"documents": len(one), "text_bytes": one.text_bytes}
-                for split, one in stores.items()
-            },
-            "skips": skips,
-        },
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in ("jax", "flax", "optax", "numpy", "blt-jax")},
-    }
-    print(f"prepared in {time.monotonic() - began:.0f} s", flush=True)
-    return facts, shared
-
-
-def plan(study, folder):
-    """Everything up to plan.json, unless it is there; study.json then lists each run's command.
-    False: interrupted.
-    """
-    saved = folder / "plan.json"
-    if saved.exists():
-        return True
-    prepared = prepare(study, folder)
-    if prepared is None:
+    with progress_bar.Printed() as progress:
+        planned = planning.plan_study(study, folder, train_entropy_model, progress)
+    if planned is None:
         return False
-    facts, shared = prepared
-    planned = grid.plan(study, facts)
-    jobs = [job(folder, folder / "runs" / one.name, one.run, one.cost) for one in planned]
-    runs = [
-        {key: getattr(one.run, key) for key in ("name", "family", "size")}
-        | {"seed": one.run.train.seed, "budget": one.run.budget, "cost": one.cost}
-        for one in planned
-    ]
-    manifest = json.loads((folder / "study.json").read_text())
-    write_json(
-        folder / "study.json",
-        manifest | {"runs": [{"name": j.name, "command": j.command} for j in jobs]},
-    )
-    told = {
-        name: to_dict(fact) | {"label": study.families[name].label or name}
-        for name, fact in facts.items()
-    }
-    write_json(saved, {"runs": runs, "facts": told, **shared})  # last: from here on the plan stands
     launch_plan.show(planned)
     launch_plan.show_sources(planned)
     return True
@@ -173,10 +103,11 @@ def evaluate(folder: Path) -> None:
     """Makes the evaluations that a study lacks."""
     from blt_jax.study import evaluate as stage  # imports jax
 
-    stage.of_study(folder)
+    with progress_bar.Printed() as progress:
+        stage.of_study(folder, progress=progress)
 
 
-def main(_):
+def main(_: list[str]) -> int:
     folder = storage.absolute(WORKDIR.value)
     if STATUS.value:
         return overview.show(folder)

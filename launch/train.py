@@ -61,12 +61,12 @@ CLUSTERS = (
     "TPU_WORKER_HOSTNAMES",
     "TPU_PROCESS_ADDRESSES",
     "OMPI_MCA_orte_hnp_uri",
+    "TPU_ML_PLATFORM",  # by jax itself where it finds the chips of a TPU VM
 )
-CLUSTERS += ("TPU_ML_PLATFORM",)  # by jax itself where it finds the chips of a TPU VM
 BROKEN = ("Gloo", "Connection", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
-def main(_):
+def main(_: list[str]) -> int:
     run = build(Run, CONFIG.value.to_dict())
     folder = storage.at(WORKDIR.value)
     if run_files.done(folder):
@@ -84,7 +84,10 @@ def main(_):
     ):
         processes.join(count=1)
         return _train(run, folder)
-    lost = f"{run.name}: another process of this run is gone; start it again, it continues where it last saved"
+    lost = (
+        f"{run.name}: another process of this run is gone; start it again, it continues where it "
+        "last saved"
+    )
     return supervised(lambda: _together(run, folder, lost), lost)
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from blt_jax.config import TABLE_BYTES, ConfigError, Mesh, Stack, Train, split_over
+from blt_jax.config import TABLE_BYTES, Stack, Train, split_over
 from blt_jax.flops import analytic
 
 FLOAT32 = 4  # bytes: parameters, optimiser state, gradients, statistics
@@ -39,21 +39,6 @@ class Memory:
 
     def as_dict(self) -> dict[str, float]:
         return dataclasses.asdict(self) | {"total": self.total}
-
-
-def axes(mesh: Mesh, devices: int) -> tuple[int, int, int]:
-    """(data, fsdp, tensor) of `mesh` on so many devices. Raises ConfigError where they do not
-    fit.
-    """
-    sizes = (mesh.data, mesh.fsdp, mesh.tensor)
-    known = abs(sizes[0] * sizes[1] * sizes[2])
-    if devices % known or (known != devices and -1 not in sizes):
-        shape = " x ".join(
-            f"{name}={size}" for name, size in zip(("data", "fsdp", "tensor"), sizes, strict=True)
-        )
-        raise ConfigError(f"mesh = {shape}: does not fit {devices} devices; set one axis to -1")
-    data, fsdp, tensor = (devices // known if size == -1 else size for size in sizes)
-    return data, fsdp, tensor
 
 
 def per_device(

@@ -3,15 +3,14 @@ read.
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 from blt_jax.config import Data, Init, Mesh, Optimizer, Tokenizer, Train, choice, later, need
 from blt_jax.families import Model
-from blt_jax.families.blt.config import Blt
-from blt_jax.families.lm.config import Lm
 from blt_jax.patching import Patching
 
 
-def _positive(budgets):
+def _positive(budgets: Iterable[float]) -> tuple[float, ...]:
     """Budgets as floats."""
     budgets = tuple(float(b) for b in budgets)
     need(all(b > 0 for b in budgets), "budgets", budgets, "must be positive")
@@ -39,7 +38,7 @@ class Family:
 
     def __post_init__(self):
         need(bool(self.sizes), "sizes", self.sizes, "a family needs at least one size")
-        units = sorted({getattr(entry.model, "unit", "patch") for entry in self.sizes.values()})
+        units = sorted({entry.model.unit for entry in self.sizes.values()})
         need(
             len(units) == 1,
             "sizes",
@@ -47,7 +46,8 @@ class Family:
             "the models of a family read the same: bytes, tokens or patches",
         )
         need(
-            self.tokenizer is None or units == ["token"],
+            self.tokenizer is None
+            or all(entry.model.reads == "token" for entry in self.sizes.values()),
             "tokenizer",
             units,
             "only token models have a tokenizer",
@@ -67,9 +67,8 @@ class EntropyModel:
 class Study:
     name: str
     families: dict[str, Family]
-    budgets: tuple[
-        float, ...
-    ]  # training FLOPs of each run, in `convention`, where a size names none
+    # training FLOPs of each run, in `convention`, where a size names none
+    budgets: tuple[float, ...]
     entropy_model: EntropyModel
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
@@ -115,17 +114,15 @@ class Study:
         for name, family in self.families.items():
             for size, entry in family.sizes.items():
                 where = f"families.{name}.sizes.{size}"
-                is_blt = isinstance(entry.model, Blt)
                 need(
-                    is_blt == (family.patching is not None),
+                    (entry.model.patches == "given") == (family.patching is not None),
                     where,
                     entry.model.kind,
-                    "BLT, and only BLT, has patching",
+                    "a family has patching if its models take patches, and only then (kind 'blt')",
                 )
         entropy = self.entropy_model.size.model
-        ok = isinstance(entropy, Lm) and entropy.unit == "byte"
         need(
-            ok,
+            entropy.unit == "byte",
             "entropy_model.size.model",
             entropy.kind,
             "the entropy model is a byte LM (kind 'lm', unit 'byte')",

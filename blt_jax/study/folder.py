@@ -9,7 +9,7 @@ from typing import Any
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
-from blt_jax.engines import ROOT, Job
+from blt_jax.engines import Job
 from blt_jax.record import differences, fingerprint, to_dict
 from blt_jax.runs import run_files
 from blt_jax.runs.config import Run
@@ -28,13 +28,12 @@ ENTROPY_MODEL = "entropy_model"  # a run's folder
 COMPILE_CACHE = "compile_cache"
 PREPARE_LOG = "prepare.log"  # in the folder of an engine that prepared
 
-# The config of a run is given as the JSON in its folder.
-RESOLVED = f"{ROOT / 'experiments' / 'resolved.py'}"
+CONFIG = "resolved"  # packaged config: a run as the JSON in its folder says
 
 
 def program(command: str) -> list[str]:
-    """argv that runs one of our commands on this machine."""
-    return [sys.executable, "-m", f"launch.{command}"]
+    """argv that runs one of our commands on this machine, from a checkout or from a wheel."""
+    return [sys.executable, "-m", "blt_jax", command]
 
 
 def run_folder(folder: Path, name: str) -> Path:
@@ -67,7 +66,7 @@ def command(folder: Path, run: Path) -> list[str]:
     """argv that makes the run in folder `run`; engines only wrap it."""
     return [
         *program("train"),
-        f"--config={RESOLVED}:{run / run_files.CONFIG}",
+        f"--config={CONFIG}:{run / run_files.CONFIG}",
         f"--workdir={run}",
         f"--compile_cache={folder / COMPILE_CACHE}",
     ]

@@ -3,18 +3,17 @@ needs no device.
 """
 
 import dataclasses
+from typing import Any
 
 from blt_jax.config import ConfigError
-from blt_jax.families.blt.config import Blt
 from blt_jax.flops import executed, hardware, memory
 from blt_jax.study.grid import PlannedRun
 
 # Backend of self-attention on each maker's devices (`nn.attention.backend_of`; a test holds the two
 # together).
 ATTENTION = {"tpu": "splash", "gpu": "banded"}
-CONVENTION = (
-    "exact"  # of the FLOPs that hours stand on: MFU as usually reported (`flops.hardware.mfu`)
-)
+# of the FLOPs that hours stand on: MFU as usually reported (`flops.hardware.mfu`)
+CONVENTION = "exact"
 ROOM = 0.9  # of a device's memory, at most, so that a plan holds
 
 
@@ -29,57 +28,57 @@ class Machine:
     mfu: float
 
     @property
-    def platform(self):
+    def platform(self) -> str:
         return "tpu" if self.device.name.startswith("tpu") else "gpu"
 
 
-def forecast(one: PlannedRun, machine: Machine):
+def forecast(planned: PlannedRun, machine: Machine) -> dict[str, Any]:
     """JSON values: mesh, memory (bytes by line), fits, hours, device_hours, entropy_model_hours.
 
     Hours are training FLOPs in `exact` / (devices x peak x MFU); scoring the training bytes with
     the entropy model is a line of its own at the same MFU. Raises ConfigError where the run's mesh,
     or the rows of its batch, do not fit so many devices.
     """
-    run, fact = one.run, one.fact
-    mesh = memory.axes(run.mesh, machine.devices)
+    run, fact = planned.run, planned.fact
+    mesh = run.mesh.sizes(machine.devices)
     at_a_time = mesh[0] * mesh[1] * max(1, run.train.device_rows)
     if run.train.rows % at_a_time:
         raise ConfigError(
-            f"{one.name}: train.rows = {run.train.rows} is no multiple of {at_a_time}, what "
-            f"{machine.devices} devices "
-            "take at a time; name fewer devices, or change train.rows or train.device_rows"
+            f"{planned.name}: train.rows = {run.train.rows} is no multiple of {at_a_time}, what "
+            f"{machine.devices} devices take at a time; name fewer devices, or change train.rows "
+            "or train.device_rows"
         )
     used = memory.per_device(
         run.model,
         run.train,
         mesh,
         positions=fact.row_positions,
-        slots=fact.row_patches if isinstance(run.model, Blt) else 0,
+        slots=fact.row_patches,
         head_positions=min(fact.row_positions, max(1, executed.HEAD_LOGITS // run.model.vocab)),
         attention=ATTENTION[machine.platform],
         tables=run.optimizer.tables,
     )
     rate = machine.devices * machine.device.peaks["bfloat16"] * machine.mfu * 3600
-    hours = one.cost["train_flops"][CONVENTION] / rate
+    hours = planned.cost["train_flops"][CONVENTION] / rate
     return {
         "mesh": dict(zip(("data", "fsdp", "tensor"), mesh, strict=True)),
         "memory": used.as_dict(),
         "fits": used.total <= machine.device.hbm_bytes,
         "hours": hours,
         "device_hours": hours * machine.devices,
-        "entropy_model_hours": one.cost["entropy_model_flops"][CONVENTION] / rate,
+        "entropy_model_hours": planned.cost["entropy_model_flops"][CONVENTION] / rate,
     }
 
 
-def fewest_devices(one: PlannedRun, machine: Machine, most=2**14):
+def fewest_devices(planned: PlannedRun, machine: Machine, most: int = 2**14) -> int | None:
     """The fewest devices, a power of two, whose memory holds the run with a tenth to spare; None up
     to `most`.
     """
     for count in (2**power for power in range(most.bit_length())):
         try:
-            there = forecast(one, dataclasses.replace(machine, devices=count))
+            ahead = forecast(planned, dataclasses.replace(machine, devices=count))
         except ConfigError:  # its mesh or its rows ask for another number
             continue
-        if there["memory"]["total"] <= ROOM * machine.device.hbm_bytes:
+        if ahead["memory"]["total"] <= ROOM * machine.device.hbm_bytes:
             return count
     return None

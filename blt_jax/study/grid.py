@@ -6,14 +6,18 @@ measured, `assumed_facts` stands in, so that a plan can be looked at first.
 """
 
 import dataclasses
+import fnmatch
 import math
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from blt_jax.config import ConfigError, Init
+from blt_jax.families import Model
 from blt_jax.flops import analytic, match
 from blt_jax.patching import Patching
 from blt_jax.runs.config import Run
-from blt_jax.study.config import Study
+from blt_jax.study.config import Family, Study
 
 CONVENTIONS = ("paper", "exact")  # of costs in a plan; "executed" is a property of a program
 # patch slots of a row over its mean number of patches, before the packer has chosen
@@ -32,9 +36,9 @@ class FamilyFacts:
     measured: bool
     row_patches: int = 0  # patch slots per row; 0: no patches
     calibration: str = ""  # record of the calibration, within the store; "": nothing was calibrated
-    sources: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     # by source: `share` of the text bytes read, `readings` of it per `pass_bytes` text bytes; {}:
     # not measured
+    sources: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     pass_bytes: float = 0.0  # text bytes of the index, all rows once
 
 
@@ -42,46 +46,48 @@ class FamilyFacts:
 class PlannedRun:
     name: str
     run: Run
-    cost: dict  # what becomes cost.json
+    cost: dict[str, Any]  # what becomes cost.json
     fact: FamilyFacts  # what it stands on
 
 
-def bytes_per_token(vocab):
+def model_of(family: Family) -> Model:
+    """A model of the family; all of them read the same."""
+    return next(iter(family.sizes.values())).model
+
+
+def bytes_per_token(vocab: int) -> float:
     """What to expect of BPE: 3.7 at 32k entries, 4.4 at 128k (Llama 2 and 3), log-linear between
     and beyond.
     """
     return max(1.5, 3.7 + (4.4 - 3.7) * math.log(vocab / 32_000) / math.log(4))
 
 
-def assumed_facts(study: Study):
+def assumed_facts(study: Study) -> dict[str, FamilyFacts]:
     """FamilyFacts from targets and the literature, marked as not measured."""
-    found = {}
+    facts = {}
+    rows = study.data.row_bytes
     for name, family in study.families.items():
-        model, patching = next(iter(family.sizes.values())).model, family.patching
+        model, patching = model_of(family), family.patching
         if patching is not None:
             unit = patching.expected_size
-        elif model.unit == "token":
+        elif model.reads == "token":
             unit = bytes_per_token(model.vocab)
         else:
             unit = 1.0
-        rows = study.data.row_bytes
-        positions = round(rows / unit) if model.unit == "token" else rows
-        where = f"rows/{name}"
-        slots = math.ceil(ROOM * rows / unit) if patching is not None else 0
-        found[name] = FamilyFacts(
-            unit,
-            positions,
-            float(rows),
-            f"{where}/train",
-            f"{where}/validation",
-            patching,
-            False,
-            slots,
+        facts[name] = FamilyFacts(
+            bytes_per_unit=unit,
+            row_positions=round(rows / unit) if model.reads == "token" else rows,
+            row_text_bytes=float(rows),
+            index=f"rows/{name}/train",
+            validation_index=f"rows/{name}/validation",
+            patching=patching,
+            measured=False,
+            row_patches=math.ceil(ROOM * rows / unit) if patching is not None else 0,
         )
-    return found
+    return facts
 
 
-def plan(study: Study, facts: dict[str, FamilyFacts]):
+def plan(study: Study, facts: dict[str, FamilyFacts]) -> list[PlannedRun]:
     """The study's PlannedRuns by seed, budget, family, size: the distinct programs come first.
 
     Raises ConfigError when a budget buys no step, or when names repeat or cannot be folders.
@@ -97,7 +103,7 @@ def plan(study: Study, facts: dict[str, FamilyFacts]):
     budgets_of = lambda entry: entry.budgets or study.budgets
     entries = [entry for family in study.families.values() for entry in family.sizes.values()]
     planned = [
-        _one(study, name, size, budget, seed, facts[name])
+        _planned_run(study, name, size, budget, seed, facts[name])
         for seed in study.seeds
         for budget in sorted({budget for entry in entries for budget in budgets_of(entry)})
         for name, family in study.families.items()
@@ -106,20 +112,32 @@ def plan(study: Study, facts: dict[str, FamilyFacts]):
         )
         for _ in range(budgets_of(family.sizes[size]).count(budget))
     ]
-    names = [one.name for one in planned]
+    names = [run.name for run in planned]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"two runs are called {twice[0]}: budgets or seeds repeat")
     return planned
 
 
-def _flops_name(value):
+def select(planned: Sequence[PlannedRun], pattern: str) -> list[PlannedRun]:
+    """Runs whose names match the glob. Raises ConfigError when none does."""
+    kept = [run for run in planned if fnmatch.fnmatchcase(run.name, pattern)]
+    if not kept:
+        raise ConfigError(
+            f"runs = {pattern!r}: matches none of {len(planned)} runs such as {planned[0].name}"
+        )
+    return kept
+
+
+def _flops_name(value: float) -> str:
     """5e10, 1.6e11: short, without signs or padding."""
     digits, exponent = f"{value:.2e}".split("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
-def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
+def _planned_run(
+    study: Study, family: str, size: str, budget: float, seed: int, fact: FamilyFacts
+) -> PlannedRun:
     entry = study.families[family].sizes[size]
     model, context = entry.model, study.data.row_bytes
     name = f"{family}-{_flops_name(budget)}-{size}-s{seed}"
@@ -170,10 +188,10 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
     if fact.sources:
         cost["sources"] = {
             source: {
-                "share": one["share"],
-                "epochs": one["readings"] * bought.bytes / fact.pass_bytes,
+                "share": read["share"],
+                "epochs": read["readings"] * bought.bytes / fact.pass_bytes,
             }
-            for source, one in fact.sources.items()
+            for source, read in fact.sources.items()
         }
     run = Run(
         name=name,
@@ -184,13 +202,13 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
         index=f"../../store/{fact.index}",
         validation_index=f"../../store/{fact.validation_index}",
         patching=fact.patching,
-        tokenizer=f"../../{tokenizer_file(study, family)}" if model.unit == "token" else "",
+        tokenizer=f"../../{tokenizer_file(study, family)}" if model.reads == "token" else "",
         optimizer=dataclasses.replace(
             study.optimizer,
             learning_rate=entry.learning_rate,
             warmup_steps=min(study.optimizer.warmup_steps, round(study.warmup_fraction * steps)),
         ),
-        init=study.init if model.unit == "patch" else Init(),
+        init=study.init if model.starts_from_llama else Init(),
         train=dataclasses.replace(
             study.train,
             steps=steps,
@@ -205,25 +223,7 @@ def _one(study: Study, family, size, budget, seed, fact: FamilyFacts):
     return PlannedRun(name, run, cost, fact)
 
 
-def tokenizer_file(study: Study, family):
+def tokenizer_file(study: Study, family: str) -> str:
     """Path of a token family's tokenizer.json within the study's folder."""
     own = study.families[family].tokenizer is not None
     return f"tokenizer/{family}/tokenizer.json" if own else "tokenizer/tokenizer.json"
-
-
-def table(planned):
-    """Rows of the printed plan."""
-    return [
-        {
-            "name": one.name,
-            "parameters": one.cost["parameters"]["total"],
-            "non_embedding": one.cost["parameters"]["non_embedding"],
-            "bytes_per_unit": f"{one.cost['bytes_per_unit']:.2f}/{one.cost['unit']}",
-            "FLOPs_per_byte": one.cost["forward_flops_per_byte"][one.cost["convention"]]["total"],
-            "bytes": one.cost["bytes"],
-            "steps": f"{one.cost['steps']:,}",
-            "training_FLOPs": one.cost["train_flops"][one.cost["convention"]],
-            "mismatch": f"{one.cost['mismatch']:+.2%}",
-        }
-        for one in planned
-    ]

@@ -1,291 +1,223 @@
-"""What a study needs before its runs: store, tokenizer, entropy model, entropies, thresholds, row
-indexes.
+"""What a study needs before its runs: store, tokenizers, thresholds, row indexes.
 
 Each stage writes one thing of its own, atomically, and is skipped when that thing is there: a study
-that was killed goes on where it was.
+that was killed goes on where it was. The entropy model is in `entropy_stage.py`; `planning.py` puts
+the stages together.
 """
 
 import dataclasses
 import functools
-import itertools
-import json
-from concurrent.futures import ThreadPoolExecutor
-
-import numpy as np
+import os
+from collections.abc import Mapping
+from typing import Any
 
 from blt_jax import storage
-from blt_jax.config import ConfigError, Tokenizer
+from blt_jax.config import ConfigError, Data, Tokenizer
 from blt_jax.data import bpe, pack, shuffle
-from blt_jax.data.parts import WHOLE
+from blt_jax.data.parts import WHOLE, Piece
 from blt_jax.data.shuffle import SPLITS
-from blt_jax.data.store import EntropyParts, Store
-from blt_jax.flops import analytic
-from blt_jax.patching import calibrate
+from blt_jax.data.store import Store
+from blt_jax.patching import Patching, calibrate
 from blt_jax.patching.row_starts import document_starts, read_document
-from blt_jax.record import build, fingerprint, to_dict
-from blt_jax.runs import run_files
-from blt_jax.runs.config import Run
+from blt_jax.record import fingerprint
 from blt_jax.storage import replacing, write_json
-from blt_jax.study.config import EntropyModel, Study
-from blt_jax.study.folder import ENTROPY_MODEL
-from blt_jax.study.grid import FamilyFacts, tokenizer_file
-from launch import progress_bar
+from blt_jax.study.config import Family, Study
+from blt_jax.study.grid import FamilyFacts, model_of, tokenizer_file
+from blt_jax.study.progress import SILENT, Progress
 
-ENTROPY_RUN = ENTROPY_MODEL
-
-
-def say(text):
-    print(text, flush=True)
+Folder = str | os.PathLike[str]
+TOKENIZER_SAMPLE = 200  # documents that the length of token rows is measured on
 
 
-def read(data, folder, piece=WHOLE):
+# ---------------------------------------------------------------- store
+
+
+def read(data: Data, folder: Folder, piece: Piece = WHOLE, progress: Progress = SILENT) -> None:
     """Stage 1 of a store: `piece`'s share of the input files (`data/shuffle.py`)."""
-    with progress_bar.Bytes("read") as tell:
-        shuffle.read(data, folder, piece, tell)
+    shuffle.read(data, folder, piece, progress.task("read"))
 
 
-def sort(data, folder, piece=WHOLE):
+def sort(data: Data, folder: Folder, piece: Piece = WHOLE, progress: Progress = SILENT) -> None:
     """Stage 2 of a store: `piece`'s share of the hashes."""
-    with progress_bar.Bytes("sort") as tell:
-        shuffle.sort(data, folder, piece, tell)
+    shuffle.sort(data, folder, piece, progress.task("sort"))
 
 
-def store(data, folder):
-    """Documents of both splits in `folder`. Returns {split: Store} and the notes on what was
-    skipped.
-    """
-    read(data, folder)
-    sort(data, folder)
-    return merge(data, folder)
-
-
-def merge(data, folder, piece=WHOLE):
+def merge(
+    data: Data, folder: Folder, piece: Piece = WHOLE, progress: Progress = SILENT
+) -> tuple[dict[str, Store], list[str]]:
     """Stage 3 of a store, what is left of `store`. `piece.of`: in what to name a piece whose parts
     are missing.
     """
     skipped = shuffle.merge(data, folder, piece)
     stores = {split: Store(folder, split) for split in SPLITS}
-    for split, one in stores.items():
-        say(f"{split}: {len(one):,} documents, {one.text_bytes:,} text bytes")
+    for split, store in stores.items():
+        progress.note(f"{split}: {len(store):,} documents, {store.text_bytes:,} text bytes")
     for line in skipped:
-        say(f"skipped: {line}")
+        progress.note(f"skipped: {line}")
     return stores, skipped
 
 
-def tokenizer(config: Tokenizer, stores, path):
-    """The tokenizer.json `path`: trained on the training split, or a copy of the one given."""
-    path = storage.at(path)
-    if not path.exists():
-        storage.make_folder(path.parent)
+def store(
+    data: Data, folder: Folder, progress: Progress = SILENT
+) -> tuple[dict[str, Store], list[str]]:
+    """Documents of both splits in `folder`. Returns {split: Store} and the notes on what was
+    skipped.
+    """
+    read(data, folder, progress=progress)
+    sort(data, folder, progress=progress)
+    return merge(data, folder, progress=progress)
+
+
+# ---------------------------------------------------------------- tokenizers
+
+
+def tokenizer(
+    config: Tokenizer, stores: Mapping[str, Store], path: Folder, progress: Progress = SILENT
+) -> tuple[bpe.Bpe, float]:
+    """The tokenizer.json `path`, trained on the training split or a copy of the one given, and its
+    bytes per token on validation.
+    """
+    file = storage.at(path)
+    if not file.exists():
+        storage.make_folder(file.parent)
         if config.path:
             bpe.Bpe(config.path)  # refuses what it cannot use
-            with replacing(path) as temporary:
+            with replacing(file) as temporary:
                 temporary.write_bytes(storage.at(config.path).read_bytes())
         else:
             train = stores["train"]
-            bpe.train((train.text(i) for i in range(len(train))), config.vocab, path)
-    made = bpe.Bpe(path)
+            bpe.train((train.text(i) for i in range(len(train))), config.vocab, file)
+    tokens = bpe.Bpe(file)
     validation = stores["validation"]
-    tokens = sum(len(made.encode(validation.text(i))) - 2 for i in range(len(validation)))
-    say(
-        f"tokenizer: {made.vocab:,} entries, {validation.text_bytes / tokens:.3f} bytes per token "
-        "on validation"
+    count = sum(len(tokens.encode(validation.text(i))) - 2 for i in range(len(validation)))
+    bytes_per_token = validation.text_bytes / count
+    progress.note(
+        f"tokenizer: {tokens.vocab:,} entries, {bytes_per_token:.3f} bytes per token on validation"
     )
-    return made, validation.text_bytes / tokens
+    return tokens, bytes_per_token
 
 
-def tokenizers(study: Study, stores, folder):
-    """The `bpe.Bpe` of each family of token models, and what plan.json tells of the one tokenizer
-    of a study.
+def tokenizers(
+    study: Study, stores: Mapping[str, Store], folder: Folder, progress: Progress = SILENT
+) -> tuple[dict[str, bpe.Bpe], dict[str, Any] | None]:
+    """The `bpe.Bpe` of each family of token models, and what plan.json says of the one tokenizer of
+    a study.
 
-    With several tokenizers that is None: each family's facts tell its own bytes per token.
+    With several tokenizers that is None: each family's facts say its own bytes per token.
     """
-    made = {}  # by path: families without a tokenizer of their own share the study's
+    by_path: dict[str, tuple[bpe.Bpe, float]] = {}  # families without their own share the study's
     of_family = {}
     for name, family in study.families.items():
-        if getattr(next(iter(family.sizes.values())).model, "unit", "") == "token":
+        if model_of(family).reads == "token":
             path = tokenizer_file(study, name)
-            if path not in made:
-                made[path] = tokenizer(
-                    family.tokenizer or study.tokenizer, stores, storage.at(folder) / path
+            if path not in by_path:
+                by_path[path] = tokenizer(
+                    family.tokenizer or study.tokenizer,
+                    stores,
+                    storage.at(folder) / path,
+                    progress,
                 )
-            of_family[name] = made[path][0]
-    if len(made) != 1:
+            of_family[name] = by_path[path][0]
+    if len(by_path) != 1:
         return of_family, None
-    ((one, per_token),) = made.values()
-    return of_family, {"vocab": one.vocab, "bytes_per_token": per_token}
+    ((tokens, bytes_per_token),) = by_path.values()
+    return of_family, {"vocab": tokens.vocab, "bytes_per_token": bytes_per_token}
 
 
-def indexes(stores, folder, name, positions, weights=None, **how):
-    """Row indexes of both splits under `folder`/rows/`name`; validation gets the patch budget of
-    training.
+# ---------------------------------------------------------------- rows
 
-    `weights` by source are for training: validation is every document once.
+
+def indexes(
+    stores: Mapping[str, Store],
+    folder: Folder,
+    name: str,
+    positions: int,
+    weights: Mapping[str, float] | None = None,
+    **options: Any,
+) -> dict[str, dict[str, Any]]:
+    """Row indexes of both splits under `folder`/rows/`name`; returns their headers. Validation gets
+    the patch budget of training.
+
+    `weights` by source are for training: validation is every document once. `options`: of
+    `pack.build_index`; `starts_of` takes (store, document).
     """
-    headers, patches = {}, 0
+    headers: dict[str, dict[str, Any]] = {}
+    patches = 0
     for split in SPLITS:
         out = storage.at(folder) / "rows" / name / split
-        made = how | {"weights": weights if split == "train" else None}
-        if "starts_of" in how:
-            made["starts_of"] = functools.partial(how["starts_of"], stores[split])
+        of_split = options | {"weights": weights if split == "train" else None}
+        if "starts_of" in options:
+            of_split["starts_of"] = functools.partial(options["starts_of"], stores[split])
         headers[split] = pack.build_index(
-            stores[split], out, positions=positions, patches=patches, **made
+            stores[split], out, positions=positions, patches=patches, **of_split
         )
         patches = headers[split]["row_patches"]
     return headers
 
 
-def entropy_run(entropy_model: EntropyModel, study: Study, header):
-    """The Run that trains the entropy model: same program, same training split."""
-    steps = max(1, round(entropy_model.bytes / (entropy_model.rows * header["row_text_bytes"])))
-    warmup = min(study.optimizer.warmup_steps, round(study.warmup_fraction * steps))
-    return Run(
-        name=ENTROPY_RUN,
-        family=ENTROPY_RUN,
-        size="only",
-        model=entropy_model.size.model,
-        store="../store",
-        index="../store/rows/bytes/train",
-        validation_index="../store/rows/bytes/validation",
-        optimizer=dataclasses.replace(
-            study.optimizer, learning_rate=entropy_model.size.learning_rate, warmup_steps=warmup
-        ),
-        train=dataclasses.replace(
-            study.train,
-            steps=steps,
-            rows=entropy_model.rows,
-            checkpoint_every=-(-steps // study.checkpoints_per_run),
-            seed=study.seeds[0],
-        ),
-        mesh=study.mesh,
-        data_seed=study.data.seed,
-    )
-
-
-def entropies(run_folder, stores, folder, newline_reset=False):
-    """Writes the entropies of both splits beside their bytes, by the model of `run_folder`."""
-    score(run_folder, stores, newline_reset)
-    return merge_entropies(run_folder, stores, folder, newline_reset)
-
-
-def score(run_folder, stores, newline_reset=False, piece=WHOLE, rows=0, meter=None):
-    """Makes `piece`'s share of the parts of both splits' entropies; `rows`, `meter`: see
-    `eval.entropy_scoring.score`.
-
-    A process that is killed repeats the part it was at, and the one it was writing: each 16 MiB of
-    ids, 1/256 of a larger store, or one document if that is larger. Raises ConfigError for a folder
-    without a finished byte LM.
-    """
-    import jax  # of all stages only this one computes: the others, in many pieces, start without
-
-    from blt_jax.eval import entropy_scoring
-    from blt_jax.runs.checkpoint import load_params
-
-    model, mark = _entropy_model(run_folder, newline_reset)
-    entropy_scoring.shape(model, jax.local_devices())  # refuses what it cannot use
-    params = None
-    for split, one in stores.items():
-        full = fingerprint(mark, one.fingerprint)
-        if one.entropy_fingerprint == full:
-            continue
-        parts = EntropyParts(one, full)
-        missing = sorted(set(parts.missing()) & set(piece.share(len(parts.ranges))))
-        if not missing:
-            continue
-        params = load_params(run_folder)[1] if params is None else params
-        ranges = [parts.ranges[part] for part in missing]
-        say(f"entropies of {sum(int(one.sizes[a:b].sum()) for a, b in ranges):,} bytes ({split})")
-        how = dict(ranges=ranges, rows=rows, newline_reset=newline_reset, meter=meter)
-        with progress_bar.Bytes(f"entropies ({split})") as tell, ThreadPoolExecutor(1) as writer:
-            scored, written = (
-                entropy_scoring.score(params, model, one.sizes + 2, one.ids, tell=tell, **how),
-                None,
-            )
-            for part, (first, end) in zip(missing, ranges, strict=True):
-                values = list(itertools.islice(scored, end - first))
-                if written is not None:
-                    written.result()
-                written = writer.submit(
-                    parts.write, part, values
-                )  # while the next part is computed
-            written.result()
-
-
-def merge_entropies(run_folder, stores, folder, newline_reset=False, piece=WHOLE):
-    """Puts the entropies that `score` made in their place. Returns {split: Store}.
-
-    Raises ConfigError: a part is missing.
-    """
-    mark = _entropy_model(run_folder, newline_reset)[1]
-    for one in stores.values():
-        full = fingerprint(mark, one.fingerprint)
-        if one.entropy_fingerprint != full:
-            parts = EntropyParts(one, full)
-            piece.need(parts.missing(), len(parts.ranges), one.folder, "entropies")
-            parts.merge()
-    return {split: Store(folder, split) for split in stores}
-
-
-def _entropy_model(run_folder, newline_reset):
-    """(model config, fingerprint of what the model of a finished run says)."""
-    found = []
-    for name in (run_files.CONFIG, run_files.RESULT):
-        try:
-            found.append(run_files.read(run_folder, name))
-        except (OSError, json.JSONDecodeError):
-            raise ConfigError(
-                f"{run_folder}: no entropy model that has finished training ({name})"
-            ) from None
-    model = build(Run, found[0]).model
-    return model, fingerprint(model, found[1]["validation"], newline_reset)
-
-
-def calibrated(family, patching, one, path, weights=None) -> calibrate.Calibration:
+def calibrated(
+    family: str,
+    patching: Patching,
+    store: Store,
+    path: Folder,
+    weights: Mapping[str, float] | None = None,
+    progress: Progress = SILENT,
+) -> calibrate.Calibration:
     """The family's calibration on the training split, kept as file `path`; made anew when anything
     it says changed.
     """
-    path, weights = storage.at(path), weights or {}
-    marks = {
-        "corpus": one.fingerprint,
-        "entropy_model": one.entropy_fingerprint if patching.needs_entropies else "",
+    file, weights = storage.at(path), dict(weights or {})
+    of = {
+        "corpus": store.fingerprint,
+        "entropy_model": store.entropy_fingerprint if patching.needs_entropies else "",
     }
-    if path.exists():
+    if file.exists():
         try:
-            saved = calibrate.load(path, **marks)
-            asked = (
+            saved = calibrate.load(file, **of)
+            before = (
                 dataclasses.replace(saved.patching, threshold=patching.threshold)
                 if saved.target
                 else saved.patching
             )
-            if (asked, saved.weights) == (patching, weights):
+            if (before, saved.weights) == (patching, weights):
                 return saved
             why = "its patching or the weights of the sources changed"
         except ConfigError as error:
             why, _, _ = str(error).rpartition("; ")  # without the mend: this is it
-        say(f"{family}: calibrated anew: {why}")
+        progress.note(f"{family}: calibrated anew: {why}")
     documents = (
-        (*read_document(one, i, patching), one.source_names[one.source_of[i]])
-        for i in range(len(one))
+        (*read_document(store, i, patching), store.source_names[store.source_of[i]])
+        for i in range(len(store))
     )
-    found = calibrate.calibrate(documents, patching, weights=weights, **marks)
-    storage.make_folder(path.parent)
-    write_json(path, calibrate.record(found))
-    return found
+    calibration = calibrate.calibrate(documents, patching, weights=weights, **of)
+    storage.make_folder(file.parent)
+    write_json(file, calibrate.record(calibration))
+    return calibration
 
 
-def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
+# ---------------------------------------------------------------- facts
+
+
+def facts(
+    study: Study,
+    stores: Mapping[str, Store],
+    folder: Folder,
+    token_models: Mapping[str, bpe.Bpe],
+    progress: Progress = SILENT,
+) -> dict[str, FamilyFacts]:
     """Measured facts of each family: its calibrated patching, its row indexes, bytes per unit.
 
-    `token_models`: the `bpe.Bpe` of each family of token models.
+    `folder`: of the store; `token_models`: the `bpe.Bpe` of each family that reads tokens. Raises
+    ConfigError where a model's vocabulary is not its tokenizer's.
     """
-    found, weights = {}, study.data.source_weights
+    measured, weights = {}, study.data.source_weights
     for name, family in study.families.items():
-        model = next(iter(family.sizes.values())).model
         patching, record = None, ""
         if family.patching is not None:
             record = f"calibration/{name}.json"
+            path = storage.at(folder) / record
             patching = calibrated(
-                name, family.patching, stores["train"], storage.at(folder) / record, weights
+                name, family.patching, stores["train"], path, weights, progress
             ).patching
             mark = fingerprint(
                 patching, stores["train"].entropy_fingerprint if patching.needs_entropies else ""
@@ -299,40 +231,34 @@ def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
                 starts_of=functools.partial(document_starts, patching=patching),
                 fingerprint=mark,
             )
-            unit = headers["train"]["text_bytes_per_patch"]
-            word = f"{unit:.3f} bytes per patch"
-        elif model.unit == "token":
-            token_model = token_models[name]
-            for size, entry in family.sizes.items():
-                if entry.model.vocab != token_model.vocab:
-                    raise ConfigError(
-                        f"families.{name}.sizes.{size}.model.vocab = {entry.model.vocab}: the "
-                        "tokenizer has "
-                        f"{token_model.vocab} entries; make them equal"
-                    )
-            train = stores["train"]
-            sample = range(min(len(train), 200))
-            tokens = sum(len(token_model.encode(train.text(i))) for i in sample)
-            per_token = sum(len(train.text(i)) for i in sample) / tokens
-            positions = max(2, round(study.data.row_bytes / per_token))
-            mark = token_model.fingerprint
+            bytes_per_unit = headers["train"]["text_bytes_per_patch"]
+            reads = f"{bytes_per_unit:.3f} bytes per patch"
+        elif model_of(family).reads == "token":
+            tokens = token_models[name]
+            _check_vocabulary(name, family, tokens)
             headers = indexes(
-                stores, folder, name, positions, weights, tokenizer=token_model, fingerprint=mark
+                stores,
+                folder,
+                name,
+                _token_positions(study, stores["train"], tokens),
+                weights,
+                tokenizer=tokens,
+                fingerprint=tokens.fingerprint,
             )
-            unit = headers["train"]["text_bytes_per_token"]
-            word = f"{unit:.3f} bytes per token"
+            bytes_per_unit = headers["train"]["text_bytes_per_token"]
+            reads = f"{bytes_per_unit:.3f} bytes per token"
         else:
             headers = indexes(
                 stores, folder, name, study.data.row_bytes, weights, fingerprint="bytes"
             )
-            unit, word = 1.0, "bytes"
+            bytes_per_unit, reads = 1.0, "bytes"
         train = headers["train"]
-        say(
-            f"{name}: {word}, {train['rows']:,} rows, waste {train['byte_waste']:.2%} of positions"
+        progress.note(
+            f"{name}: {reads}, {train['rows']:,} rows, waste {train['byte_waste']:.2%} of positions"
             + (f", {train['patch_waste']:.2%} of patches" if patching else "")
         )
-        found[name] = FamilyFacts(
-            bytes_per_unit=unit,
+        measured[name] = FamilyFacts(
+            bytes_per_unit=bytes_per_unit,
             row_positions=train["row_positions"],
             row_text_bytes=train["row_text_bytes"],
             index=f"rows/{name}/train",
@@ -342,51 +268,26 @@ def facts(study: Study, stores, folder, token_models) -> dict[str, FamilyFacts]:
             row_patches=train["row_patches"],
             calibration=record,
             sources={
-                source: {"share": one["share"], "readings": one["readings"]}
-                for source, one in train["sources"].items()
+                source: {"share": read["share"], "readings": read["readings"]}
+                for source, read in train["sources"].items()
             },
             pass_bytes=train["text_bytes"],
         )
-    return found
+    return measured
 
 
-def sample(study: Study, found, stores):
-    """A piece of validation text with its entropies and each family's patches, for the report."""
-    one = stores["validation"]
-    document = int(np.argmax(one.sizes >= study.sample_bytes + 2))
-    begin = max(0, int(one.sizes[document]) // 3)
-    text = one.text(document)
-    begin = text.rfind(b"\n", 0, begin) + 1
-    end = min(len(text), begin + study.sample_bytes)
-    measured = one.entropies(document) if one.entropy_fingerprint else None
-    families = {}
-    for name, fact in found.items():
-        if fact.patching is not None:
-            starts = document_starts(one, document, fact.patching)[begin + 1 : end + 1]
-            threshold = fact.patching.threshold if fact.patching.needs_entropies else None
-            families[name] = {
-                "label": study.families[name].label or name,
-                "starts": np.flatnonzero(starts).tolist(),
-                "threshold": threshold,
-            }
-    values = [] if measured is None else measured[begin:end].astype(float).round(4).tolist()
-    return {"text": list(text[begin:end]), "entropies": values, "families": families}
+def _check_vocabulary(name: str, family: Family, tokens: bpe.Bpe) -> None:
+    for size, entry in family.sizes.items():
+        if entry.model.vocab != tokens.vocab:
+            raise ConfigError(
+                f"families.{name}.sizes.{size}.model.vocab = {entry.model.vocab}: the tokenizer "
+                f"has {tokens.vocab} entries; make them equal"
+            )
 
 
-def entropy_facts(study: Study, run: Run, result):
-    """The entropy model's own costs, in both conventions: a line of its own in every report."""
-    conventions = ("paper", "exact")
-    forward = {
-        name: analytic.per_byte(
-            run.model, patch_size=1.0, context_bytes=study.data.row_bytes, convention=name
-        ).total
-        for name in conventions
-    }
-    return {
-        "bpb": result["validation"]["bpb"],
-        "parameters": analytic.parameters(run.model)["total"],
-        "forward_flops_per_byte": forward,
-        "train_bytes": result["text_bytes"],
-        "train_flops": {name: 3 * forward[name] * result["text_bytes"] for name in conventions},
-        "model": to_dict(run.model),
-    }
+def _token_positions(study: Study, train: Store, tokens: bpe.Bpe) -> int:
+    """Tokens of a row that hold about as much text as a row of bytes."""
+    sample = range(min(len(train), TOKENIZER_SAMPLE))
+    count = sum(len(tokens.encode(train.text(i))) for i in sample)
+    bytes_per_token = sum(len(train.text(i)) for i in sample) / count
+    return max(2, round(study.data.row_bytes / bytes_per_token))

@@ -49,7 +49,9 @@ def write(study):
     )  # colours stay if one is late
     looks = {family: look for family, look in looks.items() if family in present}
     headers = {
-        family: results.read_json(study / study_folder.STORE / plan["facts"][family]["index"] / "header.json")
+        family: results.read_json(
+            study / study_folder.STORE / plan["facts"][family]["index"] / "header.json"
+        )
         for family in looks
     }
     figures = {

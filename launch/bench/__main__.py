@@ -17,7 +17,10 @@ import datetime
 import json
 import os
 import platform
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
@@ -38,7 +41,7 @@ SUITES = {  # name: its module
 }
 
 
-def show(title, rows):
+def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints a list of dicts with the same keys as a table."""
     table = Table(title=title, title_justify="left")
     for name in rows[0]:
@@ -55,7 +58,7 @@ def show(title, rows):
     Console(width=None if Console().is_terminal else 160).print(table)
 
 
-def machine():
+def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     device = jax.devices()[0]
     return {
@@ -72,28 +75,25 @@ def machine():
     }
 
 
-def main(_):
-    from importlib import import_module
-
+def main(_: list[str]) -> int:
     for name in SUITE.value:
         if name not in SUITES:
             raise ConfigError(f"--suite={name}: known are {', '.join(SUITES)}")
     if not all(n.isdigit() and int(n) for n in ROWS.value) or not ROWS.value:
         raise ConfigError(f"--rows={','.join(ROWS.value)}: must be counts of rows, as in 1,8")
-    found = {"machine": machine()}
+    figures: dict[str, Any] = {"machine": machine()}
+    options: dict[str, dict[str, Any]] = {
+        "packing": {"store": STORE.value},
+        "generate": {"rows": [int(count) for count in ROWS.value]},
+    }
     for name in SUITE.value:
-        own = {
-            "packing": {"store": STORE.value},
-            "generate": {"rows": [int(n) for n in ROWS.value]},
-        }.get(name, {})
-        found[name] = import_module(f"launch.bench.{SUITES[name]}").measure(
-            quick=QUICK.value, **own
-        )
-        for title, rows in found[name]["tables"].items():
+        suite = import_module(f"launch.bench.{SUITES[name]}")
+        figures[name] = suite.measure(quick=QUICK.value, **options.get(name, {}))
+        for title, rows in figures[name]["tables"].items():
             show(f"{name}: {title}", rows)
         if JSON.value:  # after each suite: a long one that is stopped loses only itself
             temporary = Path(JSON.value).with_suffix(".tmp")
-            temporary.write_text(json.dumps(found, indent=1))
+            temporary.write_text(json.dumps(figures, indent=1))
             temporary.replace(JSON.value)
     return 0
 

@@ -6,15 +6,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+import blt_jax
+
+# Where blt_jax lies: a checkout, or the packages of an installation.
+ROOT = Path(blt_jax.__file__).resolve().parents[1]
 
 
-def told(module, *arguments, limit):
-    """What `python -m module arguments...` prints, or {"failed": why}: an error, memory, over
-    `limit` seconds.
+def measured(suite: str, *arguments: object, limit: float) -> dict[str, Any]:
+    """What `python -m blt_jax bench.SUITE arguments...` prints, or {"failed": why}: an error,
+    memory, over `limit` seconds.
     """
-    command = [sys.executable, "-m", module, *map(str, arguments)]
+    part = f"bench.{suite.rpartition('.')[2]}"
+    command = [sys.executable, "-m", "blt_jax", part, *map(str, arguments)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, cwd=ROOT)
     except subprocess.TimeoutExpired:

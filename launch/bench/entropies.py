@@ -17,33 +17,35 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from blt_jax.config import Data, Mesh, Stack
 from blt_jax.eval import entropy_scoring
-from blt_jax.families import network, preset
+from blt_jax.families import Model, network, preset
 from blt_jax.families.lm.config import Lm
 from blt_jax.flops import analytic
 from blt_jax.parallel import sharding
 from blt_jax.parallel.mesh import make_mesh
 from blt_jax.record import to_dict
-from blt_jax.runs import run_files
 from blt_jax.runs.checkpoint import Checkpoints, load_params
 from blt_jax.runs.config import Run
-from blt_jax.study import prepare
+from blt_jax.storage import write_json
+from blt_jax.study import entropy_stage, prepare
 from launch.bench import shapes
 
 ROUNDS, REPEATS = 3, 6  # turns; forward passes in each
 
 
-def untrained(folder, config):
+def untrained(folder: Path, config: Model) -> None:
     """Makes `folder` the run folder of an entropy model with its initial weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    run = Run("entropy", "entropy", "only", config, "", "", "")
-    run_files.write(folder, run_files.CONFIG, to_dict(run))
-    run_files.write(folder, run_files.RESULT, {"validation": {"bpb": 8.0}})
+    write_json(
+        folder / "config.json", to_dict(Run("entropy", "entropy", "only", config, "", "", ""))
+    )
+    write_json(folder / "result.json", {"validation": {"bpb": 8.0}})
     checkpoints = Checkpoints(folder)
     checkpoints.save(
         1, {"params": jax.jit(lambda key: network.init(key, config))(jax.random.key(0))}, {}
@@ -51,25 +53,25 @@ def untrained(folder, config):
     checkpoints.close()
 
 
-def measure(quick=False):
+def measure(quick: bool = False) -> dict[str, Any]:
     cpu = jax.default_backend() == "cpu"
     config = Lm(Stack(2, 192, 3, window=128)) if cpu else preset("entropy-100m")
     megabytes = (0.1 if quick else 0.5) if cpu else (4 if quick else 32)
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         began = time.process_time()
         everything, _ = prepare.store(Data(), folder / "all")
         made = sum(one.text_bytes for one in everything.values()) / (time.process_time() - began)
-        limits = {"max_bytes": round(megabytes * 2**20), "validation_max_bytes": 1 << 16}
-        stores, _ = prepare.store(Data(**limits), folder / "store")
+        data = Data(max_bytes=round(megabytes * 2**20), validation_max_bytes=1 << 16)
+        stores, _ = prepare.store(data, folder / "store")
         untrained(folder / "model", config)
         train = stores.pop("train")
-        prepare.score(folder / "model", stores)  # compiles
+        entropy_stage.score(folder / "model", stores)  # compiles
         forward = _forward(config, load_params(folder / "model")[1])
         meter, forwards, pipelines = entropy_scoring.Meter(), [_timed(forward)], []
         for _ in range(ROUNDS):
             pipelines.append(
-                _timed(lambda: prepare.score(folder / "model", {"train": train}, meter=meter))
+                _timed(lambda: entropy_stage.score(folder / "model", {"train": train}, meter=meter))
             )
             forwards.append(_timed(forward))
             for parts in train.folder.glob("entropies-*.parts"):

@@ -26,6 +26,8 @@ import dataclasses
 import json
 import tempfile
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +50,7 @@ PREFIXES, NEW, SAME = (256, 2048), 256, 4  # SAME: bytes that both sides take gr
 LIMIT, PATIENCE = 600, 30  # seconds for the peer; and how long it may try for its fastest byte
 
 
-def measure(quick=False, rows=(1, 8)):
+def measure(quick: bool = False, rows: Sequence[int] = (1, 8)) -> dict[str, Any]:
     prefixes, new = ((64, 256), 128) if quick else (PREFIXES, NEW)
     speeds, flops = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -115,10 +117,10 @@ def _save(folder, length):
 
 
 def _token_lm(blt, prefix, vocab=4096):
-    how = dict(patch_size=shapes.MEAN_PATCH, context_bytes=prefix, convention="exact")
+    of = dict(patch_size=shapes.MEAN_PATCH, context_bytes=prefix, convention="exact")
     deep = lambda layers: Lm(dataclasses.replace(blt.latent, layers=layers), vocab, "token")
-    aim = match.inference_cost(blt, entropy_model=PATCHER, **how)
-    lm = deep(shapes.layers_for(aim, lambda layers: match.inference_cost(deep(layers), **how)))
+    aim = match.inference_cost(blt, entropy_model=PATCHER, **of)
+    lm = deep(shapes.layers_for(aim, lambda layers: match.inference_cost(deep(layers), **of)))
     params = network.init(jax.random.key(2), lm)
     return Model(
         "token LM",
@@ -157,10 +159,9 @@ def _speed(model, prompts, new, unit=1.0):
 
 def _flops(model, prompt, new, rate):
     """A row of the table of FLOPs; `rate`: patches per byte."""
-    state, plan, params = model.prompted([prompt], new), model._plan, model._by_layer
-    opened = (
-        state.model.open.ring
-    )  # patches of at most NEAR bytes, which is what runs but for rare ones
+    state, (params, plan) = model.prompted([prompt], new), model.decoding()
+    # patches of at most NEAR bytes, which is what runs but for rare ones
+    opened = state.model.open.ring
     near = jax.tree.map(lambda x: x[:, : blt.NEAR], opened)
     state = state._replace(model=state.model._replace(open=state.model.open._replace(ring=near)))
     ids_B, no_B = jnp.zeros(1, jnp.int32), jnp.zeros(1, bool)
@@ -219,10 +220,10 @@ def _peer(folder, prefix, rows):
         import transformers
     except ImportError:
         return {"failed": "not installed"}
-    told = child.told(__name__, folder, prefix, rows, limit=LIMIT)
-    return (
-        told if "failed" in told else told | {"version": f"transformers {transformers.__version__}"}
-    )
+    result = child.measured(__name__, folder, prefix, rows, limit=LIMIT)
+    if "failed" in result:
+        return result
+    return result | {"version": f"transformers {transformers.__version__}"}
 
 
 def _main():
@@ -230,15 +231,15 @@ def _main():
     parser.add_argument("folder")
     parser.add_argument("prefix", type=int)
     parser.add_argument("rows", type=int)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     import torch
     from transformers import BltForCausalLM
 
-    model = BltForCausalLM.from_pretrained(asked.folder, dtype=torch.float32).eval()
+    model = BltForCausalLM.from_pretrained(options.folder, dtype=torch.float32).eval()
     forward = lambda ids_BxL: (
         model(input_ids=ids_BxL, use_cache=False).logits[:, -1].argmax(-1, keepdim=True)
     )
-    prompts_BxL = ids_BxL = torch.tensor(np.stack(_prompts(asked.rows, asked.prefix))).long()
+    prompts_BxL = ids_BxL = torch.tensor(np.stack(_prompts(options.rows, options.prefix))).long()
     seconds, cpu, threads = [], [], torch.get_num_threads()
     with torch.no_grad():
         for _ in range(SAME):
@@ -250,11 +251,11 @@ def _main():
             )  # several wait for each other on a busy machine
             begin = time.perf_counter(), time.process_time()
             forward(prompts_BxL)
-            seconds.append((time.perf_counter() - begin[0]) / asked.rows)
-            cpu.append((time.process_time() - begin[1]) / asked.rows)
+            seconds.append((time.perf_counter() - begin[0]) / options.rows)
+            cpu.append((time.process_time() - begin[1]) / options.rows)
     same = [
         new[: new.index(EOS)] if EOS in new else new
-        for new in ids_BxL[:, asked.prefix :][:, :SAME].tolist()
+        for new in ids_BxL[:, options.prefix :][:, :SAME].tolist()
     ]
     print(json.dumps({"seconds": min(seconds), "cpu_seconds": min(cpu), "ids": same}))
 

@@ -9,6 +9,7 @@ thread` is the work of making a batch; `loader` is the prefetching iterator of `
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -20,7 +21,7 @@ from launch.bench import patch_rules, shapes
 ROWS = 2
 
 
-def measure(quick=False):
+def measure(quick: bool = False) -> dict[str, Any]:
     batches = 8 if quick else 64
     with tempfile.TemporaryDirectory() as folder:
         store = patch_rules.corpus(Path(folder) / "store", 2 if quick else 16)
@@ -28,8 +29,8 @@ def measure(quick=False):
         order = pipeline.train_batches(Path(folder) / "rows", store, ROWS, seed=0)
         batch = order[0]
         begin = time.perf_counter()
-        for step in range(batches):
-            order[step]
+        for number in range(batches):
+            order[number]
         alone = ROWS * batches / (time.perf_counter() - begin)
         iterator = pipeline.iterate_from(order)
         for _ in range(2 * pipeline.AHEAD):

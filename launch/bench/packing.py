@@ -16,6 +16,7 @@ import functools
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from blt_jax.config import ConfigError
 from blt_jax.data import pack
@@ -32,40 +33,38 @@ PATCHINGS = {
 }
 
 
-def measure(quick=False, store=""):
+def measure(quick: bool = False, store: str | Path = "") -> dict[str, Any]:
     if not store:
         raise ConfigError(
             "--suite=packing needs --store=STUDY/store: a store with entropies, as a study "
             "prepares it"
         )
-    one = Store(store, "train")
+    train = Store(store, "train")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, patching in list(PATCHINGS.items())[: 1 if quick else None]:
             begin = time.process_time()
-            found = prepare.calibrated(name, patching, one, Path(folder) / f"{name}.json").patching
+            path = Path(folder) / f"{name}.json"
+            calibrated = prepare.calibrated(name, patching, train, path).patching
             solved = time.process_time()
-            starts_of = functools.partial(document_starts, one, patching=found)
+            starts_of = functools.partial(document_starts, train, patching=calibrated)
             header = pack.build_index(
-                one, Path(folder) / name, positions=ROW_BYTES, starts_of=starts_of
+                train, Path(folder) / name, positions=ROW_BYTES, starts_of=starts_of
             )
             built = time.process_time()
             rows.append(
                 {
                     "patches": name,
-                    "threshold": found.threshold if found.needs_entropies else None,
+                    "threshold": calibrated.threshold if calibrated.needs_entropies else None,
                     "bytes_per_patch": header["text_bytes_per_patch"],
                     "rows": header["rows"],
                     "P": header["row_patches"],
                     "byte_waste_%": 100 * header["byte_waste"],
                     "patch_waste_%": 100 * header["patch_waste"],
                     "spans_per_row": header["spans"] / header["rows"],
-                    "threshold_MB/s": one.text_bytes / 1e6 / (solved - begin),
-                    "index_MB/s": one.text_bytes / 1e6 / (built - solved),
+                    "threshold_MB/s": train.text_bytes / 1e6 / (solved - begin),
+                    "index_MB/s": train.text_bytes / 1e6 / (built - solved),
                 }
             )
-    return {
-        "tables": {
-            f"{one.text_bytes:,} text bytes in {len(one):,} documents, rows of {ROW_BYTES}": rows
-        }
-    }
+    size = f"{train.text_bytes:,} text bytes in {len(train):,} documents"
+    return {"tables": {f"{size}, rows of {ROW_BYTES}": rows}}

@@ -10,12 +10,15 @@ square matrix product in the same run: what the device gives at best.
 """
 
 import dataclasses
+import functools
+from typing import Any, cast
 
 import jax
 import numpy as np
 
 from blt_jax.config import Stack
-from blt_jax.families import network, preset
+from blt_jax.families import Model, network, preset
+from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm.config import Lm
 from blt_jax.families.network import PLAIN, backend_of, nats
 from blt_jax.flops import hardware, trace
@@ -24,8 +27,9 @@ from launch.bench import shapes
 TOKEN_BYTES = 4.5
 
 
-def measure(quick=False):
+def measure(quick: bool = False) -> dict[str, Any]:
     platform = jax.default_backend()
+    cases: list[tuple[str, Blt, int, int, int]]
     if platform == "cpu":
         cases = [
             ("8M", shapes.blt(), 4096, length, 2) for length in ((1024,) if quick else (2048, 8192))
@@ -33,7 +37,7 @@ def measure(quick=False):
         compute = PLAIN
     else:
         cases = [
-            (name, preset(f"blt-{name}"), 128_000, 8192, 2)
+            (name, cast(Blt, preset(f"blt-{name}")), 128_000, 8192, 2)
             for name in (("400m",) if quick else ("400m", "1b"))
         ]
         compute = dataclasses.replace(
@@ -43,18 +47,16 @@ def measure(quick=False):
     for name, blt, vocab, length, count in cases:
         blt = dataclasses.replace(blt, hash_rows=min(blt.hash_rows, 50_000))  # lookups are no FLOPs
         tokens = round(length / TOKEN_BYTES)
-        pair = {"blt": (blt, shapes.bytes_batch(count, length))}
+        pair: dict[str, tuple[Model, Any]] = {"blt": (blt, shapes.bytes_batch(count, length))}
         aim = _flops(*pair["blt"], compute)
         ids = np.random.default_rng(1).integers(0, vocab, (count, tokens + 1)).astype(np.int32)
-        stack = lambda layers: Stack(layers, blt.latent.width, blt.latent.heads)  # noqa: B023, E731
         batch = shapes.unit_batch(ids)
-        layers = shapes.layers_for(
-            aim,
-            lambda n: _flops(Lm(stack(n), vocab, "token"), batch, compute),  # noqa: B023
-        )  # noqa: B023
-        pair["tokens"] = (Lm(stack(layers), vocab, "token"), batch)
-        found = {side: _speed(*pair[side], compute) for side in pair}
-        for side, (flops, seconds) in found.items():
+        token_lm = functools.partial(_token_lm, blt.latent, vocab)
+        flops_at = functools.partial(_flops_at, token_lm, batch, compute)
+        layers = shapes.layers_for(aim, flops_at)
+        pair["tokens"] = (token_lm(layers), batch)
+        speeds = {side: _speed(*pair[side], compute) for side in pair}
+        for side, (flops, seconds) in speeds.items():
             rows.append(
                 {
                     "size": name,
@@ -68,10 +70,18 @@ def measure(quick=False):
                         flops / seconds, jax.devices()[0].device_kind, np.dtype(compute.dtype).name
                     ),
                     "ratio_of_FLOP_per_s": (flops / seconds)
-                    / (found["tokens"][0] / found["tokens"][1]),
+                    / (speeds["tokens"][0] / speeds["tokens"][1]),
                 }
             )
     return {"tables": {f"training step, executed FLOPs, {np.dtype(compute.dtype).name}": rows}}
+
+
+def _token_lm(latent: Stack, vocab: int, layers: int) -> Lm:
+    return Lm(Stack(layers, latent.width, latent.heads), vocab, "token")
+
+
+def _flops_at(token_lm, batch, compute, layers: int) -> float:
+    return _flops(token_lm(layers), batch, compute)
 
 
 def _gradient(config, compute):

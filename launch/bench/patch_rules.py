@@ -7,6 +7,7 @@ depend on them); rows of 8,192 bytes, patches of 4.5 bytes in the mean.
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from blt_jax.study import prepare
 ROW_BYTES = 8192
 
 
-def corpus(folder, megabytes):
+def corpus(folder: Path, megabytes: int) -> Store:
     """The training split of the standard library, with random entropies."""
     prepare.store(Data(max_bytes=megabytes << 20, validation_max_bytes=1 << 16), folder)
     bare, rng = Store(folder, "train"), np.random.default_rng(0)
@@ -30,12 +31,13 @@ def corpus(folder, megabytes):
 PATCHING = Patching(rule="entropy", threshold=float(np.log(4.5)))  # P(Exp(1) > log 4.5) = 1 / 4.5
 
 
-def index(store, out):
+def index(store: Store, out: Path) -> dict[str, Any]:
+    """The header of the row index of a store."""
     starts_of = lambda i: row_starts.document_starts(store, i, PATCHING)
     return pack.build_index(store, out, positions=ROW_BYTES, starts_of=starts_of)
 
 
-def measure(quick=False):
+def measure(quick: bool = False) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         store = corpus(Path(folder) / "store", 2 if quick else 16)
         read = [(store.ids(i), store.entropies(i)) for i in range(len(store))]
@@ -43,14 +45,14 @@ def measure(quick=False):
 
         def timed(what, call):
             begin = time.process_time()
-            found = call()
+            result = call()
             rows.append(
                 {
                     "step": what,
                     "MB_per_s_and_core": store.text_bytes / 1e6 / (time.process_time() - begin),
                 }
             )
-            return found
+            return result
 
         timed(
             "read ids and entropies",

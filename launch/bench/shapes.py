@@ -1,6 +1,8 @@
 """What the suites run: models of a laptop's size, batches of random bytes, and a stopwatch."""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,14 +14,16 @@ from blt_jax.patching.row_layout import row_layout
 MEAN_PATCH = 4.5  # bytes
 
 
-def blt(latent_width=512):
+def blt(latent_width: int = 512) -> Blt:
     """8.3M parameters without embeddings; `latent_width` 16 leaves little but the local models."""
     local = lambda layers: Stack(layers, 256, 4, window=512)
     latent = Stack(1, latent_width, max(1, latent_width // 64))
     return Blt(local(1), latent, local(3), slots=2, hash_rows=8192)
 
 
-def bytes_batch(rows, length, seed=0, mean=MEAN_PATCH):
+def bytes_batch(
+    rows: int, length: int, seed: int = 0, mean: float = MEAN_PATCH
+) -> dict[str, np.ndarray]:
     """Random bytes, each position a patch start with chance 1 / mean; targets are the next
     bytes.
     """
@@ -41,7 +45,7 @@ def bytes_batch(rows, length, seed=0, mean=MEAN_PATCH):
     }
 
 
-def unit_batch(ids):
+def unit_batch(ids: np.ndarray) -> dict[str, np.ndarray]:
     """Rows of ids [B, L + 1] as inputs and targets, one document per row."""
     return {
         "ids_BxL": ids[:, :-1],
@@ -51,7 +55,7 @@ def unit_batch(ids):
     }
 
 
-def layers_for(flops, at):
+def layers_for(flops: float, at: Callable[[int], float]) -> int:
     """As many layers as bring `at(layers)`, FLOPs that grow by as much with each, nearest to
     `flops`.
     """
@@ -59,7 +63,7 @@ def layers_for(flops, at):
     return max(1, 1 + round((flops - one) / (two - one)))
 
 
-def fastest(call, repeats):
+def fastest(call: Callable[[], Any], repeats: int) -> float:
     """Seconds of the fastest of `repeats` calls, after one that is not counted (it compiles)."""
     jax.block_until_ready(call())
     seconds = []
@@ -70,7 +74,7 @@ def fastest(call, repeats):
     return min(seconds)
 
 
-def matmul_rate(dtype, size=2048):
+def matmul_rate(dtype: Any, size: int = 2048) -> float:
     """FLOP/s of a size^3 matrix product: what the device gives at best."""
     square = jax.numpy.ones((size, size), dtype)
     product = jax.jit(lambda x: x @ x)

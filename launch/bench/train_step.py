@@ -16,6 +16,8 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +30,7 @@ LIMIT = 420  # seconds for a process
 SIDES = ("ours", "local", "peer")
 
 
-def measure(quick=False):
+def measure(quick: bool = False) -> dict[str, Any]:
     try:
         import transformers
     except ImportError:
@@ -41,28 +43,28 @@ def measure(quick=False):
     from blt_jax.interop import huggingface
 
     lengths = QUICK if quick else LENGTHS
-    config, found = shapes.blt(), {side: {} for side in SIDES}
+    config = shapes.blt()
+    sides: dict[str, dict[int, dict[str, Any]]] = {side: {} for side in SIDES}
     with tempfile.TemporaryDirectory() as folder:
         huggingface.save(
             folder, config, jax.tree.map(np.asarray, network.init(jax.random.key(0), config))
         )
         for length in lengths:
             for side in SIDES:
-                given_up = found[side] and "failed" in list(found[side].values())[-1]
-                told = {"failed": "not tried"}
+                given_up = sides[side] and "failed" in list(sides[side].values())[-1]
+                result: dict[str, Any] = {"failed": "not tried"}
                 if not given_up:
-                    told = child.told(__name__, folder, side, length, limit=LIMIT)
-                found[side][length] = told
-                print(f"train_step: {side} at {length} bytes: {found[side][length]}", flush=True)
+                    result = child.measured(__name__, folder, side, length, limit=LIMIT)
+                sides[side][length] = result
+                print(f"train_step: {side} at {length} bytes: {result}", flush=True)
     rows = []
     for length in lengths:
-        ours, local, peer = (found[side][length] for side in SIDES)
-        speed = lambda one: ROWS * length / one["seconds"] if "seconds" in one else None  # noqa: B023, E731
+        ours, local, peer = (sides[side][length] for side in SIDES)
         rows.append(
             {
                 "bytes": length,
-                "ours_bytes_per_s": speed(ours),
-                "peer_bytes_per_s": speed(peer),
+                "ours_bytes_per_s": _speed(ours, length),
+                "peer_bytes_per_s": _speed(peer, length),
                 "ratio": peer["seconds"] / ours["seconds"] if "seconds" in peer else None,
                 "ours_s": ours.get("seconds"),
                 "local_s": local.get("seconds"),
@@ -76,8 +78,8 @@ def measure(quick=False):
     exponents = [
         {
             "side": side,
-            "all_lengths": _slope(found[side], lengths),
-            f"from_{half[0]}": _slope(found[side], half),
+            "all_lengths": growth_exponent(sides[side], lengths),
+            f"from_{half[0]}": growth_exponent(sides[side], half),
         }
         for side in SIDES
     ]
@@ -87,13 +89,24 @@ def measure(quick=False):
     }
 
 
-def _slope(by_length, lengths):
+def _speed(result: Mapping[str, Any], length: int) -> float | None:
+    """Bytes/s of a measurement; None where it failed."""
+    return ROWS * length / result["seconds"] if "seconds" in result else None
+
+
+def growth_exponent(
+    by_length: Mapping[int, Mapping[str, Any]], lengths: Sequence[int]
+) -> float | None:
+    """Slope of log seconds over log length; None with fewer than two lengths measured."""
     known = [
         (math.log(n), math.log(by_length[n]["seconds"]))
         for n in lengths
         if "seconds" in by_length[n]
     ]
-    return float(np.polyfit(*zip(*known, strict=True), 1)[0]) if len(known) > 1 else None
+    if len(known) < 2:
+        return None
+    x, y = np.array(known).T
+    return float(np.polyfit(x, y, 1)[0])
 
 
 def _ours(folder, side, batch, repeats):
@@ -155,13 +168,13 @@ def _main():
     parser.add_argument("folder")
     parser.add_argument("side", choices=SIDES)
     parser.add_argument("length", type=int)
-    asked = parser.parse_args()
-    batch = shapes.bytes_batch(ROWS, asked.length)
-    repeats = 5 if asked.length <= 1024 else 3 if asked.length <= 4096 else 1
+    options = parser.parse_args()
+    batch = shapes.bytes_batch(ROWS, options.length)
+    repeats = 5 if options.length <= 1024 else 3 if options.length <= 4096 else 1
     side = (
-        _peer(asked.folder, batch, repeats)
-        if asked.side == "peer"
-        else _ours(asked.folder, asked.side, batch, repeats)
+        _peer(options.folder, batch, repeats)
+        if options.side == "peer"
+        else _ours(options.folder, options.side, batch, repeats)
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
         2**20 if sys.platform == "darwin" else 2**10

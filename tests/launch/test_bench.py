@@ -61,5 +61,5 @@ def test_exponent_of_a_square_law():
     by_length = {n: {"seconds": 1e-6 * n**2} for n in (512, 1024)} | {
         2048: {"failed": "out of memory"}
     }
-    assert abs(train_step._slope(by_length, (512, 1024, 2048)) - 2) < 1e-9
-    assert train_step._slope(by_length, (1024, 2048)) is None
+    assert abs(train_step.growth_exponent(by_length, (512, 1024, 2048)) - 2) < 1e-9
+    assert train_step.growth_exponent(by_length, (1024, 2048)) is None

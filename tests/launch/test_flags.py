@@ -1,14 +1,18 @@
 """Command lines: what a person gets wrong is one line, with the nearest known key."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from absl import flags as absl_flags
 from ml_collections import config_flags
 
 from blt_jax.config import ConfigError
-from launch import flags
+from blt_jax.study import overrides
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 # ml_collections loads config files by a deprecated call.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
@@ -70,9 +74,9 @@ def check(tmp_path, monkeypatch):
     (tmp_path / "experiment.py").write_text(EXPERIMENT)
     values = absl_flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
-    return lambda *argv: flags.check_overrides(["program", *argv], values["config"].parser.parse)[
-        1:
-    ]
+    return lambda *argv: overrides.check_overrides(
+        ["program", *argv], values["config"].parser.parse, EXPERIMENTS
+    )[1:]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +159,29 @@ def test_wrong_config_file(check, tmp_path, argv, message):
     assert str(error.value) == message
 
 
+def test_bare_names_mean_packaged_experiments(check):
+    file = f"{EXPERIMENTS / 'quickstart'}.py"
+    assert check("--config=quickstart", "--config.train.rows=1e1") == [
+        f"--config={file}",
+        "--config.train.rows=10",
+    ]
+    assert check("--config", "quickstart") == ["--config", file]
+    assert check("--config=ablations:hash") == [f"--config={EXPERIMENTS / 'ablations'}.py:hash"]
+    with pytest.raises(ConfigError) as error:
+        check("--config=quickstrt")
+    assert str(error.value) == (
+        "--config=quickstrt: no file, and no experiment of that name: did you mean 'quickstart' or "
+        "'quickstart_rates'?"
+    )
+    with pytest.raises(ConfigError, match="of that name: ablations, .*, text$"):
+        check("--config=published")  # a part of experiments, none itself
+
+
+def test_a_file_of_the_bare_name_comes_first(check, tmp_path):
+    (tmp_path / "quickstart").write_text(EXPERIMENT)
+    assert check("--config=quickstart") == ["--config=quickstart"]
+
+
 def test_a_bug_in_the_config_file_keeps_its_exception(check, tmp_path):
     (tmp_path / "buggy.py").write_text("def get_config():\n    return {}['x']\n")
     with pytest.raises(KeyError):
@@ -168,7 +195,10 @@ def command(tmp_path):
 
     def call(*argv):
         call = [sys.executable, "-m", "thing", *argv]
-        return subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        env = os.environ | {"PYTHONPATH": str(EXPERIMENTS.parent)}  # this checkout's
+        return subprocess.run(
+            call, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+        )
 
     return call
 

@@ -9,6 +9,7 @@ import pytest
 
 import blt_jax
 from blt_jax.config import ConfigError
+from blt_jax.infer.shown_text import ShownText
 from blt_jax.patching import Patching
 from launch import generate
 from tests.infer.test_equality import BLT, PATCHER
@@ -52,7 +53,7 @@ def test_prints_what_the_model_writes(folder, tmp_path, monkeypatch, capfd):
     )
     shown = []
     for number, text in enumerate(blt_jax.load(folder).generate(prompts, 60)):
-        one = generate._Shown(colour=True)
+        one = ShownText(colour=True)
         one.add(text, [False] * len(text))
         shown.append(
             f"--- {number + 1}: "
@@ -89,12 +90,12 @@ def test_refusals_are_one_line(folder, tmp_path, monkeypatch, capfd):
 
 
 def test_characters_come_whole_and_visible():
-    shown = generate._Shown(colour=False)
+    shown = ShownText()
     shown.add("é".encode()[:1], [True])
     assert shown.take() == ""
     shown.add("é".encode()[1:] + b"\xff\xf0", [False] * 3)
     assert shown.take() == "é\ufffd" and shown.take(final=True) == "\ufffd"
-    coloured = generate._Shown(colour=True)
+    coloured = ShownText(colour=True)
     coloured.add(b"ab\x1b", [True, False, False])
     a, b, escape = coloured.take().split("\033[0m")[:3]
     assert a.endswith(";4ma") and b.endswith("mb") and a[:4] != b[:4] and escape.endswith("m\u241b")

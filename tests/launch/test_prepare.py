@@ -1,6 +1,4 @@
-"""A study with several tokenizers: each family of token models has its own, on the same rows of
-text.
-"""
+"""A study prepared and planned from Python, in silence; several tokenizers; calibrations kept."""
 
 import dataclasses
 import json
@@ -9,32 +7,94 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blt_jax.config import ConfigError, Data, Stack, Tokenizer
+from blt_jax.config import ConfigError, Data, Stack, Tokenizer, Train
 from blt_jax.data.store import Store, write_entropies
 from blt_jax.families.lm.config import Lm
 from blt_jax.patching import Patching, calibrate
 from blt_jax.record import build
-from blt_jax.study import grid, prepare
+from blt_jax.study import grid, planning, prepare, report
 from blt_jax.study.config import EntropyModel, Family, Size, Study
+from blt_jax.study.progress import Progress
 from experiments import quickstart
 from launch import plan
 from tests.data.corpus import made
 
 ROOT = Path(__file__).resolve().parents[2]
-STACK = Stack(1, 16, 2)
+STACK, WINDOWED = Stack(1, 16, 2), Stack(1, 16, 2, window=8)
 
 
 def tokens(vocab, tokenizer=None):
     return Family({"s": Size(Lm(STACK, vocab=vocab, unit="token"), 1e-2)}, tokenizer=tokenizer)
 
 
-def test_families_have_tokenizers_of_their_own(tmp_path):
-    texts = [
-        path.read_text() for path in sorted((ROOT / "blt_jax").rglob("*.py"))
-    ]  # real text, and always there
-    (tmp_path / "text.jsonl").write_text(
-        "\n".join(json.dumps({"text": text}) for text in texts if text)
+class Notes(Progress):
+    def __init__(self):
+        self.lines, self.tasks = [], []
+
+    def note(self, text):
+        self.lines.append(text)
+
+    def bytes(self, what, done, of):
+        self.tasks.append((what, done, of))
+
+
+def texts(folder):
+    """Real text that is always there: our own sources, as a JSON-lines file."""
+    sources = [path.read_text() for path in sorted((ROOT / "blt_jax").rglob("*.py"))]
+    lines = [json.dumps({"text": text}) for text in sources if text]
+    (folder / "text.jsonl").write_text("\n".join(lines))
+    return str(folder / "text.jsonl")
+
+
+@pytest.mark.slow
+def test_a_study_from_python_prints_nothing(tmp_path, capfd):
+    """Prepared, planned, one run trained in this process, reported: no flags, no line printed."""
+    blt = build(Family, quickstart.family("blt").to_dict())
+    study = Study(
+        name="silent",
+        families={"blt": dataclasses.replace(blt, sizes={"tiny": blt.sizes["tiny"]})},
+        budgets=(2e8,),
+        entropy_model=EntropyModel(Size(Lm(WINDOWED), 1e-2), bytes=10_000, rows=2),
+        data=Data(texts(tmp_path), max_bytes=40_000, validation_max_bytes=4_000, row_bytes=256),
+        train=Train(rows=2),
+        noise_bytes=0,
     )
+    folder, runs = tmp_path / "study", []
+
+    def train_entropy_model(run, run_folder):
+        runs.append(json.loads((run_folder / "config.json").read_text())["name"])
+        return planning.train_here(run, run_folder)
+
+    notes = Notes()
+    (planned,) = planning.plan_study(study, folder, train_entropy_model, notes)
+    assert runs == ["entropy_model"] and planned.fact.measured
+    assert notes.lines[-1].startswith("prepared in ") and ("sort", 0, 0) in notes.tasks
+    listed = json.loads((folder / "study.json").read_text())["runs"]
+    assert [run["name"] for run in listed] == [planned.name]
+    assert planning.plan_study(study, folder, train_entropy_model) == [planned]
+    assert planning.train_here(planned.run, folder / "runs" / planned.name)
+    assert report.write(folder).exists() and runs == ["entropy_model"]
+    printed, complaints = capfd.readouterr()
+    training = (f"{planned.name}: step", "entropy_model: step")  # the progress of `train` itself
+    assert not complaints
+    assert not [line for line in printed.splitlines() if not line.startswith(training)]
+
+
+def test_an_entropy_model_told_to_stop_leaves_no_plan(tmp_path):
+    blt = build(Family, quickstart.family("blt").to_dict())
+    study = Study(
+        name="stopped",
+        families={"blt": blt},
+        budgets=(1e9,),
+        entropy_model=EntropyModel(Size(Lm(STACK), 1e-2)),
+        data=Data(texts(tmp_path), max_bytes=40_000, validation_max_bytes=4_000, row_bytes=256),
+    )
+    folder = tmp_path / "study"
+    assert planning.plan_study(study, folder, lambda run, run_folder: False) is None
+    assert not (folder / "plan.json").exists()
+
+
+def test_families_have_tokenizers_of_their_own(tmp_path):
     study = Study(
         name="tokenizers",
         families={
@@ -44,7 +104,7 @@ def test_families_have_tokenizers_of_their_own(tmp_path):
         },
         budgets=(1e9,),
         entropy_model=EntropyModel(Size(Lm(STACK), 1e-2)),
-        data=Data(input=str(tmp_path / "text.jsonl"), row_bytes=256),
+        data=Data(input=texts(tmp_path), row_bytes=256),
         tokenizer=Tokenizer(vocab=300),
     )
     stores, _ = prepare.store(study.data, tmp_path / "store")
@@ -78,18 +138,15 @@ def scored(folder, corpus=0, entropy_model="e0"):
     return Store(folder, "train")
 
 
-def test_calibrated_anew_only_where_something_changed(tmp_path, capsys):
+def test_calibrated_anew_only_where_something_changed(tmp_path):
     path, patching = tmp_path / "calibration" / "blt.json", Patching(target=4.5)
 
     def made_anew(store, patching=patching, weights=None):
-        before = path.read_bytes() if path.exists() else b""
-        capsys.readouterr()
-        found = prepare.calibrated("blt", patching, store, path, weights)
-        assert (
-            calibrate.load(path, corpus=store.fingerprint, entropy_model=store.entropy_fingerprint)
-            == found
-        )
-        return path.read_bytes() != before, capsys.readouterr().out.strip()
+        before, notes = path.read_bytes() if path.exists() else b"", Notes()
+        calibration = prepare.calibrated("blt", patching, store, path, weights, notes)
+        of = dict(corpus=store.fingerprint, entropy_model=store.entropy_fingerprint)
+        assert calibrate.load(path, **of) == calibration
+        return path.read_bytes() != before, "".join(notes.lines)
 
     store = scored(tmp_path)
     assert made_anew(store) == (True, "") and made_anew(store) == (False, "")

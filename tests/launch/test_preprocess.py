@@ -16,20 +16,21 @@ import jax
 import numpy as np
 import pytest
 
-from blt_jax.config import Stack
+from blt_jax.config import ConfigError, Stack
 from blt_jax.data import parts, store
 from blt_jax.data.parts import Piece
+from blt_jax.data.shuffle import SPLITS
 from blt_jax.data.store import EntropyParts, Store
 from blt_jax.eval import entropy_scoring
 from blt_jax.families import network
 from blt_jax.families.blt.config import Blt
 from blt_jax.families.lm.config import Lm
 from blt_jax.patching import Patching
-from blt_jax.record import to_dict
+from blt_jax.record import fingerprint, to_dict
 from blt_jax.runs.checkpoint import load_params
 from blt_jax.runs.config import Run
 from blt_jax.storage import write_json
-from blt_jax.study import prepare
+from blt_jax.study import entropy_stage
 from launch.bench.entropies import untrained
 from tests.data.corpus import made
 from tests.data.test_shuffle import contents
@@ -66,22 +67,22 @@ def small(monkeypatch):
 
 
 def stores(folder):
-    for split in prepare.SPLITS:
+    for split in SPLITS:
         made(folder, 30, split=split, seed=len(split))
-    return {split: Store(folder, split) for split in prepare.SPLITS}
+    return {split: Store(folder, split) for split in SPLITS}
 
 
 # ---------------------------------------------------------------- entropies in pieces
 
 
 def test_entropies_in_pieces_are_the_same_files(tmp_path, model, small):
-    whole = prepare.entropies(model, stores(tmp_path / "1"), tmp_path / "1")
+    whole = entropy_stage.entropies(model, stores(tmp_path / "1"), tmp_path / "1")
     assert len(EntropyParts(whole["train"], "x").ranges) > 3
     one = stores(tmp_path / "3")
     for piece in (2, 0, 1):
-        prepare.score(model, one, piece=Piece(piece, 3))
+        entropy_stage.score(model, one, piece=Piece(piece, 3))
         assert Store(tmp_path / "3", "train").entropy_fingerprint == ""
-    prepare.merge_entropies(model, one, tmp_path / "3")
+    entropy_stage.merge_entropies(model, one, tmp_path / "3")
     assert contents(tmp_path / "3") == contents(tmp_path / "1")
     train = whole["train"]
     batch = {"ids_BxL": train.ids(7)[None], "segment_BxL": np.ones_like(train.ids(7))[None]}
@@ -93,7 +94,7 @@ def test_entropies_in_pieces_are_the_same_files(tmp_path, model, small):
 
 def test_a_kill_costs_the_parts_in_hand_only(tmp_path, model, small, monkeypatch):
     """Whatever was written before stays, and is not scored again."""
-    want = prepare.entropies(model, stores(tmp_path / "want"), tmp_path / "want")
+    want = entropy_stage.entropies(model, stores(tmp_path / "want"), tmp_path / "want")
     one, real, scored = stores(tmp_path / "out"), parts.Records.save, []
 
     def save(self, name, *args, **more):
@@ -104,9 +105,9 @@ def test_a_kill_costs_the_parts_in_hand_only(tmp_path, model, small, monkeypatch
 
     monkeypatch.setattr(parts.Records, "save", save)
     with pytest.raises(KeyboardInterrupt):
-        prepare.score(model, one)
+        entropy_stage.score(model, one)
     monkeypatch.setattr(parts.Records, "save", real)
-    left = len(EntropyParts(one["train"], prepare.fingerprint("x")).ranges)
+    left = len(EntropyParts(one["train"], fingerprint("x")).ranges)
     asked = []
     score = entropy_scoring.score
     monkeypatch.setattr(
@@ -114,27 +115,27 @@ def test_a_kill_costs_the_parts_in_hand_only(tmp_path, model, small, monkeypatch
         "score",
         lambda *a, ranges, **more: asked.append(ranges) or score(*a, ranges=ranges, **more),
     )
-    prepare.entropies(model, one, tmp_path / "out")
+    entropy_stage.entropies(model, one, tmp_path / "out")
     assert len(asked[0]) == left - 3 and contents(tmp_path / "out") == contents(tmp_path / "want")
     assert want["train"].entropy_fingerprint
 
 
 def test_missing_pieces_of_entropies_are_named(tmp_path, model, small):
     one = stores(tmp_path)
-    prepare.score(model, one, piece=Piece(0, 3))
+    entropy_stage.score(model, one, piece=Piece(0, 3))
     with pytest.raises(
-        prepare.ConfigError,
+        ConfigError,
         match=r"train: .* of stage 'entropies' are missing: .* piece 1, 2 of 3$",
     ):
-        prepare.merge_entropies(model, one, tmp_path, piece=Piece(0, 3))
+        entropy_stage.merge_entropies(model, one, tmp_path, piece=Piece(0, 3))
 
 
 def test_entropies_of_another_model_stay_until_the_new_ones_are_there(tmp_path, model, small):
-    before = prepare.entropies(model, stores(tmp_path), tmp_path)
+    before = entropy_stage.entropies(model, stores(tmp_path), tmp_path)
     first = before["train"].entropies(4)  # newlines
-    prepare.score(model, before, newline_reset=True, piece=Piece(0, 2))
+    entropy_stage.score(model, before, newline_reset=True, piece=Piece(0, 2))
     assert np.array_equal(Store(tmp_path, "train").entropies(4), first)
-    after = prepare.entropies(model, before, tmp_path, newline_reset=True)
+    after = entropy_stage.entropies(model, before, tmp_path, newline_reset=True)
     assert after["train"].entropy_fingerprint != before["train"].entropy_fingerprint
     assert len({p.name.rsplit("-", 1)[0] for p in (tmp_path / "train").glob("entropies-*")}) == 1
 
