@@ -23,6 +23,12 @@ OTHERS = {"topics.py"}  # files of Python's own library that we name
 # Cited before they are here: they come with the branches of their rooms.
 PENDING = {
     "families/lm/hf.py",
+    "parallel/run_compute.py",
+    "patching/entropy.py",
+    "runs/run_files.py",
+    "study/entropy_stage.py",
+    "study/launching.py",
+    "study/planning.py",
     "fit_plots.py",
     "patch_laws.py",
     "plots.py",
@@ -174,3 +180,13 @@ def test_sections_are_numbered_in_order():
 def test_what_is_pending_is_still_missing():
     come = [cited for cited in PENDING if any((ROOT / base / cited).exists() for base in BASES)]
     assert not come, f"{come} are here: take them from PENDING"
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    command = next(
+        line.strip()
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("    pip install") and line.endswith("pytest")
+    )
+    assert command in (ROOT / ".ci" / "run").read_text()
+    assert "run: .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
