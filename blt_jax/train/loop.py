@@ -48,7 +48,7 @@ def train(run: Run, folder, stop=None, check=lambda: None):
     A folder with a checkpoint is continued, to the same numbers that an undisturbed run gives.
     Every process of a run calls it; the first one writes. `check`: raises if the folder is no
     longer ours; called before each save. Raises Diverged with the step's number at a bad step
-    (`bad_steps.py`), unless those are skipped, and ConfigError where the folder holds another run.
+    (`guard.py`), unless those are skipped, and ConfigError where the folder holds another run.
     """
     folder, stop = storage.at(folder), stop or Undisturbed()
     with stop.nothing_to_save():

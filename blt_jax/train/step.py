@@ -40,7 +40,7 @@ def nats(params, batch, config, compute):
 
 def new_state(run: Run, mesh):
     """{"params", "moments", "step", "recent_loss"}: float32 parameters, optimiser state, int32
-    step, float32 mean loss lately (`bad_steps.judge`); sharded over `mesh`.
+    step, float32 mean loss lately (`guard.judge`); sharded over `mesh`.
 
     The latent layers come from `run.init.from_llama` where that is set. Raises ConfigError where it
     does not fit.
@@ -109,7 +109,7 @@ def make_step(run: Run, mesh):
     """jitted (state, batch, schedule) -> (state, metrics); state is donated.
 
     The loss is the mean over the targets of the global batch; with `train.device_rows`, gradients
-    are summed over parts of it, and only the order of additions differs. A bad step (`bad_steps.py`)
+    are summed over parts of it, and only the order of additions differs. A bad step (`guard.py`)
     changes nothing but the step's number where `train.bad_step` is "skip". Metrics are scalars:
     nats, text_bytes, positions and patches (sums over the batch), loss, good, learning_rate,
     grad_norm (before clipping), and norms of gradient and weights by part.
