@@ -3,7 +3,7 @@
 FROM python:3.12-slim-bookworm
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /blt_jax
-COPY pyproject.toml README.md ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY blt_jax blt_jax
 COPY launch launch
 COPY experiments experiments
