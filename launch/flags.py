@@ -91,8 +91,8 @@ def _parse(argv: list[str]) -> list[str]:
     """The arguments left after the flags, i.e. [program]. Raises ConfigError, flags.Error."""
     if {"--help", "-help", "-h", "--helpshort"} & set(argv[1:]):
         _help()
-    without = config_path(argv) is None and {f"--{name}" for name in _NO_CONFIG} & set(argv[1:])
-    if "config" in flags.FLAGS and not without and not {"--helpfull", "--helpxml"} & set(argv[1:]):
+    help_of_all = {"--helpfull", "--helpxml"} & set(argv[1:])
+    if "config" in flags.FLAGS and not help_of_all and not _without_config(argv):
         argv = check_overrides(argv, flags.FLAGS["config"].parser.parse, EXPERIMENTS)
     try:
         rest = flags.FLAGS(argv)
@@ -118,6 +118,13 @@ def _parse(argv: list[str]) -> list[str]:
             )
         storage.check(folder)
     return rest
+
+
+def _without_config(argv: list[str]) -> bool:
+    """Whether a command line has no --config and, by one of `_NO_CONFIG`, needs none."""
+    given = re.compile(rf"--?({'|'.join(_NO_CONFIG)})(=(t|true|y|yes|1))?", re.IGNORECASE)
+    enough = bool(_NO_CONFIG) and any(map(given.fullmatch, argv[1:]))
+    return enough and config_path(argv) is None
 
 
 def _help() -> NoReturn:

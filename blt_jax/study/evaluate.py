@@ -58,7 +58,7 @@ def facts(model: Model, label: str) -> Evaluation:
         "format": evaluation_results.FORMAT,
         "label": label,
         "model": str(model.folder),
-        "unit": texts.unit(model),
+        "unit": model.config.unit,
         "parameters": analytic.parameters(model.config)["non_embedding"],
         "context": model.context,
         "threshold": patching.threshold if patching and patching.needs_entropies else None,
