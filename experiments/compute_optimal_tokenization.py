@@ -4,8 +4,7 @@ to 16 bytes.
     python -m launch.plan  --config=experiments/compute_optimal_tokenization.py --hardware=h100 \\
         --devices=64
     python -m launch.sweep --config=experiments/compute_optimal_tokenization.py \\
-        --workdir=runs/tokenization \\
-        --config.data.input='corpus/*.jsonl.zst'
+        --workdir=runs/tokenization --config.data.input='corpus/*.jsonl.zst'
 
 Question: at a training budget C and a compression T (bytes per patch or token), how many parameters
 and how many bytes are best; and which T is best at each C? That paper trained 988 BLTs of 50M to 7B
@@ -19,8 +18,8 @@ latent parameter lie within a factor of `WINDOW` of 60: an isoFLOP curve of four
 Shapes grow by one rule (`latent`), local models with them; the shapes of the paper's models are not
 published.
 
-Cost, by `launch.plan --hardware=h100 --mfu=0.4` (exact FLOPs): 323 runs, 56,300
-device-hours, entropy model apart.
+Cost, by `launch.plan --hardware=h100 --mfu=0.4` (exact FLOPs): 323 runs, 56,300 device-hours,
+entropy model apart.
 """
 
 from blt_jax.config import Stack, Train

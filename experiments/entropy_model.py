@@ -3,8 +3,7 @@
 
     for s in 1m 10m 50m 100m; do for w in 64 128 512; do
       python -m launch.sweep --config=experiments/entropy_model.py:$s,$w \\
-        --workdir=runs/entropy_$s-$w \\
-          --config.data.input='corpus/*.jsonl.zst'; done; done
+          --workdir=runs/entropy_$s-$w --config.data.input='corpus/*.jsonl.zst'; done; done
 
 Question: does a better model of the next byte cut text better? A study keeps one entropy model,
 since entropies lie beside the bytes of its store; so the twelve of the paper are twelve studies,
@@ -24,12 +23,8 @@ from blt_jax.study.config import Family
 from experiments import published
 from experiments.base import of
 
-SHAPES = {
-    "1m": (2, 192, 3),
-    "10m": (6, 384, 6),
-    "50m": (16, 512, 8),
-    "100m": (14, 768, 12),
-}  # layers, width, heads
+# layers, width, heads
+SHAPES = {"1m": (2, 192, 3), "10m": (6, 384, 6), "50m": (16, 512, 8), "100m": (14, 768, 12)}
 PATCH = 4.5
 
 

@@ -4,8 +4,7 @@
     python -m launch.plan  --config=experiments/fixed_inference.py:small --hardware=h100 \\
         --devices=64
     python -m launch.sweep --config=experiments/fixed_inference.py:large \\
-        --workdir=runs/fixed_inference_large \\
-        --config.data.input='corpus/*.jsonl.zst'
+        --workdir=runs/fixed_inference_large --config.data.input='corpus/*.jsonl.zst'
 
 Question: among models that cost the same per byte at inference, from how many training bytes on do
 longer patches with a larger latent model beat tokens? The small group costs 3.1e8 FLOPs per byte,

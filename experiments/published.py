@@ -21,13 +21,8 @@ from experiments.base import of, tuples
 
 RATE = 4e-4
 CONTEXT = 8192  # bytes per row of the paper's scaling studies (section 4.3)
-SIZES = (
-    "400m",
-    "1b",
-    "2b",
-    "4b",
-    "8b",
-)  # of `blt_jax.families.presets`; the names are those of the latent models
+# of `blt_jax.families.preset`; the names are those of the latent models
+SIZES = ("400m", "1b", "2b", "4b", "8b")
 BYTES_PER_TOKEN = {32_000: 3.7, 128_000: 4.4}  # Llama 2, Llama 3 (paper, section 4.1)
 NO_CROSS = dict(encoder_cross="none", decoder_cross="none")
 NO_HASH = dict(hash_sizes=(), hash_functions=0)

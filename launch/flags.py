@@ -123,8 +123,8 @@ def _parse(argv: list[str]) -> list[str]:
 def _without_config(argv: list[str]) -> bool:
     """Whether a command line has no --config and, by one of `_NO_CONFIG`, needs none."""
     given = re.compile(rf"--?({'|'.join(_NO_CONFIG)})(=(t|true|y|yes|1))?", re.IGNORECASE)
-    freed = bool(_NO_CONFIG) and any(map(given.fullmatch, argv[1:]))
-    return freed and config_path(argv) is None
+    enough = bool(_NO_CONFIG) and any(map(given.fullmatch, argv[1:]))
+    return enough and config_path(argv) is None
 
 
 def _help() -> NoReturn:

@@ -33,7 +33,7 @@ from blt_jax.config import ConfigError
 from blt_jax.flops import hardware
 from blt_jax.parallel import topology as slices
 from blt_jax.record import build, to_dict
-from blt_jax.study import compiled, forecast, grid, plan_tables, planning
+from blt_jax.study import forecast, grid, plan_tables, planning
 from blt_jax.study.config import Study
 from blt_jax.study.grid import PlannedRun
 from launch import flags as launch_flags
@@ -74,17 +74,17 @@ def compile_all(planned: Sequence[PlannedRun], topology: slices.Topology) -> dic
             f"{topology.name}. Arguments and collectives are those of the mesh; temporaries are "
             "not a TPU's. pip install -e '.[tpu]'"
         )
-    distinct = compiled.programs(planned)
+    distinct = forecast.programs(planned)
     print(f"compiling {len(distinct)} distinct steps for {topology.name}: minutes each", flush=True)
     records: dict[str, Any] = {}
     for run in distinct:
         try:
-            program = compiled.compile_step(run, devices)
+            program = forecast.compile_step(run, devices)
         except ConfigError as error:
             print(f"{run.name}: {error}", flush=True)
             records[run.name] = {"error": str(error)}
             continue
-        records[run.name] = compiled.record(program, topology.name, real)
+        records[run.name] = forecast.compiled_record(program, topology.name, real)
         _print(*plan_tables.program(run.name, program, topology, real))
     return records
 

@@ -1,13 +1,20 @@
-"""What a planned run asks of a machine: mesh, memory per device, hours. Arithmetic on the plan;
-needs no device.
+"""What a planned run asks of a machine that need not be there: mesh, memory per device and hours by
+arithmetic on the plan; or its step, by the compiler.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from blt_jax.config import ConfigError
 from blt_jax.flops import executed, hardware, memory
+from blt_jax.record import fingerprint
 from blt_jax.study.grid import PlannedRun
+
+if TYPE_CHECKING:
+    import jax
+
+    from blt_jax.train.aot import Program
 
 # Backend of self-attention on each maker's devices (`nn.attention.backend_of`; a test holds the two
 # together).
@@ -82,3 +89,35 @@ def fewest_devices(planned: PlannedRun, machine: Machine, most: int = 2**14) -> 
         if ahead["memory"]["total"] <= ROOM * machine.device.hbm_bytes:
             return count
     return None
+
+
+# ---------------------------------------------------------------- compiled steps
+
+
+def programs(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """One run of each distinct training step: budgets and seeds share theirs."""
+    distinct: dict[str, PlannedRun] = {}
+    for run in planned:
+        config, fact = run.run, run.fact
+        train = dataclasses.replace(config.train, steps=1, seed=0, checkpoint_every=1)
+        key = fingerprint(config.model, train, config.mesh, [fact.row_positions, fact.row_patches])
+        distinct.setdefault(key, run)
+    return list(distinct.values())
+
+
+def compile_step(planned: PlannedRun, devices: "Sequence[jax.Device]") -> "Program":
+    """The step of a run in bfloat16, for `devices` (`parallel.topology.devices`). Raises
+    ConfigError where it does not fit them.
+    """
+    from blt_jax.parallel.mesh import make_mesh  # jax: only now that its devices are chosen
+    from blt_jax.train import aot
+
+    run, fact = planned.run, planned.fact
+    run = dataclasses.replace(run, train=dataclasses.replace(run.train, dtype="bfloat16"))
+    return aot.compile_step(run, make_mesh(run.mesh, devices), fact.row_positions, fact.row_patches)
+
+
+def compiled_record(program: "Program", topology: str, real: bool) -> dict[str, Any]:
+    """JSON values. `real`: compiled by the TPU's own compiler, not for forced host devices."""
+    compiler = "tpu" if real else "host"
+    return dataclasses.asdict(program) | {"topology": topology, "compiler": compiler}

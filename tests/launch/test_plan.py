@@ -102,6 +102,15 @@ def test_measured_sizes_of_a_study(tmp_path):
     assert "2.75/token" in made.stdout and "assumed" not in made.stdout
 
 
+def test_the_devices_of_a_mesh():
+    """One rule for plans and for runs."""
+    assert Mesh().sizes(8) == (8, 1, 1) and Mesh(2, -1, 2).sizes(8) == (2, 2, 2)
+    assert Mesh(2, 2, 2).sizes(8) == (2, 2, 2)
+    for mesh, devices in ((Mesh(2, 2, 2), 16), (Mesh(-1, 4), 6), (Mesh(-1, 4), 2)):
+        with pytest.raises(ConfigError, match=f"does not fit {devices} devices; set one axis to"):
+            mesh.sizes(devices)
+
+
 def test_topologies():
     assert topology.parse("v5p:2x2x4").devices == 16 and topology.parse("tpu7x:2x2x1").devices == 8
     assert topology.parse("v5e:4x4").hardware.name == "tpu-v5e"

@@ -16,7 +16,7 @@ from blt_jax.study import grid, planning, prepare, report
 from blt_jax.study.config import EntropyModel, Family, Size, Study
 from blt_jax.study.progress import Progress
 from experiments import quickstart
-from launch import plan
+from launch import plan, progress_bar
 from tests.data.corpus import made
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,6 +136,18 @@ def scored(folder, corpus=0, entropy_model="e0"):
         folder, "train", (rng.exponential(1.0, n + 2) for n in bare.sizes), entropy_model
     )
     return Store(folder, "train")
+
+
+def test_commands_print_progress(capsys, monkeypatch):
+    monkeypatch.setattr(progress_bar, "QUIET_SECONDS", -1)
+    with progress_bar.Printed() as progress:
+        progress.note("train: 3 documents")
+        tell = progress.task("read")
+        tell(0, 2_000_000)
+        tell(1_000_000, 2_000_000)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "train: 3 documents" and len(printed) == 2
+    assert printed[1].startswith("read: 1.0 of 2.0 MB, ") and printed[1].endswith(" s left")
 
 
 def test_calibrated_anew_only_where_something_changed(tmp_path):
