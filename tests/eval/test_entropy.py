@@ -67,7 +67,7 @@ def test_the_context_of_a_piece_is_as_long_as_it_must_be_and_no_longer(params, m
     want = whole(params, ids)
     errors = {}
     for reach in (9, 10):
-        monkeypatch.setattr(entropy_scoring, "_reach", lambda _, reach=reach: reach)
+        monkeypatch.setattr(Lm, "context_reach", property(lambda _, reach=reach: reach))
         (found,) = score(params, [ids], length=32)
         errors[reach] = np.abs(found.astype(np.float32) - want).max()
     assert errors[10] < TOLERANCE < errors[9]

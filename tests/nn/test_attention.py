@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from blt_jax.config import Stack
-from blt_jax.families.blt.config import Blt
 from blt_jax.nn import attention
 from blt_jax.nn.attention import attend
 from blt_jax.nn.cross_attention import ByteReadsPatch, PatchReadsBytes, Segments
@@ -65,11 +63,6 @@ def cross_case(seed, L=40, P=12, K=2, E=16):
     return patch, h, slots
 
 
-def cross_config(kv_heads):
-    local = Stack(1, 16, 4, window=8)
-    return Blt(local, local, local, cross_heads=4, cross_kv_heads=kv_heads)
-
-
 def dense_cross(params, queries, context, mask, heads):
     """[B, Q, E] queries over [B, S, E] context, boolean mask [B, Q, S]; a query without keys gets
     zeros.
@@ -92,7 +85,7 @@ def dense_cross(params, queries, context, mask, heads):
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 def test_patches_read_their_own_bytes(kv_heads):
     patch, h, slots = cross_case(0)
-    module = PatchReadsBytes(cross_config(kv_heads), 1e-5)
+    module = PatchReadsBytes(16, 4, kv_heads, "double", 1e-5)
     params = nn.meta.unbox(jax.jit(module.init)(jax.random.key(0), slots, h, patch))
     B, P, K, E = slots.shape
     mask = np.repeat(patch[:, None] == np.arange(P)[:, None], K, axis=1)
@@ -109,7 +102,7 @@ def test_patches_read_their_own_bytes(kv_heads):
 def test_bytes_read_one_patch(kv_heads):
     patch, h, slots = cross_case(1)
     read = np.minimum(patch, slots.shape[1] - 1)
-    module = ByteReadsPatch(cross_config(kv_heads), 1e-5)
+    module = ByteReadsPatch(16, 4, kv_heads, "double", 1e-5)
     params = nn.meta.unbox(jax.jit(module.init)(jax.random.key(0), h, slots, read))
     B, P, K, E = slots.shape
     mask = np.repeat(read[:, :, None] == np.arange(P), K, axis=2)

@@ -169,7 +169,7 @@ class Blt(Model):
         return getattr(self, path[0])
 
     def prompt(self, params: Any, rows: Any, starts: Any, plan: Plan, room: int) -> Prompted:
-        return self.beside("decode").prompt(params, self, rows, starts, plan, room)
+        return self.beside("prompt_pass").prompt(params, self, rows, starts, plan, room)
 
     def step(
         self,
