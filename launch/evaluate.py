@@ -99,9 +99,10 @@ def thresholds_of(text):
 def pictures(found, folder):
     """The figures of evaluations {name: evaluation}, as SVG and PNG in `folder`."""
     from blt_jax.scaling import figures as plots  # matplotlib takes long to import
+    from blt_jax.scaling.looks import looks as looks_by_label
     from blt_jax.study import evaluation_figures
 
-    looks, figures = plots.looks({name: one["label"] for name, one in found.items()}), {}
+    looks, figures = looks_by_label({name: one["label"] for name, one in found.items()}), {}
     for label in texts.LABELS:
         rows = evaluation_results.by_label(found, label)
         if len(rows) > 1:
@@ -111,8 +112,8 @@ def pictures(found, folder):
         figures["noise"] = evaluation_figures.noises(noised, looks)
     dials = evaluation_results.along_thresholds(found)
     if dials:
-        figures["thresholds"] = evaluation_figures.dials(
-            dials, looks, evaluation_results.beside_dials(found)
+        figures["thresholds"] = evaluation_figures.threshold_sweeps(
+            dials, looks, evaluation_results.without_threshold(found)
         )
     scores = evaluation_results.on_tasks(found)
     if scores:

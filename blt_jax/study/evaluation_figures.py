@@ -1,12 +1,16 @@
-"""Figures of evaluations: languages and scripts, noises, thresholds, tasks. Looks as in plots.py;
-bars are 90%.
-"""
+"""Figures of evaluations: languages and scripts, noises, thresholds, tasks. Bars are 90%."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from blt_jax.scaling import bootstrap
-from blt_jax.scaling.figures import PAPER, WIDTH, flops_told, log_axis, outside, panels, plain
+from blt_jax.scaling.figures import PAPER, WIDTH, error_bars, log_axis, outside, panels
+from blt_jax.scaling.looks import Look
+from blt_jax.scaling.number_format import brief
+from blt_jax.study.evaluation_results import Noised, Score, Text, Turned
 
 ROW = 0.17  # inches of a language
 TOUCH = 0.05  # of the axis: figures nearer than that would touch
@@ -14,7 +18,9 @@ SIDE = 0.12  # how far two models lie apart beside each other
 
 
 @rc_context(PAPER)
-def labels(rows, looks, what):
+def labels(
+    rows: Sequence[tuple[str, int, int, dict[str, Text]]], looks: Mapping[str, Look], label: str
+) -> Figure:
     """Bytes per unit, BPB and bits per line of each model, a line per value of a label; shortest
     units first.
     """
@@ -31,37 +37,44 @@ def labels(rows, looks, what):
             (axes[2], [o.bits_per_line for o in told]),
         ):
             axis.errorbar(
-                [one.value for one in estimates], at, xerr=_bars(estimates), elinewidth=0.8, **how
+                [one.value for one in estimates],
+                at,
+                xerr=error_bars(estimates),
+                elinewidth=0.8,
+                **how,
             )
     for axis, name in zip(
         axes, ("bytes per patch or token", "bits per byte", "bits per line"), strict=True
     ):
         axis.set_xlabel(name)
     axes[0].set_yticks(at, [row[0] for row in rows])
-    axes[0].set(ylabel=what, ylim=(-0.7, len(rows) - 0.3))
-    log_axis(axes[0], "x", plain)
-    log_axis(axes[2], "x", flops_told)
+    axes[0].set(ylabel=label, ylim=(-0.7, len(rows) - 0.3))
+    log_axis(axes[0], "x", brief)
+    log_axis(axes[2], "x", brief)
     outside(axes[2])
     return figure
 
 
 @rc_context(PAPER)
-def noises(rows, looks):
+def noises(rows: Mapping[str, dict[str, Noised]], looks: Mapping[str, Look]) -> Figure:
     """Bits per byte of the clean text under each noise, and their rise over the clean text's."""
     figure, axes = panels(WIDTH, 4.6, rows=2, sharex=True)
     axes = axes[:, 0]
     at = np.arange(len(rows))
     for i, (name, look) in enumerate(looks.items()):
-        told = [row.get(name) for row in rows.values()]
-        some = [j for j, one in enumerate(told) if one is not None]
-        x = at[some] + SIDE * (i - (len(looks) - 1) / 2)
+        own = [(j, row[name]) for j, row in enumerate(rows.values()) if name in row]
+        x = at[[j for j, _ in own]] + SIDE * (i - (len(looks) - 1) / 2)
         how = dict(color=look.colour, marker=look.marker, ls="", elinewidth=1)
         for axis, estimates in (
-            (axes[0], [told[j].bpb for j in some]),
-            (axes[1], [told[j].rise for j in some]),
+            (axes[0], [noised.bpb for _, noised in own]),
+            (axes[1], [noised.rise for _, noised in own]),
         ):
             axis.errorbar(
-                x, [one.value for one in estimates], yerr=_bars(estimates), label=look.label, **how
+                x,
+                [one.value for one in estimates],
+                yerr=error_bars(estimates),
+                label=look.label,
+                **how,
             )
     axes[0].set_ylabel("bits per byte\nof the clean text")
     axes[1].set_ylabel("bits over those\nof the clean text")
@@ -71,7 +84,7 @@ def noises(rows, looks):
 
 
 @rc_context(PAPER)
-def tasks(rows, looks):
+def tasks(rows: Mapping[tuple[str, str], dict[str, Score]], looks: Mapping[str, Look]) -> Figure:
     """Scores of each model, a panel per metric and a line per task, clean above noised."""
     metrics = list(dict.fromkeys(metric for _, metric in rows))
     most = max(sum(own == metric for _, own in rows) for metric in metrics)
@@ -94,7 +107,7 @@ def tasks(rows, looks):
                 ms=3.5,
                 label=look.label,
             )
-            axis.errorbar([one.value for one in estimates], y, xerr=_bars(estimates), **how)
+            axis.errorbar([one.value for one in estimates], y, xerr=error_bars(estimates), **how)
         axis.set_yticks(range(len(names)), names)
         axis.set(xlabel=metric, ylim=(len(names) - 0.5, -0.5))
     outside(axes[0, 0])
@@ -102,11 +115,15 @@ def tasks(rows, looks):
 
 
 @rc_context(PAPER)
-def dials(rows, looks, others):
+def threshold_sweeps(
+    rows: Mapping[str, Sequence[Turned]],
+    looks: Mapping[str, Look],
+    others: Mapping[str, tuple[float, float]],
+) -> Figure:
     """BPB against forward FLOPs per byte along thresholds, the trained one ringed; bars: of the
     difference to it.
 
-    `others`: {model: (FLOPs per byte, BPB)} of models without a dial.
+    `others`: {model: (FLOPs per byte, BPB)} of models whose patches follow no threshold.
     """
     figure, [[axis]] = panels(WIDTH, 3.4)
     ends = [one.flops["total"] for told in rows.values() for one in told] + [
@@ -116,9 +133,9 @@ def dials(rows, looks, others):
         look = looks[name]
         how = dict(color=look.colour, marker=look.marker, label=look.label, lw=1.2, elinewidth=0.8)
         flops_T, bpb_T = [one.flops["total"] for one in told], [one.bpb.value for one in told]
-        bars = _bars([one.gap or bootstrap.estimate(0.0) for one in told])
+        bars = error_bars([one.gap or bootstrap.estimate(0.0) for one in told])
         axis.errorbar(flops_T, bpb_T, yerr=bars, **how)
-        labelled = []
+        labelled: list[float] = []
         # The trained one first: of figures that would touch, the later one is left out.
         for one in sorted(told, key=lambda one: one.gap is not None):
             at = one.flops["total"], one.bpb.value
@@ -139,19 +156,10 @@ def dials(rows, looks, others):
     for name, (flops, bpb) in others.items():
         look = looks[name]
         axis.plot([flops], [bpb], color=look.colour, marker=look.marker, ls="", label=look.label)
-    log_axis(axis, "x", flops_told)
-    log_axis(axis, "y", plain)
+    log_axis(axis, "x", brief)
+    log_axis(axis, "y", brief)
     axis.set(
         xlabel="forward FLOPs per byte (exact, entropy model included)", ylabel="bits per byte"
     )
     outside(axis)
     return figure
-
-
-def _bars(estimates):
-    """[2, N] lengths of error bars; none where there is no interval."""
-    ends = [
-        (one.value - one.low, one.high - one.value) if one.low is not None else (0, 0)
-        for one in estimates
-    ]
-    return np.maximum(np.array(ends, float).reshape(-1, 2).T, 0)
