@@ -162,20 +162,20 @@ def _cell(cell: str | tables.Cell) -> Markup:
     """A table's cell, its note small."""
     if isinstance(cell, str):
         return Markup(_signs(escape(cell)))
-    note = Markup(" <small>({})</small>").format(cell.note) if cell.text else cell.note
-    if not cell.text:  # nothing but a note
-        return Markup("<small>{}</small>").format(note)
-    return Markup(_signs(escape(cell.text) + (note if cell.note else "")))
+    if not cell.text:
+        return Markup("<small>{}</small>").format(cell.note)
+    note = Markup(" <small>({})</small>").format(cell.note) if cell.note else Markup("")
+    return Markup(_signs(escape(cell.text) + note))
 
 
 def _signs(text: str) -> str:
-    """A dash for nothing, and minus signs instead of hyphens."""
+    """A dash for nothing, and minus signs instead of hyphens before numbers."""
     return "–" if text == "-" else re.sub(r"(?<![\w.])-(?=\d)", "−", text)
 
 
 def _typeset(text: str) -> Markup:
     """C^b and N_opt of a sentence or a header with the exponent raised, the index lowered."""
-    raised = re.sub(r"\^(\w+)", r"<sup>\1</sup>", str(escape(text)))
+    raised = re.sub(r"\^(-?\w+)", r"<sup>\1</sup>", str(escape(text)))
     return Markup(re.sub(r"_opt\b", "<sub>opt</sub>", raised))
 
 
@@ -210,7 +210,8 @@ def _lead(
             names = view.label(a), view.label(b)
             words = [Markup("<b>{}</b> against <b>{}</b>:").format(*names)]
         words += [escape(laws.law(n).lead(result, (a, b), view)) for n, result in results.items()]
-        paragraphs.append(Markup(" ").join(word for word in words if word))
+        text = Markup(" ").join(word for word in words if word)
+        paragraphs.append(Markup(_signs(text)))
     return paragraphs
 
 

@@ -184,33 +184,10 @@ class CrossingLaw(laws.Law):
 
     def show(self, result: Mapping[str, Any], view: laws.View) -> list[Table | str]:
         """The frontiers; what each family saves, pair by pair, and where they cross."""
-        frontiers = frontier.Frontier().show(_frontiers_of(result), view)
-        return frontiers + self.show_pairs(result, view)
-
-    def show_pairs(self, result: Mapping[str, Any], view: laws.View) -> list[Table | str]:
-        """What each family saves, pair by pair, and where they cross."""
-        pairs = _crossings_of(result)
-        rows: list[tuple[str | Cell, ...]] = []
-        lines: list[Table | str] = []
-        for pair in pairs:
-            name = f"{view.label(pair.a)} against {view.label(pair.b)}"
-            rows += [
-                (name, number(s.budget), f"{s.bpb:.4f}", tables.cell(s.factor), saved(s.factor))
-                + ("extrapolated" if s.extrapolated else "",)
-                for s in pair.savings
-            ] or [(name, "", "", "", "", pair.words)]
-            lines.append(f"{view.label(pair.a)} and {view.label(pair.b)}: {pair.words}")
-            if pair.budgets:
-                places = (f"{number(at.value)} FLOPs (90%: {interval(at)})" for at in pair.budgets)
-                lines[-1] = (
-                    f"{lines[-1]}; crossing at {', '.join(places)}; {pair.share:.0%} of the draws "
-                    "cross in the range looked at"
-                )
-        header = ("pair", "FLOPs of the second", view.measure, "times those of the first")
-        return [
-            Table(f"FLOPs at equal {view.measure}", (*header, "the first saves", ""), tuple(rows)),
-            *lines,
-        ]
+        shown = frontier.Frontier().show(_frontiers_of(result), view)
+        for pair in _crossings_of(result):
+            shown.append(f"{pair.a} x {pair.b}: {pair.words}")
+        return [*shown, _savings(result, view), *_places(result, view)]
 
     def figure(self, result: Mapping[str, Any], view: laws.View) -> Any:
         """The frontiers, with lines where they cross."""
@@ -232,7 +209,7 @@ class CrossingLaw(laws.Law):
         }
         column = f"{view.label(best)} saves", cells
         title = f"FLOPs at equal {view.measure}, all pairs and budgets"
-        content = tuple(self.show_pairs(result, view))
+        content: tuple[Table | str, ...] = (_savings(result, view), *_places(result, view))
         return {
             "scaling": frontier.section(fits, view, marked, column),
             self.name: laws.Section(title, content),
@@ -283,6 +260,36 @@ def _crossings_of(result: Mapping[str, Any]) -> list[Crossing]:
 
 def _frontiers_of(result: Mapping[str, Any]) -> dict[str, FrontierFit]:
     return {name: each for name, each in result.items() if isinstance(each, FrontierFit)}
+
+
+def _savings(result: Mapping[str, Any], view: laws.View) -> Table:
+    """A row for each pair and budget that both have measured."""
+    rows: list[tuple[str | Cell, ...]] = []
+    for pair in _crossings_of(result):
+        name = f"{view.label(pair.a)} against {view.label(pair.b)}"
+        for saving in pair.savings:
+            row = (name, number(saving.budget), f"{saving.bpb:.4f}", tables.cell(saving.factor))
+            word = "extrapolated" if saving.extrapolated else ""
+            rows.append((*row, saved(saving.factor), word))
+        if not pair.savings:
+            rows.append((name, "", "", "", "", pair.words))
+    header = ("pair", "FLOPs of the second", view.measure, "times those of the first")
+    return Table("", (*header, "the first saves", ""), tuple(rows))
+
+
+def _places(result: Mapping[str, Any], view: laws.View) -> list[str]:
+    """A sentence for each pair on where it crosses."""
+    lines = []
+    for pair in _crossings_of(result):
+        where = f"no crossing within a factor of {REACH:g} of the measured budgets"
+        if pair.budgets:
+            places = (f"{number(at.value)} FLOPs ({interval(at)})" for at in pair.budgets)
+            where = (
+                f"cross at {', '.join(places)}; {percent(pair.share)} of the draws cross in the "
+                "range looked at"
+            )
+        lines.append(f"{view.label(pair.a)} and {view.label(pair.b)}: {where}.")
+    return lines
 
 
 def saved(factor: Estimate) -> Cell:

@@ -152,8 +152,8 @@ class Isoflop(laws.FamilyLaw):
                 shown.append("fewer than two minima inside the grid: no law")
                 continue
             title = (
-                f"through {fit.params.points} minima, rms of log N_opt {fit.params.rms:.2g}: "
-                "N_opt = N0 C^a, D_opt = D0 C^a"
+                f"N_opt = N0 C^a, D_opt = D0 C^a through {fit.params.points} minima, rms of log "
+                f"N_opt {fit.params.rms:.2g}"
             )
             values = {f"{law[0]}: {name}": value for law, name, value in _constants(fit)}
             shown.append(tables.constants(title, values))

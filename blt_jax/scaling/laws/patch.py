@@ -233,10 +233,7 @@ class PatchLaws(laws.Law):
 
     name = "patch"
     title = "patch size"
-    says = (
-        "N*(C, T), B*(C, T), T*(C) with the mean patch size T; a joint law of loss, and the best "
-        "patch and size at --budget and --inference FLOPs per byte"
-    )
+    says = "N*(C, T), B*(C, T), T*(C) with mean patch size T; the best at --budget, --inference"
     needs = ("params", "data", "flops", "loss", "patch")
     options = {
         "budget": "Training FLOPs to answer for (patch); default: the largest.",
@@ -315,6 +312,10 @@ class PatchLaws(laws.Law):
     def fits(self, result: dict[str, Any] | None) -> list[tuple[str | None, LawFit]]:
         """The joint law."""
         return [(None, result["patch"].joint)] if result else []
+
+    def constants(self, result: Any) -> list[tuple[str, str | None, str, bootstrap.Estimate]]:
+        """None: its section shows them."""
+        return []
 
     def summary(self, result: dict[str, Any] | None) -> dict[str, Any]:
         """PatchFit, and the answer at the largest budget; None for both where it was refused."""
