@@ -102,7 +102,7 @@ def draw(
         summary |= laws.law(name).summary(result)
     summary |= {"refused": refused, "bootstrap": options.bootstrap}
     envelope = {family: _envelope(table.of(family)) for family in table.families()}
-    told = dict(extra.summary) | {
+    facts = dict(extra.summary) | {
         "convention": convention,
         "envelope": envelope,
         "laws": law_fit.as_json(summary),
@@ -114,7 +114,7 @@ def draw(
         for kind, data in files.items():
             storage.write_bytes(out / f"{name}.{kind}", data)
         pictures[name] = "data:image/svg+xml;base64," + base64.b64encode(files["svg"]).decode()
-    storage.write_bytes(out / "report.json", json.dumps(told, indent=1, allow_nan=False).encode())
+    storage.write_bytes(out / "report.json", json.dumps(facts, indent=1, allow_nan=False).encode())
     page = (
         _environment(view, templates)
         .get_template(template)
@@ -122,7 +122,7 @@ def draw(
             title=title,
             measure=view.measure,
             convention=convention,
-            summary=told,
+            summary=facts,
             labels={family: look.label for family, look in looks.items()},
             lead=_lead(results, extra.lead, envelope, view),
             sections=sections,

@@ -212,3 +212,21 @@ def tokenizer_file(study: Study, family):
     """Path of a token family's tokenizer.json within the study's folder."""
     own = study.families[family].tokenizer is not None
     return f"tokenizer/{family}/tokenizer.json" if own else "tokenizer/tokenizer.json"
+
+
+def table(planned):
+    """Rows of the printed plan."""
+    return [
+        {
+            "name": one.name,
+            "parameters": one.cost["parameters"]["total"],
+            "non_embedding": one.cost["parameters"]["non_embedding"],
+            "bytes_per_unit": f"{one.cost['bytes_per_unit']:.2f}/{one.cost['unit']}",
+            "FLOPs_per_byte": one.cost["forward_flops_per_byte"][one.cost["convention"]]["total"],
+            "bytes": one.cost["bytes"],
+            "steps": f"{one.cost['steps']:,}",
+            "training_FLOPs": one.cost["train_flops"][one.cost["convention"]],
+            "mismatch": f"{one.cost['mismatch']:+.2%}",
+        }
+        for one in planned
+    ]

@@ -55,8 +55,8 @@ class Options:
     @property
     def bootstrap(self) -> dict[str, Any]:
         """For JSON: what intervals stand on."""
-        told = {"draws": self.draws, "seed": self.seed}
-        return told | {"level": bootstrap.LEVEL, "over": "runs and seeds"}
+        drawn = {"draws": self.draws, "seed": self.seed}
+        return drawn | {"level": bootstrap.LEVEL, "over": "runs and seeds"}
 
 
 @dataclasses.dataclass(frozen=True)

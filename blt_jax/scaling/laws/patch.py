@@ -25,26 +25,20 @@ from blt_jax.scaling.power_law import PowerLaw, power_law
 from blt_jax.scaling.power_sums import Law, Power, Term
 from blt_jax.scaling.tables import Table
 
+
+def _growing(exponent: str, start: float) -> Power:
+    """T^exponent."""
+    return Power("patch", exponent, sign=1, starts=(start,))
+
+
 JOINT = Law(
     "joint",
     "loss",
     (
         Term("E"),
-        Term(
-            "A",
-            (
-                Power("params", "alpha", starts=(0.2, 0.5)),
-                Power("patch", "gamma", sign=1, starts=(0.0,)),
-            ),
-        ),
-        Term(
-            "B",
-            (
-                Power("data", "beta", starts=(0.2, 0.5)),
-                Power("patch", "delta", sign=1, starts=(0.0,)),
-            ),
-        ),
-        Term("H", (Power("patch", "eta", sign=1, starts=(0.5,)),)),
+        Term("A", (Power("params", "alpha", starts=(0.2, 0.5)), _growing("gamma", 0.0))),
+        Term("B", (Power("data", "beta", starts=(0.2, 0.5)), _growing("delta", 0.0))),
+        Term("H", (_growing("eta", 0.5),)),
     ),
     levels=(1, 8),
 )
