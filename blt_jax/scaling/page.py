@@ -205,12 +205,12 @@ def _lead(
         pairs = [pair for pair in pairs if order[0] in pair]
     paragraphs = []
     for a, b in pairs:
-        words = [begun.get(frozenset((a, b)), Markup(""))]
-        if not words[0]:
-            names = view.label(a), view.label(b)
-            words = [Markup("<b>{}</b> against <b>{}</b>:").format(*names)]
-        words += [escape(laws.law(n).lead(result, (a, b), view)) for n, result in results.items()]
-        text = Markup(" ").join(word for word in words if word)
+        said = [laws.law(name).lead(result, (a, b), view) for name, result in results.items()]
+        first = begun.get(frozenset((a, b)))
+        if first is None:
+            first = Markup("<b>{}</b> against <b>{}</b>:").format(view.label(a), view.label(b))
+            said = said if any(said) else [laws.law(name).silence for name in results]
+        text = Markup(" ").join([first, *(sentence for sentence in said if sentence)])
         paragraphs.append(Markup(_signs(text)))
     return paragraphs
 

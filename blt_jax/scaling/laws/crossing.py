@@ -152,6 +152,7 @@ class CrossingLaw(laws.Law):
     options = frontier.Frontier.options
     builds_on = ("frontier",)
     nothing: Mapping[str, Any] = {}
+    silence = "no frontier law for both, so no comparison at equal BPB (see below)."
 
     def needed(self, options: laws.Options) -> tuple[str, ...]:
         """As the frontiers."""
@@ -219,10 +220,7 @@ class CrossingLaw(laws.Law):
         """What is saved at the largest budget that both have measured, and where they cross."""
         known = [each for each in _crossings_of(result) if {each.a, each.b} == set(pair)]
         if not known:
-            return (
-                f"There is no frontier law for both, so no comparison at equal {view.measure} "
-                "(see below)."
-            )
+            return ""
         (own,), words = known, []
         a, b = view.label(own.a), view.label(own.b)
         if own.savings:

@@ -248,7 +248,7 @@ class PatchLaws(laws.Law):
         fit: PatchFit = result["patch"]
         return [
             _optima(fit),
-            tables.constants("N* = N0 C^a T^b, B* = B0 C^a T^b, T* = T0 C^a", _powers(fit)),
+            *_powers(fit),
             tables.held_out_line(fit.held_out, "N*"),
             tables.constants(str(fit.joint.law), fit.joint.constants),
             *tables.fit_lines(fit.joint),
@@ -313,10 +313,7 @@ class PatchLaws(laws.Law):
 
     def summary(self, result: dict[str, Any] | None) -> dict[str, Any]:
         """PatchFit, and the answer at the largest budget; None for both where it was refused."""
-        return {
-            "patch": result and result["patch"],
-            "answer": result and result["answers"][0],
-        }
+        return {"patch": result and result["patch"], "answer": result and result["answers"][0]}
 
 
 def _optima(fit: PatchFit) -> Table:
@@ -329,14 +326,17 @@ def _optima(fit: PatchFit) -> Table:
     return Table("optimum of the paraboloid by budget", header, tuple(rows))
 
 
-def _powers(fit: PatchFit) -> dict[str, bootstrap.Estimate]:
-    rows = {}
+def _powers(fit: PatchFit) -> list[Table | str]:
+    rows, lines = {}, []
     for name, law in (("N*", fit.params), ("B*", fit.data), ("T*", fit.patch)):
-        if law is not None:
+        if law is None:
+            lines.append(f"{name}: too few optima inside the runs for a law")
+        else:
             rows[f"{name}: constant"] = law.constant
             for feature, exponent in law.exponents.items():
                 rows[f"{name}: {'C' if feature == 'flops' else 'T'}^"] = exponent
-    return rows
+    title = "N* = N0 C^a T^b, B* = B0 C^a T^b, T* = T0 C^a"
+    return [*([tables.constants(title, rows)] if rows else []), *lines]
 
 
 def _answers(answers: list[Answer]) -> Table:
