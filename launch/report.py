@@ -3,14 +3,16 @@ own.
 
     python -m launch.report --workdir=runs/quickstart
     python -m launch.report --points=points.csv --output=report
-    python -m launch.report --points=runs.csv --output=report --columns='params=Model \\
-        Size,flops=Training FLOP'
+    python -m launch.report --points=runs.csv --output=report \\
+        --columns='params=Model Size,flops=Training FLOP'
 
 Runs of a study that are not done are named in its report. A table needs the columns flops and bpb
 (or loss); with params and data (bytes or tokens) it gets isoFLOP minima and Chinchilla laws too,
 with patch (bytes per patch or token) laws of the patch size. A column family tells families apart,
 seed the seeds of one size.
 """
+
+from typing import Any
 
 from absl import flags
 
@@ -29,7 +31,8 @@ CONVENTION = flags.DEFINE_enum(
 )
 
 
-def main(_):
+def main(_: Any) -> int:
+    """Draws the page and prints its path."""
     if (WORKDIR.value is None) == (POINTS.value is None):
         raise ConfigError("give one of --workdir=STUDY and --points=CSV, and not both")
     if WORKDIR.value is not None and (OUTPUT.value is not None or COLUMNS.value):
@@ -38,14 +41,19 @@ def main(_):
         )
     if POINTS.value is not None and OUTPUT.value is None:
         raise ConfigError("--points needs --output=DIR, the folder for its report")
-    from blt_jax.study import report  # matplotlib takes longer to import than all else
-
+    # matplotlib takes longer to import than all else
     if WORKDIR.value is not None:
-        page = report.write(WORKDIR.value)
+        from blt_jax.study import report
+
+        path = report.write(WORKDIR.value)
     else:
-        how = {"rename": columns(COLUMNS.value), "convention": CONVENTION.value}
-        page = report.write_table(POINTS.value, OUTPUT.value, **how)
-    print(f"report: {page}")
+        from blt_jax.scaling import page
+
+        rename = columns(COLUMNS.value)
+        path = page.write_table(
+            str(POINTS.value), str(OUTPUT.value), rename=rename, convention=CONVENTION.value
+        )
+    print(f"report: {path}")
     return 0
 
 

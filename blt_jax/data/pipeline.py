@@ -6,6 +6,7 @@ id as target, wherever that lies: over an epoch every id but BOS is a target exa
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -174,8 +175,8 @@ def _row_order(number, seed):
     return grain.MapDataset.range(number).seed(seed).shuffle().repeat(EPOCHS)
 
 
-def iterate_from(batches: grain.MapDataset, step: int = 0) -> Iterator[Batch]:
-    """Batches `step`, `step` + 1, ...: made ahead by threads."""
+def iterate_from(batches: grain.MapDataset, step: int = 0) -> Any:
+    """Iterator, with `close`, of Batches `step`, `step` + 1, ...: made ahead by threads."""
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
     return iter(batches[step:].to_iter_dataset(options))
 

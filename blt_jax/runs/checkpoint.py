@@ -9,6 +9,7 @@ as zeros.
 import contextlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,7 @@ def _move_aside(folder: Path, step: int) -> None:
     (folder / str(step)).rename(target)
 
 
-def load_params(run_folder: str | Path) -> tuple[Run, Any]:
+def load_params(run_folder: str | os.PathLike[str]) -> tuple[Run, Any]:
     """(Run, parameter tree as float32 NumPy) of a run's newest checkpoint. Raises ConfigError where
     there is none.
     """

@@ -1,4 +1,4 @@
-"""Bootstrap over runs and seeds, and the intervals read from its replicates.
+"""Bootstrap over runs and seeds, or over documents, and the intervals read from its replicates.
 
 For a law over the whole table a replicate is a weight for every row, not a list of drawn rows: each
 weight is a Gamma variable of mean 1, so that no budget or size is ever lost (the Bayesian bootstrap
@@ -10,16 +10,18 @@ lack of the noise; with few runs to spare intervals stay rather too narrow.
 
 import dataclasses
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 LEVEL = 0.9  # of every interval
+FEWEST = 5  # documents from which on drawing them anew says something
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A value with its 90% percentile interval over the bootstrap; None where there is nothing to
-    say.
+    """A value with its 90% percentile interval over the bootstrap; None where there is none.
 
     `share` is the part of the replicates that gave a value at all: an optimum may leave the grid in
     some.
@@ -30,13 +32,13 @@ class Estimate:
     high: float | None = None
     share: float | None = None
 
-    def holds(self, value):
+    def holds(self, value: float) -> bool:
         """Whether the interval has `value` in it."""
-        return self.low is not None and self.low <= value <= self.high
+        return self.low is not None and self.high is not None and self.low <= value <= self.high
 
 
-def estimate(value, replicates_R=()):
-    """Estimate of `value` (NaN or None: none) from its replicates, of which NaN ones count in
+def estimate(value: Any, replicates_R: Any = ()) -> Estimate:
+    """Estimate of `value` (NaN or None: none) from its replicates; those that are NaN count in
     `share` only.
     """
     replicates_R = np.asarray(replicates_R, float)
@@ -50,16 +52,15 @@ def estimate(value, replicates_R=()):
     return Estimate(value, float(low), float(high), len(given) / len(replicates_R))
 
 
-def interval(replicates_RxX, axis=0):
-    """(low, high) 90% percentiles over the replicates, NaN ones left out."""
+def interval(replicates_RxX: np.ndarray, axis: int = 0) -> np.ndarray:
+    """(low, high) 90% percentiles over the replicates, NaN ones left out: float [2, ...]."""
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # of NaN alone, or of infinite ends: the interval is NaN there
+        # of NaN alone, or of infinite ends: the interval is NaN there
+        warnings.simplefilter("ignore", RuntimeWarning)
         return np.nanquantile(replicates_RxX, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=axis)
 
 
-def weights(cell_M, constants, draws, rng):
+def weights(cell_M: np.ndarray, constants: int, draws: int, rng: np.random.Generator) -> np.ndarray:
     """weights_RxM for rows that belong to runs `cell_M` (equal numbers: one run, several seeds).
 
     A run's weight has variance n / (n - constants) over n runs; a seed's share within its run
@@ -78,7 +79,14 @@ def weights(cell_M, constants, draws, rng):
     return drawn_RxM
 
 
-def resampled(fitted_M, y_M, cell_M, constants, draws, rng):
+def resampled(
+    fitted_M: np.ndarray,
+    y_M: np.ndarray,
+    cell_M: np.ndarray,
+    constants: int,
+    draws: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """y_RxM with the relative residuals of runs dealt out anew, and within runs those of seeds.
 
     Where runs are no more than constants, or have one seed each, that part does not vary.
@@ -99,11 +107,39 @@ def resampled(fitted_M, y_M, cell_M, constants, draws, rng):
     return fitted_M * (1 + dealt_RxM)
 
 
-def free(replicates_RxM):
-    """Whether replicates differ at all: without, they are copies and an interval would be a lie."""
+def free(replicates_RxM: np.ndarray) -> bool:
+    """Whether replicates differ at all. Copies of each other give no interval."""
     return any(len(set(column[np.isfinite(column)].tolist())) > 1 for column in replicates_RxM.T)
 
 
-def _gamma(count, constants, draws, rng):
+class Draws:
+    """The same documents, drawn anew alike for every column that is asked for: intervals of
+    differences are paired. Fewer documents than FEWEST: no intervals.
+    """
+
+    def __init__(self, documents: int, draws: int = 1000, seed: int = 0):
+        random, even = np.random.default_rng(seed), np.full(documents, 1 / documents)
+        self._weights_RxD = random.multinomial(
+            documents, even, draws if documents >= FEWEST else 0
+        ).astype(float)
+
+    def ratio(self, over_D: Any, under_D: Any) -> tuple[float, np.ndarray]:
+        """(sum over / sum under, its replicates [R])."""
+        over_D, under_D = np.asarray(over_D, float), np.asarray(under_D, float)
+        replicates_R = (self._weights_RxD @ over_D) / (self._weights_RxD @ under_D)
+        return over_D.sum() / under_D.sum(), replicates_R
+
+    def estimate(self, over_D: Any, under_D: Any) -> Estimate:
+        """Estimate of sum over / sum under."""
+        return estimate(*self.ratio(over_D, under_D))
+
+
+def combined(function: Callable, *ratios: tuple[float, np.ndarray]) -> Estimate:
+    """Estimate of a function of `Draws.ratio`s of the same draws."""
+    values, replicates = zip(*ratios, strict=True)
+    return estimate(function(*values), function(*replicates))
+
+
+def _gamma(count: int, constants: int, draws: int, rng: np.random.Generator) -> np.ndarray:
     shape = (count - constants) / count
     return rng.gamma(shape, 1 / shape, (draws, count))

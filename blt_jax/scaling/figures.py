@@ -1,32 +1,27 @@
-"""The look of the report's pictures, and those of a study: patches, FLOPs per byte, training (laws:
-fit_plots.py).
+"""How every picture of a report is drawn: sizes, axes, legends, and a law with its band.
+
+A law is solid where it was fitted and dashed beyond. One without an interval is dotted and ends
+with its points: what it would say further on is not known. A law's own figure is in its file.
 """
 
-import dataclasses
 import io
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from blt_jax.runs import run_files
-from blt_jax.study import results
+from blt_jax.scaling.bootstrap import Estimate
+from blt_jax.scaling.looks import Look
+from blt_jax.scaling.number_format import brief, count
 
-# Okabe-Ito: told apart by colour-blind readers. Eight markers beside seven colours: no two of 56
-# families look alike, and few families do so in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
-LINES = {
-    "encoder": "#56B4E9",
-    "pooling": "#E69F00",
-    "latent": "#0072B2",
-    "decoder": "#009E73",
-    "head": "#999999",
-}
 WIDTH = 7.0  # inches: the text width of a page
-PAPER = {
+PAPER: dict[Any, Any] = {
     "figure.dpi": 160,
     "font.size": 9,
     "axes.titlesize": 9,
@@ -44,71 +39,47 @@ PAPER = {
     "svg.fonttype": "path",  # the same everywhere, whatever fonts are there
 }
 # What matplotlib would write that is not in the picture: equal pictures are equal files.
-METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+METADATA: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+}
+FURTHER = 10.0  # laws are drawn this factor beyond the largest budget
 
 
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """How a family appears in every picture."""
-
-    label: str
-    colour: str
-    marker: str
-
-
-def looks(labels):
-    """{family: Look} of {family: label}."""
-    return {
-        family: Look(label, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
-        for i, (family, label) in enumerate(labels.items())
-    }
+def paper() -> AbstractContextManager[None]:
+    """The style in which every figure is made and saved."""
+    return rc_context(PAPER)
 
 
 @rc_context(PAPER)
-def encoded(figure):
+def encoded(figure: Figure) -> dict[str, bytes]:
     """{"svg": bytes, "png": bytes} of a figure; equal figures give equal bytes."""
     files = {}
     for kind, metadata in METADATA.items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata=metadata)
         files[kind] = buffer.getvalue()
-        figure.set_layout_engine("none")  # found once, kept
+        figure.set_layout_engine("none")  # laid out once
     return files
 
 
 @rc_context(PAPER)
-def panels(width, height, rows=1, columns=1, **how):
-    """(Figure, its axes by row and column), inches."""
+def panels(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """(Figure of so many inches, its axes by row and column)."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **how)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def outside(axis, **how):
+def outside(axis: Axes, **options: Any) -> None:
     """The legend to the right of the axis."""
-    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, **how)
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, **options)
 
 
-def short(value):
-    """27k, 1.3M, 8B: counts for a tick or a table."""
-    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if unit <= value < 1000 * unit:
-            return f"{value / unit:.3g}{name}"
-    return flops_told(value)
-
-
-def flops_told(value):
-    """5e10, 1.02e21."""
-    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
-
-
-def plain(value):
-    """1.25, for what spans less than a decade."""
-    return f"{value:.3g}"
-
-
-def log_axis(axis, name, told):
-    """A log axis "x" or "y", told(value) at a few round marks: as many as its data's range has room
-    for.
+def log_axis(axis: Axes, name: str, form: Callable[[float], str]) -> None:
+    """A log axis "x" or "y" with form(value) at a few round ticks, as many as its data's range has
+    room for.
     """
     axis.set(**{f"{name}scale": "log"})
     line, (low, high) = getattr(axis, f"{name}axis"), getattr(axis.dataLim, f"interval{name}")
@@ -119,140 +90,66 @@ def log_axis(axis, name, told):
     else:
         subs = (1, 2, 5) if high < 25 * low else (1, 3) if high < 200 * low else (1,)
         line.set_major_locator(LogLocator(subs=subs, numticks=8))
-    line.set_major_formatter(lambda value, _: told(value))
+    line.set_major_formatter(lambda value, _: form(value))
     line.set_minor_locator(NullLocator())
 
 
-@rc_context(PAPER)
-def patch_lengths(headers, looks):
-    """Share of patches of each length, per patched family."""
-    figure, [[axis]] = panels(WIDTH, 2.8)
-    for family, header in headers.items():
-        counts = np.array(header["patch_lengths"][1:33], float)
-        mean = header["text_bytes_per_patch"]
-        share = counts / max(sum(header["patch_lengths"]), 1)
-        look = looks[family]
-        axis.step(
-            np.arange(1, len(share) + 1), share, where="mid", color=look.colour, label=look.label
-        )
-        axis.axvline(mean, color=look.colour, ls=":", lw=1)
-    axis.set(
-        xlabel="bytes in a patch (dotted: mean in training rows)",
-        ylabel="share of patches",
-        xlim=(0, 32.5),
-    )
-    outside(axis)
-    return figure
-
-
-@rc_context(PAPER)
-def flops_per_byte(points, looks, convention, entropy_model):
-    """Forward FLOPs per byte by part, a bar per family and size; the entropy model hatched on
-    top.
-    """
-    first = {}
-    for p in sorted(points, key=lambda p: p.parameters):
-        first.setdefault((p.family, p.size), p)
-    bars = [first[key] for family in looks for key in first if key[0] == family]
-    figure, [[axis]] = panels(WIDTH, 3.6)
-    bottom = np.zeros(len(bars))
-    for part, colour in LINES.items():
-        heights = np.array([p.cost["forward_flops_per_byte"][convention][part] for p in bars])
-        axis.bar(range(len(bars)), heights, bottom=bottom, color=colour, label=part)
-        bottom += heights
-    if entropy_model:
-        uses = np.array([bool(p.cost["entropy_model_flops"][convention]) for p in bars])
-        extra = uses * entropy_model["forward_flops_per_byte"][convention]
-        own = np.flatnonzero(uses)
-        axis.bar(
-            own, extra[own], bottom=bottom[own], fill=False, hatch="///", label="entropy model"
-        )
-    names = [f"{looks[p.family].label}, {p.size}" for p in bars]
-    axis.set_xticks(range(len(bars)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axis.set_ylabel(f"forward FLOPs per byte ({convention})")
-    outside(axis)
-    return figure
-
-
-@rc_context(PAPER)
-def training(points, looks):
-    """Training BPB against bytes at the largest budget, each family's best size."""
-    figure, [[axis]] = panels(WIDTH, 3.4)
-    for family, look in looks.items():
-        best = results.envelope(points, family)
-        if not best:
-            continue
-        for point in best[-1][2]:
-            records = run_files.metrics(point.folder)
-            x, y = [r["text_bytes"] for r in records], [r["bpb"] for r in records]
-            name = f"{look.label}, {point.size}" if point is best[-1][2][0] else None
-            axis.plot(
-                x, y, color=look.colour, marker=look.marker, markevery=0.2, label=name, lw=1.2
-            )
-    log_axis(axis, "x", short)
-    log_axis(axis, "y", plain)
-    axis.set(xlabel="text bytes read", ylabel="training bits per byte")
-    outside(axis)
-    return figure
-
-
-PER_LINE = 64  # bytes of sample text per line
-
-
-@rc_context(PAPER)
-def sample(text, entropies, families, looks):
-    """The sample text cut into patches: per family, lines of boxed patches under bars of
-    entropy.
-    """
-    lines = -(-len(text) // PER_LINE)
-    figure = Figure(figsize=(11, 0.35 + len(families) * (0.4 + 0.62 * lines)), layout="constrained")
-    axes = figure.subplots(len(families), 1, squeeze=False)[:, 0]
-    highest = max(max(entropies, default=0), 1e-9)
-    for axis, (family, told) in zip(axes, families.items(), strict=True):
-        axis.set(xlim=(-0.5, PER_LINE + 0.5), ylim=(-2.0 * lines + 0.1, 0.9))
-        axis.axis("off")
-        threshold = told["threshold"]
-        note = f", threshold {threshold:.2f} nats (dashed)" if threshold is not None else ""
-        axis.set_title(
-            f"{told['label']}: {len(told['starts'])} patches of {len(text)} bytes{note}",
-            loc="left",
-            fontsize=10,
-        )
-        patch = np.cumsum(np.isin(np.arange(len(text)), told["starts"]))
-        for i, byte in enumerate(text):
-            x, y = i % PER_LINE, -2.0 * (i // PER_LINE)
-            shade = 0.34 if patch[i] % 2 else 0.12
-            axis.add_patch(
-                Rectangle((x, y - 0.9), 1, 0.8, color=looks[family].colour, alpha=shade, lw=0)
-            )
+def flops_panels(
+    figure: Figure,
+    axes: Sequence[Axes],
+    names: Sequence[str],
+    logs: Sequence[bool] = (True, True),
+) -> None:
+    """Names and log axes of two panels against FLOPs, one legend for both below them."""
+    for axis, name, log in zip(axes, names, logs, strict=True):
+        if not np.isfinite(axis.dataLim.get_points()).all():  # nothing drawn, or nothing but NaN
             axis.text(
-                x + 0.5,
-                y - 0.52,
-                _visible(byte),
-                ha="center",
-                va="center",
-                family="monospace",
-                fontsize=8.5,
+                0.5, 0.5, f"{name}: no optimum to show", ha="center", transform=axis.transAxes
             )
-            if i in told["starts"]:
-                axis.plot([x, x], [y - 0.92, y - 0.06], color=looks[family].colour, lw=1.4)
-            if entropies:
-                axis.add_patch(
-                    Rectangle(
-                        (x + 0.15, y), 0.7, 0.8 * entropies[i] / highest, color="#777777", lw=0
-                    )
-                )
-        if threshold is not None and entropies:
-            for line in range(lines):
-                y = -2.0 * line + 0.8 * threshold / highest
-                axis.plot([0, PER_LINE], [y, y], "--", color="#D55E00", lw=0.8)
-    return figure
+            axis.set_axis_off()
+            continue
+        axis.set(xlabel="training FLOPs", ylabel=name)
+        log_axis(axis, "x", brief)
+        if log:
+            log_axis(axis, "y", count)
+    handle_of: dict[str, Artist] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        handle_of |= dict(zip(labels, handles, strict=True))
+    options: dict[str, Any] = {"loc": "outside lower center", "ncols": 4}
+    figure.legend(list(handle_of.values()), list(handle_of), **options)
 
 
-def _visible(byte):
-    """One visible character for a byte."""
-    if byte == 0x20:
-        return "\u00b7"
-    if byte == 0x0A:
-        return "\u00b6"
-    return chr(byte) if 0x21 <= byte < 0x7F else "\u25a1"
+def error_bars(estimates: Sequence[Estimate]) -> np.ndarray:
+    """[2, K]: how far an interval reaches below and above its value; zero without one."""
+    ends = [
+        (e.value - e.low, e.high - e.value)
+        if e.value is not None and e.low is not None and e.high is not None
+        else (0.0, 0.0)
+        for e in estimates
+    ]
+    return np.maximum(np.array(ends, float).reshape(-1, 2).T, 0)
+
+
+def measured(
+    axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], look: Look, label: str
+) -> None:
+    """Points with their intervals where they have one."""
+    values = np.array([estimate.value for estimate in estimates], float)
+    bars: dict[str, Any] = {"capsize": 2, "lw": 1, "color": look.colour, "fmt": look.marker}
+    axis.errorbar(x, values, error_bars(estimates), **bars, label=label)
+
+
+def band(
+    axis: Axes,
+    x: np.ndarray,
+    low_value_high: tuple[np.ndarray | None, np.ndarray, np.ndarray | None],
+    look: Look,
+    solid_to: float,
+) -> None:
+    """A law with its band behind; without one, dotted and no further than its points."""
+    (low, value, high), inside = low_value_high, x <= solid_to
+    axis.plot(x[inside], value[inside], "-" if low is not None else ":", color=look.colour, lw=1.3)
+    if low is not None and high is not None:
+        axis.plot(x[~inside], value[~inside], "--", color=look.colour, lw=1.1)
+        axis.fill_between(x, low, high, color=look.colour, alpha=0.15, lw=0)

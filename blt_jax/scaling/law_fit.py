@@ -1,34 +1,26 @@
-"""Parametric laws of loss, fitted to a table of runs: constants with intervals, lack of fit, a test
-of extrapolation.
-
-    L = E + A / N^alpha + B / D^beta             (Chinchilla, arXiv 2203.15556, approach 3)
-    BPB = e + a / C^b                            (a family's frontier; see frontier.py)
-    L = E + A T^gamma / N^alpha + B T^delta / D^beta   (with the mean patch size; see patch_laws.py)
+"""Fits of laws that are sums of powers (`power_sums.Law`) to a table of runs: constants with
+intervals, lack of fit, a test of extrapolation.
 
 Bands and intervals are those of the law, not of a single run around it.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from scipy import special
 
 from blt_jax.config import ConfigError
 from blt_jax.scaling import bootstrap, power_sums
-from blt_jax.scaling.power_sums import Law, Power, Term
+from blt_jax.scaling.points import Points
+from blt_jax.scaling.power_sums import Law
 
-CHINCHILLA = Law(
-    "chinchilla",
-    "loss",
-    (Term("E"), Term("A", (Power("params", "alpha"),)), Term("B", (Power("data", "beta"),))),
-)
 TOP = 0.6  # runs above this part of a budget count as being at it
 
 
 @dataclasses.dataclass(frozen=True)
 class LackOfFit:
-    """Residuals of log loss; with seeds, an F test of what the law leaves against the scatter of
-    seeds.
+    """Residuals of log loss, and with seeds an F test of them against the scatter of seeds.
 
     `p_value` small: the law misses more than seeds explain. The F test is the one of least squares,
     on cell means, and so a little strict for a Huber fit. None without a run of two seeds, or with
@@ -45,30 +37,30 @@ class LackOfFit:
     p_value: float | None = None
 
     @property
-    def freedom(self):
+    def freedom(self) -> int:
         """Runs beyond the constants. Below five, intervals are rough and rather too narrow."""
         return self.runs - self.constants
 
 
-def lack_of_fit(residual_M, log_y_M, cell_M, constants):
+def lack_of_fit(
+    residual_M: np.ndarray, log_y_M: np.ndarray, cell_M: np.ndarray, constants: int
+) -> LackOfFit:
     """LackOfFit of residuals (prediction - truth, in logs)."""
     _, run_M, seeds = np.unique(cell_M, return_inverse=True, return_counts=True)
     runs, rows = len(seeds), len(residual_M)
-    told = {"rows": rows, "runs": runs, "constants": constants}
-    told |= {
-        "rms": float(np.sqrt(np.mean(residual_M**2))),
-        "largest": float(np.max(np.abs(residual_M))),
-    }
+    rms, largest = float(np.sqrt(np.mean(residual_M**2))), float(np.max(np.abs(residual_M)))
+    lack = LackOfFit(rows, runs, constants, rms, largest)
     if rows == runs:
-        return LackOfFit(**told)
+        return lack
     mean_of_run = np.bincount(run_M, log_y_M) / seeds
     pure = float(np.sum((log_y_M - mean_of_run[run_M]) ** 2) / (rows - runs))
-    told["seed_rms"] = float(np.sqrt(pure))
+    lack = dataclasses.replace(lack, seed_rms=float(np.sqrt(pure)))
     if runs <= constants or pure == 0:
-        return LackOfFit(**told)
+        return lack
     left = np.sum(seeds * (np.bincount(run_M, residual_M) / seeds) ** 2) / (runs - constants)
     f = float(left / pure)
-    return LackOfFit(**told, f=f, p_value=float(special.fdtrc(runs - constants, rows - runs, f)))
+    p_value = float(special.fdtrc(runs - constants, rows - runs, f))
+    return dataclasses.replace(lack, f=f, p_value=p_value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +75,7 @@ class HeldOut:
     largest: float  # the error of the run that is furthest off
 
 
-def held_out(predicted_M, measured_M, budget):
+def held_out(predicted_M: Any, measured_M: np.ndarray, budget: float) -> HeldOut:
     """HeldOut of predictions for the runs at a budget that the law has not seen."""
     error_M = np.asarray(predicted_M) / measured_M - 1
     means = float(np.mean(predicted_M)), float(np.mean(measured_M))
@@ -98,29 +90,29 @@ def held_out(predicted_M, measured_M, budget):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LawFit:
-    """A fitted law. `constants` are in the units of the table; theta lives in centred logs (see
+    """A fitted law. `constants` are in the units of the table; theta in centred logs (see
     power_sums.Law).
     """
 
     law: Law
-    constants: dict  # name -> bootstrap.Estimate
+    constants: dict[str, bootstrap.Estimate]
     huber: float  # sum of the Huber terms
     lack_of_fit: LackOfFit
     held_out: HeldOut | None
     theta_P: np.ndarray
     replicates_RxP: np.ndarray
-    centre: dict
-    range: dict  # feature -> (smallest, largest) seen
+    centre: dict[str, float]
+    range: dict[str, tuple[float, float]]  # of each feature: smallest and largest seen
 
-    def predict(self, **features):
+    def predict(self, **features: Any) -> np.ndarray:
         """Predictions of the law at features, broadcast together: {params: ..., data: ...}."""
         return self._values(self.theta_P, features)[0]
 
-    def predict_replicates(self, **features):
+    def predict_replicates(self, **features: Any) -> np.ndarray:
         """The same of every bootstrap replicate, replicates first."""
         return self._values(self.replicates_RxP, features)
 
-    def band(self, **features):
+    def band(self, **features: Any) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
         """(low, prediction, high): the 90% band of the law at features, None for both ends without
         any freedom.
         """
@@ -138,13 +130,21 @@ class LawFit:
         return np.exp(log_y).reshape(-1, *arrays[0].shape)
 
 
-def fit(law, points, *, draws, seed, hold_out=3, targets_RxM=None):
+def fit(
+    law: Law,
+    points: Points,
+    *,
+    draws: int,
+    seed: Any,
+    hold_out: int = 3,
+    targets_RxM: np.ndarray | None = None,
+) -> LawFit:
     """LawFit of a law to Points. Raises ConfigError where runs are too few or a feature never
     changes.
 
-    Held out is the largest budget that at least `hold_out` rows reach (0: none is). `targets_RxM`
-    are replicates of the target, `draws` of them, where it is itself the outcome of a bootstrap; by
-    default all see the measured one.
+    `seed`: of `np.random.default_rng`, or a Generator. Held out is the largest budget that at least
+    `hold_out` rows reach (0: none is). `targets_RxM` are replicates of the target, `draws` of them,
+    where it is itself the outcome of a bootstrap; by default all see the measured one.
     """
     _check(law, points)
     logs, log_y_M = _logs(law, points), np.log(points[law.target])
@@ -180,64 +180,17 @@ def fit(law, points, *, draws, seed, hold_out=3, targets_RxM=None):
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Allocation:
-    """The compute-optimal split of a budget C = 6 N D by a fitted CHINCHILLA law: N_opt ~ C^a,
-    D_opt ~ C^(1 - a).
-    """
-
-    a: bootstrap.Estimate
-    budget: np.ndarray
-    params: tuple  # (low, value, high), each over the budgets; low and high None without intervals
-    data: tuple
-    loss: tuple
-    data_per_param: tuple
-
-
-def allocation(found, budgets):
-    """Allocation of FLOPs budgets by a LawFit of CHINCHILLA: where the law's slopes in N and in D
-    are equal.
-    """
-    law, budget_X = found.law, np.asarray(budgets, float)
-    told, spread = (law.uncentred(t, found.centre) for t in (found.theta_P, found.replicates_RxP))
-
-    def split(constants):
-        alpha, beta = constants["alpha"][:, None], constants["beta"][:, None]
-        ratio = alpha * constants["A"][:, None] / (beta * constants["B"][:, None])
-        params = ratio ** (1 / (alpha + beta)) * (budget_X / 6) ** (beta / (alpha + beta))
-        data = budget_X / (6 * params)
-        loss = (
-            constants["E"][:, None]
-            + constants["A"][:, None] / params**alpha
-            + constants["B"][:, None] / data**beta
-        )
-        return params, data, loss, data / params
-
-    with np.errstate(
-        all="ignore"
-    ):  # a replicate that is no law (a term has faded, or grows) has no split either
-        splits = list(zip(split(told), split(spread), strict=True))
-        exponents = [one["beta"] / (one["alpha"] + one["beta"]) for one in (told, spread)]
-    bands = []
-    for values, replicates in splits:
-        low, high = bootstrap.interval(replicates) if len(replicates) else (None, None)
-        bands.append((low, values[0], high))
-    return Allocation(bootstrap.estimate(exponents[0][0], exponents[1]), budget_X, *bands)
-
-
-def as_json(value):
-    """What a fit says, as JSON: dataclasses as objects, without the arrays that only predictions
-    need.
-    """
+def as_json(value: Any) -> Any:
+    """A result as JSON: dataclasses as objects, without the arrays that only predictions need."""
     if isinstance(value, Law):
         return str(value)
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = (field.name for field in dataclasses.fields(value))
         return {name: as_json(getattr(value, name)) for name in names if name not in _PREDICTION}
     if isinstance(value, dict):
-        return {str(key): as_json(one) for key, one in value.items()}
+        return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [as_json(one) for one in value]
+        return [as_json(item) for item in value]
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
@@ -246,7 +199,7 @@ def as_json(value):
 _PREDICTION = ("theta_P", "replicates_RxP", "centre")
 
 
-def largest_budget(flops_M, rows):
+def largest_budget(flops_M: np.ndarray, rows: int) -> np.ndarray:
     """mask_M of the rows at, or above, the largest budget that `rows` rows reach. A lone giant is
     no budget.
     """

@@ -1,5 +1,5 @@
-"""A table of runs for fitting: a report's points.csv, or a person's own CSV or JSON. Every
-complaint names its line.
+"""A table of runs for fitting: a report's points.csv, or a person's own CSV or JSON. Every message
+about a mistake names its line.
 
 Fields of a law are found under their own name, or where our report keeps them
 (`columns_of_report`), or where `rename` says. What can be derived is, and the notes say so: data =
@@ -10,6 +10,9 @@ import csv
 import dataclasses
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +31,7 @@ FIELDS = {
 }
 
 
-def columns_of_report(convention):
+def columns_of_report(convention: str) -> dict[str, str]:
     """{field: column} of our report's points.csv, FLOPs in the named convention (`exact` or
     `paper`).
     """
@@ -44,26 +47,25 @@ def columns_of_report(convention):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Points:
-    """Rows of runs. `values` holds the asked fields by name; runs with one `cell` differ by seed
-    only.
+    """Rows of runs. `values` holds fields by name, float64 [M] each; runs with the same `cell`
+    differ by seed only.
     """
 
     path: str
-    values: dict
+    values: dict[str, np.ndarray]
     family: np.ndarray
-    budget: (
-        np.ndarray
-    )  # FLOPs; runs at one budget have the same number here. NaN where there are no FLOPs.
+    # FLOPs; runs at one budget have the same number here. NaN where there are no FLOPs.
+    budget: np.ndarray
     cell: np.ndarray
     notes: tuple[str, ...] = ()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.cell)
 
-    def __getitem__(self, field):
+    def __getitem__(self, field: str) -> np.ndarray:
         return self.values[field]
 
-    def where(self, keep_M):
+    def where(self, keep_M: Any) -> "Points":
         """The rows of a mask or an index."""
         values = {field: value[keep_M] for field, value in self.values.items()}
         cut = {
@@ -73,13 +75,15 @@ class Points:
         }
         return dataclasses.replace(self, values=values, **cut)
 
-    def families(self):
+    def families(self) -> list[str]:
+        """Names of families, in the order of the table."""
         return list(dict.fromkeys(self.family.tolist()))
 
-    def of(self, family):
+    def of(self, family: str) -> "Points":
+        """The rows of one family."""
         return self.where(self.family == family)
 
-    def without_highest(self, count, field):
+    def without_highest(self, count: int, field: str) -> "Points":
         """Without the `count` rows of highest loss, as arXiv 2404.10102 leaves out five of
         Chinchilla's.
         """
@@ -93,15 +97,24 @@ class Points:
         )
 
 
-def load(path, fields, *, rename=None, convention="exact", entropy_model=False):
+def load(
+    path: Path | str,
+    fields: Sequence[str],
+    *,
+    optional: Iterable[str] = (),
+    rename: Mapping[str, str] | None = None,
+    convention: str = "exact",
+    entropy_model: bool = False,
+) -> Points:
     """Points with `fields` from a CSV, or a JSON list of records. Raises ConfigError: file, line,
     field, mend.
 
-    `entropy_model` adds the FLOPs of scoring the bytes by the entropy model, where the table has
-    them.
+    `optional` fields are left out where the table has none, and with a note where their values are
+    no good. `rename` says {field: column} where the table has names of its own. `entropy_model`
+    adds the FLOPs of scoring the bytes by the entropy model, where the table has them.
     """
     rename, records = dict(rename or {}), _records(path)
-    columns, notes = list(records[0][1]), []
+    columns, notes, optional = list(records[0][1]), [], set(optional) - set(fields)
     for field, column in rename.items():
         if field not in (*FIELDS, "family", "budget"):
             raise ConfigError(
@@ -124,11 +137,17 @@ def load(path, fields, *, rename=None, convention="exact", entropy_model=False):
             [_number(path, line, field, column, record.get(column)) for line, record in records]
         )
 
-    values = {
-        field: numbers(field, column_of(field))
-        for field in FIELDS
-        if column_of(field) and _asked(field, fields)
-    }
+    values = {}
+    for field in FIELDS:
+        column = column_of(field)
+        if column is None or not (_always_read(field, fields) or field in optional):
+            continue
+        try:
+            values[field] = numbers(field, column)
+        except ConfigError as error:
+            if _always_read(field, fields):
+                raise
+            notes.append(f"without {field}: {str(error).removeprefix(f'{path}: ')}")
     score = f"entropy_model_flops_{convention}"
     if entropy_model and "flops" in values:
         if score not in columns:
@@ -139,12 +158,12 @@ def load(path, fields, *, rename=None, convention="exact", entropy_model=False):
         ]
         values["flops"] = values["flops"] + np.array(extra)
         notes.append(f"flops include {score}")
-    _derive(values, fields, notes)
+    _derive(values, {*fields, *optional}, notes)
     missing = [field for field in fields if field not in values]
     if missing:
-        told = ", ".join(f"{field} ({FIELDS[field]})" for field in missing)
+        lacking = ", ".join(f"{field} ({FIELDS[field]})" for field in missing)
         raise ConfigError(
-            f"{path}: no column for {told}; found: {', '.join(columns)}; name yours by "
+            f"{path}: no column for {lacking}; found: {', '.join(columns)}; name yours by "
             f"--columns={missing[0]}=COLUMN"
         )
     family_column = column_of("family")
@@ -169,12 +188,71 @@ def load(path, fields, *, rename=None, convention="exact", entropy_model=False):
     )
 
 
-def columns(path):
-    """Names of a table's columns. Raises ConfigError as `load`."""
-    return list(_records(path)[0][1])
+def load_for_report(
+    path: Path | str,
+    optional: Iterable[str],
+    *,
+    rename: Mapping[str, str] | None = None,
+    convention: str = "exact",
+) -> Points:
+    """Points with flops, bpb (`loss` is the same) and, of `optional`, what the table has. Raises
+    ConfigError as `load`; without flops and bpb, or what they follow from, too.
+    """
+    table = load(
+        path,
+        ("flops", "bpb"),
+        optional=set(optional) - {"loss"},
+        rename=_loss_as_bpb(rename),
+        convention=convention,
+    )
+    return dataclasses.replace(table, values=table.values | {"loss": table["bpb"]})
 
 
-def _asked(field, fields):
+def with_scoring(
+    path: Path | str,
+    table: Points,
+    *,
+    rename: Mapping[str, str] | None = None,
+    convention: str = "exact",
+) -> Points | None:
+    """`table` with the FLOPs of scoring the bytes by the entropy model added; None where that adds
+    nothing.
+    """
+    names = _loss_as_bpb(rename)
+    try:
+        full = load(path, ("flops", "bpb"), rename=names, convention=convention, entropy_model=True)
+    except ConfigError:
+        return None
+    return full if (full["flops"] > table["flops"]).any() else None
+
+
+def measure(path: Path | str, rename: Mapping[str, str] | None = None) -> str:
+    """What the table's losses are: "bits per byte" where a column is, or is named for, bpb; else
+    "loss".
+    """
+    named = {*(rename or {}), *_records(path)[0][1]}
+    return "bits per byte" if "bpb" in named else "loss"
+
+
+def best_sizes(points: Points) -> list[tuple[float, np.ndarray]]:
+    """[(budget, mask_M)]: the rows of the size with the lowest mean BPB over seeds, at each budget
+    of one family.
+    """
+    best = []
+    for budget in np.unique(points.budget):
+        cells = np.unique(points.cell[points.budget == budget])
+        means = [points["bpb"][points.cell == cell].mean() for cell in cells]
+        best.append((float(budget), points.cell == cells[np.argmin(means)]))
+    return best
+
+
+def _loss_as_bpb(rename: Mapping[str, str] | None) -> dict[str, str]:
+    """A column named for `loss` serves as bpb too."""
+    names = dict(rename or {})
+    return names if "loss" not in names else {"bpb": names.pop("loss")} | names
+
+
+def _always_read(field: str, fields: Sequence[str]) -> bool:
     # What a missing field may be derived from is read as well, and FLOPs tell the budgets apart.
     return field in fields or field in ("flops", "params", "data")
 
@@ -219,7 +297,7 @@ def _records(path):
 
 
 def _number(path, line, field, column, value, least=None):
-    told = (
+    where = (
         f"{path}: line {line}, {column}"
         + (f" (as {field})" if column != field else "")
         + f" = {value!r}"
@@ -227,14 +305,14 @@ def _number(path, line, field, column, value, least=None):
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise ConfigError(f"{told}: must be a number") from None
+        raise ConfigError(f"{where}: must be a number") from None
     if not math.isfinite(number) or (number < least if least is not None else number <= 0):
         kind = "positive" if least is None else f"at least {least}"
-        raise ConfigError(f"{told}: must be finite and {kind}; drop or mend the row")
+        raise ConfigError(f"{where}: must be finite and {kind}; drop or mend the row")
     return number
 
 
-def grouped(values_M, factor):
+def grouped(values_M: np.ndarray, factor: float) -> np.ndarray:
     """Each value replaced by its group's geometric mean: a group ends where a value is `factor`
     above its smallest.
     """

@@ -1,8 +1,8 @@
-"""Laws that are straight in logs, y = y0 x^a z^b, and robust linear fits, many replicates at
-once.
-"""
+"""Laws that are straight in logs, y = y0 x^a z^b, and robust linear fits of many replicates."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,34 +15,41 @@ class PowerLaw:
 
     target: str
     constant: bootstrap.Estimate
-    exponents: dict  # feature -> bootstrap.Estimate
+    exponents: dict[str, bootstrap.Estimate]  # of each feature
     rms: float  # of log residuals
     points: int
     theta_P: np.ndarray
     replicates_RxP: np.ndarray
     centre: np.ndarray
 
-    def predict(self, *features):
+    def predict(self, *features: Any) -> np.ndarray:
         """Values at features (in the order of `exponents`), broadcast together."""
         return np.exp(self._log(self.theta_P[None], features)[0])
 
-    def predict_replicates(self, *features):
+    def predict_replicates(self, *features: Any) -> np.ndarray:
+        """The same of every bootstrap replicate, replicates first."""
         return np.exp(self._log(self.replicates_RxP, features))
 
-    def band(self, *features):
+    def band(self, *features: Any) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
         """(low, value, high): the 90% band of the law; None for both ends without any freedom."""
         if not len(self.replicates_RxP):
             return None, self.predict(*features), None
         low, high = bootstrap.interval(self.predict_replicates(*features))
         return low, self.predict(*features), high
 
-    def _log(self, theta_RxP, features):
+    def _log(self, theta_RxP: np.ndarray, features: Any) -> np.ndarray:
         arrays = np.broadcast_arrays(*(np.log(np.asarray(feature, float)) for feature in features))
         x_FxX = np.stack([array.ravel() for array in arrays]) - self.centre[:, None]
         return (theta_RxP[:, :1] + theta_RxP[:, 1:] @ x_FxX).reshape(-1, *arrays[0].shape)
 
 
-def power_law(target, features, y_M, y_RxM, rng):
+def power_law(
+    target: str,
+    features: Mapping[str, np.ndarray],
+    y_M: np.ndarray,
+    y_RxM: np.ndarray,
+    rng: np.random.Generator,
+) -> PowerLaw:
     """PowerLaw of y on {feature: values_M}; y_RxM are y's replicates (empty: no freedom). NaN rows
     are left out.
 
@@ -76,7 +83,12 @@ def power_law(target, features, y_M, y_RxM, rng):
     )
 
 
-def robust_linear(design_MxP, y_RxM, weights_RxM=None, rounds=40):
+def robust_linear(
+    design_MxP: np.ndarray,
+    y_RxM: np.ndarray,
+    weights_RxM: np.ndarray | None = None,
+    rounds: int = 40,
+) -> np.ndarray:
     """theta_RxP of y = design theta by Huber's loss, all replicates together; rows that are NaN in
     y are left out.
 
@@ -102,9 +114,8 @@ def robust_linear(design_MxP, y_RxM, weights_RxM=None, rounds=40):
         size_RxM = np.where(given_RxM, np.abs(y_RxM - absolute @ design_MxP.T), np.nan)
         counting_RxM = np.sort(size_RxM, axis=1)[:, constants:]
         empty_R = ~np.isfinite(counting_RxM).any(1)
-        counting_RxM[empty_R] = (
-            np.inf
-        )  # as many rows as constants: the fit is exact, nothing is an outlier
+        # as many rows as constants: the fit is exact, nothing is an outlier
+        counting_RxM[empty_R] = np.inf
         turn_Rx1 = (
             1.345 * np.nanquantile(counting_RxM, 0.5, axis=1, method="lower")[:, None] / 0.6745
         )
@@ -116,7 +127,9 @@ def robust_linear(design_MxP, y_RxM, weights_RxM=None, rounds=40):
     return theta_RxP
 
 
-def _weighted_least_squares(design_MxP, y_RxM, weights_RxM):
+def _weighted_least_squares(
+    design_MxP: np.ndarray, y_RxM: np.ndarray, weights_RxM: np.ndarray
+) -> np.ndarray:
     root_RxM = np.sqrt(weights_RxM / np.maximum(weights_RxM.max(1, keepdims=True), 1e-300))
     # pinv, not solve: a replicate may leave nearly all weight on too few rows.
     inverse_RxPxM = np.linalg.pinv(root_RxM[:, :, None] * design_MxP, rcond=1e-9)

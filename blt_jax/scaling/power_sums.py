@@ -1,5 +1,4 @@
-"""Laws that are sums of products of powers, such as E + A / N^alpha + B / D^beta, and their robust
-fit.
+"""Laws that are sums of products of powers, such as E + A / N^alpha + B / D^beta, and their fit.
 
 In logs such a law is log y = logsumexp_k(design_kxp theta_p), linear inside: one objective with an
 analytic gradient serves every law of this kind. Fitted as in Chinchilla (arXiv 2203.15556, appendix
@@ -11,8 +10,11 @@ by damped Gauss-Newton, several times faster than one L-BFGS run after another.
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
+
+Design = tuple[np.ndarray, np.ndarray]  # (design_KxMxP, offset_KxM), see `Law.design`
 
 STARTS = 40  # of the grid, those of lowest objective, that are followed
 
@@ -53,7 +55,7 @@ class Law:
     levels: tuple[float, ...] = (1, 4, 16)
 
     @property
-    def constants(self):
+    def constants(self) -> tuple[str, ...]:
         """Names of what is fitted, in the order of theta: the constants (as logs), then the
         exponents.
         """
@@ -63,13 +65,14 @@ class Law:
         return (*(term.constant for term in self.terms), *exponents)
 
     @property
-    def features(self):
+    def features(self) -> tuple[str, ...]:
+        """Names of what the law depends on."""
         return tuple(dict.fromkeys(power.feature for term in self.terms for power in term.powers))
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.target} = " + " + ".join(_word(term) for term in self.terms)
 
-    def design(self, logs, centre):
+    def design(self, logs: Mapping[str, np.ndarray], centre: Mapping[str, float]) -> Design:
         """(design_KxMxP, offset_KxM) for {feature: log values_M}, centred by {feature: log}."""
         names = self.constants
         rows = np.broadcast(*logs.values()).size if logs else 1
@@ -85,23 +88,22 @@ class Law:
                     offset_KxM[k] += power.fixed * x_M
         return design_KxMxP, offset_KxM
 
-    def starts(self, level):
-        """starts_SxP: shares of the mean level among the terms, times each exponent's own
-        starts.
-        """
-        shares = [
-            np.array(share) for share in itertools.product(self.levels, repeat=len(self.terms))
-        ]
-        shares = {tuple(share / share.sum()) for share in shares}
+    def starts(self, level: float) -> np.ndarray:
+        """starts_SxP: shares of the mean level among the terms, times each exponent's starts."""
+        ratios = map(np.array, itertools.product(self.levels, repeat=len(self.terms)))
+        shares = {tuple(ratio / ratio.sum()) for ratio in ratios}
         exponents = [p.starts for term in self.terms for p in term.powers if p.fixed is None]
         return np.array(
             [[*np.log(level * np.array(share)), *exponent] for share in sorted(shares)
              for exponent in itertools.product(*exponents)]
         )  # fmt: skip
 
-    def uncentred(self, theta_RxP, centre):
+    def uncentred(
+        self, theta_RxP: np.ndarray, centre: Mapping[str, float]
+    ) -> dict[str, np.ndarray]:
         """{name: values_R} of constants and exponents in the units of the table."""
-        theta_RxP, names, found = np.atleast_2d(theta_RxP), self.constants, {}
+        theta_RxP, names = np.atleast_2d(theta_RxP), self.constants
+        values = {}
         for k, term in enumerate(self.terms):
             log_R = theta_RxP[:, k].copy()
             for power in term.powers:
@@ -111,15 +113,14 @@ class Law:
                     else power.fixed
                 )
                 log_R -= power.sign * exponent * centre[power.feature]
-            with np.errstate(
-                over="ignore"
-            ):  # an absurd replicate may have an infinite constant: it stays a replicate
-                found[term.constant] = np.exp(log_R)
-        found |= {name: theta_RxP[:, i] for i, name in enumerate(names) if i >= len(self.terms)}
-        return found
+            # an absurd replicate may have an infinite constant: it stays a replicate
+            with np.errstate(over="ignore"):
+                values[term.constant] = np.exp(log_R)
+        values |= {name: theta_RxP[:, i] for i, name in enumerate(names) if i >= len(self.terms)}
+        return values
 
 
-def _word(term):
+def _word(term: Term) -> str:
     words = [term.constant]
     for power in term.powers:
         exponent = power.exponent if power.fixed is None else f"{power.fixed:g}"
@@ -127,7 +128,9 @@ def _word(term):
     return " ".join(words)
 
 
-def log_values(theta_RxP, design_KxMxP, offset_KxM):
+def log_values(
+    theta_RxP: np.ndarray, design_KxMxP: np.ndarray, offset_KxM: np.ndarray
+) -> np.ndarray:
     """log y_RxM of the law at the rows of the design."""
     terms_RxKxM = (
         np.einsum("kmp,rp->rkm", design_KxMxP, np.atleast_2d(theta_RxP), optimize=True) + offset_KxM
@@ -136,7 +139,14 @@ def log_values(theta_RxP, design_KxMxP, offset_KxM):
     return np.log(np.exp(terms_RxKxM - top_RxM[:, None]).sum(1)) + top_RxM
 
 
-def objective(theta_P, design_KxMxP, offset_KxM, log_y_M, weights_M, delta):
+def objective(
+    theta_P: np.ndarray,
+    design_KxMxP: np.ndarray,
+    offset_KxM: np.ndarray,
+    log_y_M: np.ndarray,
+    weights_M: np.ndarray,
+    delta: float,
+) -> tuple[float, np.ndarray]:
     """(sum of weighted Huber terms of log residuals, its gradient_P)."""
     terms_KxM = design_KxMxP @ theta_P + offset_KxM
     top_M = terms_KxM.max(0)
@@ -149,36 +159,40 @@ def objective(theta_P, design_KxMxP, offset_KxM, log_y_M, weights_M, delta):
     return value, np.einsum("km,kmp->p", pull_KxM, design_KxMxP)
 
 
-def minimise(law, design, log_y_M, start_P, weights_M, passes=5):
-    """(theta_P, Huber sum) of L-BFGS from one start, restarted from where it stopped until that
-    gains nothing.
-    """
+def minimise(
+    law: Law,
+    design: Design,
+    log_y_M: np.ndarray,
+    start_P: np.ndarray,
+    weights_M: np.ndarray,
+    passes: int = 5,
+) -> tuple[np.ndarray, float]:
+    """(theta_P, Huber sum) of L-BFGS from one start, restarted while that helps."""
     from scipy import optimize  # takes longer to import than what a command needs until it fits
 
     scale = 1 / law.delta**2
     best, theta_P = np.inf, start_P
 
-    def scaled(theta_P):
+    def scaled(theta_P: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient_P = objective(theta_P, *design, log_y_M, weights_M, law.delta)
         return value * scale, gradient_P * scale
 
     for _ in range(passes):
-        found = optimize.minimize(
+        end = optimize.minimize(
             scaled,
             theta_P,
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": 1000, "maxfun": 2000, "ftol": 1e-11},
         )
-        gain, best, theta_P = best - found.fun, min(best, found.fun), found.x
-        if gain < 1e-7 * max(
-            best, 1e-3
-        ):  # in units of delta^2: a perfect fit need not be improved for ever
+        gain, best, theta_P = best - end.fun, min(best, end.fun), end.x
+        # in units of delta^2: a perfect fit need not be improved for ever
+        if gain < 1e-7 * max(best, 1e-3):
             break
     return theta_P, best / scale
 
 
-def fit(law, design, log_y_M):
+def fit(law: Law, design: Design, log_y_M: np.ndarray) -> tuple[np.ndarray, float]:
     """(theta_P, Huber sum): the best end below the STARTS best starts of the grid, polished by
     L-BFGS.
     """
@@ -192,18 +206,30 @@ def fit(law, design, log_y_M):
     return minimise(law, design, log_y_M, ends_SxP[np.argmin(least_S)], weights_M)
 
 
-def refit(law, design, log_y_RxM, theta_P, weights_RxM):
+def refit(
+    law: Law,
+    design: Design,
+    log_y_RxM: np.ndarray,
+    theta_P: np.ndarray,
+    weights_RxM: np.ndarray,
+) -> np.ndarray:
     """theta_RxP of replicates, each from the optimum of the full data.
 
-    A term that has faded there starts at a hundredth of the mean level: a replicate may have use
-    for it.
+    A term that has faded there starts at a hundredth of the mean level: a replicate may need it.
     """
     start_P, terms = np.array(theta_P), len(law.terms)
     start_P[:terms] = np.maximum(start_P[:terms], np.mean(log_y_RxM) + np.log(0.01))
     return descend(law, design, log_y_RxM, np.tile(start_P, (len(log_y_RxM), 1)), weights_RxM)
 
 
-def descend(law, design, log_y_RxM, theta_RxP, weights_RxM, rounds=1000):
+def descend(
+    law: Law,
+    design: Design,
+    log_y_RxM: np.ndarray,
+    theta_RxP: np.ndarray,
+    weights_RxM: np.ndarray,
+    rounds: int = 1000,
+) -> np.ndarray:
     """theta_RxP at the minima below many starts or replicates, all followed in step.
 
     Gauss-Newton on squares reweighted to Huber's loss, damped until the loss falls
@@ -225,9 +251,8 @@ def descend(law, design, log_y_RxM, theta_RxP, weights_RxM, rounds=1000):
         curve_GxPxP = pulled_GxPxM @ slope_GxMxP
         gradient_GxP = (pulled_GxPxM @ residual_GxM[:, :, None])[:, :, 0]
         diagonal_GxP = np.einsum("gpp->gp", curve_GxPxP)
-        floor_Gx1 = (
-            1e-9 * diagonal_GxP.max(1, keepdims=True) + 1e-300
-        )  # a constant that has faded from the law
+        # for a constant that has faded from the law
+        floor_Gx1 = 1e-9 * diagonal_GxP.max(1, keepdims=True) + 1e-300
         damped_GxP = damping_R[going][:, None] * (diagonal_GxP + floor_Gx1) + floor_Gx1
         step_GxP = np.linalg.solve(
             curve_GxPxP + damped_GxP[:, :, None] * np.eye(constants), gradient_GxP[:, :, None]
@@ -242,7 +267,13 @@ def descend(law, design, log_y_RxM, theta_RxP, weights_RxM, rounds=1000):
     return theta_RxP
 
 
-def _huber(theta_RxP, design, log_y_RxM, weights_RxM, delta):
+def _huber(
+    theta_RxP: np.ndarray,
+    design: Design,
+    log_y_RxM: np.ndarray,
+    weights_RxM: np.ndarray,
+    delta: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(sum of weighted Huber terms_R, residual_RxM, each term's share of the law_RxKxM)."""
     design_KxMxP, offset_KxM = design
     terms_RxKxM = np.einsum("kmp,rp->rkm", design_KxMxP, theta_RxP) + offset_KxM

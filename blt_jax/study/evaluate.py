@@ -75,7 +75,8 @@ def of_texts(
     progress: Progress = SILENT,
 ) -> Evaluation:
     """The parts "texts", "noise" and "dial" (along thresholds) of an evaluation of `documents`."""
-    data, parts = [document.data for document in documents], {}
+    data = [document.data for document in documents]
+    parts: Evaluation = {}
     label = model.folder.name
     tell = progress.task(label)
     if noises:
@@ -92,13 +93,14 @@ def of_texts(
     if thresholds and parts["flops_per_byte"]["entropy_model"]:
         if thresholds == AUTO:
             thresholds = texts.thresholds(model, data)
-        parts["dial"] = texts.dial(model, data, thresholds, progress.task(f"{label}, thresholds"))
+        tell = progress.task(f"{label}, thresholds")
+        parts["dial"] = texts.dial(model, data, [float(value) for value in thresholds], tell)
     return parts
 
 
 def of_tasks(
     model: Model,
-    requested: Mapping[str, Any],
+    requested: dict[str, Any],
     seed: int = 0,
     progress: Progress = SILENT,
     **options: Any,
@@ -122,8 +124,8 @@ def validation(folder: Path, most: int) -> list[texts.Text]:
     store, documents, size = Store(folder / study_folder.STORE, "validation"), [], 0
     piece = min(most, max(PIECE, most // len(store)))
     for i in range(len(store)):
-        text, source = store.document(i)
-        text = text[:piece].decode("utf-8", "surrogateescape").rstrip(BROKEN)
+        whole, source = store.document(i)
+        text = whole[:piece].decode("utf-8", "surrogateescape").rstrip(BROKEN)
         data = text.encode("utf-8", "surrogateescape")
         if data and size + len(data) <= most:
             labels = {"source": source, "lang": "", "script": texts.script_of(data)}
@@ -139,7 +141,7 @@ def validation(folder: Path, most: int) -> list[texts.Text]:
 def of_study(
     folder: str | os.PathLike[str],
     seed: int = 0,
-    requested: Mapping[str, Any] | None = None,
+    requested: dict[str, Any] | None = None,
     progress: Progress = SILENT,
     **options: Any,
 ) -> None:
@@ -181,9 +183,10 @@ def write_pictures(evaluations: Mapping[str, Evaluation], folder: Path) -> list[
     names.
     """
     from blt_jax.scaling import figures as plots  # matplotlib takes long to import
+    from blt_jax.scaling.looks import looks as looks_by_label
     from blt_jax.study import evaluation_figures
 
-    looks = plots.looks({name: one["label"] for name, one in evaluations.items()})
+    looks = looks_by_label({name: one["label"] for name, one in evaluations.items()})
     figures = {}
     for label in texts.LABELS:
         rows = evaluation_results.by_label(evaluations, label)
@@ -194,8 +197,8 @@ def write_pictures(evaluations: Mapping[str, Evaluation], folder: Path) -> list[
         figures["noise"] = evaluation_figures.noises(noised, looks)
     dials = evaluation_results.along_thresholds(evaluations)
     if dials:
-        figures["thresholds"] = evaluation_figures.dials(
-            dials, looks, evaluation_results.beside_dials(evaluations)
+        figures["thresholds"] = evaluation_figures.threshold_sweeps(
+            dials, looks, evaluation_results.without_threshold(evaluations)
         )
     scores = evaluation_results.on_tasks(evaluations)
     if scores:

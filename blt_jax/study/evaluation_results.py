@@ -8,101 +8,79 @@ intervals of differences are paired.
 
 import dataclasses
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
 from blt_jax.scaling import bootstrap
-from blt_jax.scaling.bootstrap import Estimate
+from blt_jax.scaling.bootstrap import Draws, Estimate, combined
 from blt_jax.study import results
 from blt_jax.study.folder import EVALUATIONS
+from blt_jax.study.results import Point
 
-DRAWS, SEED = 1000, 0
-FEWEST = 5  # documents from which on drawing them anew says something
 FORMAT = 1
 FOLDER = EVALUATIONS  # of a study
 
+Evaluation = dict[str, Any]
+Request = dict[str, Any]  # what an evaluation is of: run, budget, noise_bytes, seed
 
-def load(path):
+
+def load(path: Path | str) -> Evaluation:
     """The evaluation in a file. Raises ConfigError for one that is none."""
     try:
-        found = json.loads(storage.at(path).read_text())
-        if found["format"] == FORMAT:
-            return found
-        why = f"format {found['format']}, known is {FORMAT}"
+        evaluation = json.loads(storage.at(path).read_text())
+        if evaluation["format"] == FORMAT:
+            return evaluation
+        why = f"format {evaluation['format']}, known is {FORMAT}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"{type(error).__name__}: {error}"
     raise ConfigError(f"{path}: not an evaluation ({why}); delete it and run launch.evaluate again")
 
 
-def of_study(study, families):
-    """{family: evaluation} of a study's families, in their order; none of those that have no
-    file.
-    """
+def of_study(study: Path | str, families: Iterable[str]) -> dict[str, Evaluation]:
+    """{family: evaluation} of a study's families that have one, in their order."""
     files = {family: storage.at(study) / FOLDER / f"{family}.json" for family in families}
     return {family: load(path) for family, path in files.items() if path.exists()}
 
 
-def wanted(points, noise_bytes, seed=0):
+def wanted(
+    points: Sequence[Point], noise_bytes: int, seed: int = 0
+) -> dict[str, tuple[Point, Request]]:
     """{family: (Point, what its evaluation is of)}: its best size at the largest budget that all
     families have reached, else at its own largest.
     """
     of_family = {p.family: results.envelope(points, p.family) for p in points}
     common = set.intersection(*({budget for budget, *_ in own} for own in of_family.values()))
-    found = {}
+    requests = {}
     for family, own in of_family.items():
-        budget, _, group = next((one for one in own if common and one[0] == max(common)), own[-1])
-        asked = {"run": group[0].name, "budget": budget, "noise_bytes": noise_bytes, "seed": seed}
-        found[family] = (group[0], asked)
-    return found
+        budget, _, group = next(
+            (best for best in own if common and best[0] == max(common)), own[-1]
+        )
+        request = {"run": group[0].name, "budget": budget, "noise_bytes": noise_bytes, "seed": seed}
+        requests[family] = (group[0], request)
+    return requests
 
 
-def missing(study, points, noise_bytes, seed=0):
+def missing(
+    study: Path | str, points: Sequence[Point], noise_bytes: int, seed: int = 0
+) -> dict[str, tuple[Point, Request]]:
     """The part of `wanted` that STUDY/evaluations does not have."""
-    found = wanted(points, noise_bytes, seed)
-    made = of_study(study, found)
+    requests = wanted(points, noise_bytes, seed)
+    made = of_study(study, requests)
     return {
-        family: one
-        for family, one in found.items()
-        if family not in made or made[family]["asked"] != one[1]
+        family: (point, request)
+        for family, (point, request) in requests.items()
+        if family not in made or made[family]["asked"] != request
     }
 
 
-# ---------------------------------------------------------------- intervals
-
-
-class Draws:
-    """The same documents, drawn anew alike for every column that is asked for. Fewer than FEWEST:
-    no intervals.
-    """
-
-    def __init__(self, documents, draws=DRAWS, seed=SEED):
-        random, even = np.random.default_rng(seed), np.full(documents, 1 / documents)
-        self._weights_RxD = random.multinomial(
-            documents, even, draws if documents >= FEWEST else 0
-        ).astype(float)
-
-    def ratio(self, over_D, under_D):
-        """(sum over / sum under, its replicates [R])."""
-        over_D, under_D = np.asarray(over_D, float), np.asarray(under_D, float)
-        return over_D.sum() / under_D.sum(), (self._weights_RxD @ over_D) / (
-            self._weights_RxD @ under_D
-        )
-
-    def estimate(self, over_D, under_D):
-        return bootstrap.estimate(*self.ratio(over_D, under_D))
-
-
-def combined(function, *ratios):
-    """Estimate of a function of `Draws.ratio`s of the same draws."""
-    values, replicates = zip(*ratios, strict=True)
-    return bootstrap.estimate(function(*values), function(*replicates))
-
-
-def _same_documents(evaluations, part):
+def _same_documents(evaluations: Mapping[str, Evaluation], part: str) -> None:
     """Raises ConfigError where models were scored on other documents."""
-    sizes = {name: told[part]["bytes"] for name, told in evaluations.items()}
+    sizes = {name: own[part]["bytes"] for name, own in evaluations.items()}
     first = next(iter(sizes))
     for name, own in sizes.items():
         if own != sizes[first]:
@@ -112,10 +90,10 @@ def _same_documents(evaluations, part):
             )
 
 
-def baseline(evaluations):
+def baseline(evaluations: Mapping[str, Evaluation]) -> str:
     """The model that others are compared with: the first that reads tokens, else the first."""
     return next(
-        (name for name, one in evaluations.items() if one["unit"] == "token"),
+        (name for name, own in evaluations.items() if own["unit"] == "token"),
         next(iter(evaluations)),
     )
 
@@ -138,11 +116,13 @@ class Text:
     gap: Estimate | None
 
 
-def by_label(evaluations, label):
+def by_label(
+    evaluations: Mapping[str, Evaluation], label: str
+) -> list[tuple[str, int, int, dict[str, Text]]]:
     """[(value, documents, text bytes, {model: Text})] of label `source`, `lang` or `script`, most
     bytes first.
     """
-    evaluations = {name: one for name, one in evaluations.items() if "texts" in one}
+    evaluations = {name: own for name, own in evaluations.items() if "texts" in own}
     if not evaluations:
         return []
     _same_documents(evaluations, "texts")
@@ -182,28 +162,30 @@ class Noised:
     gap_rise: Estimate | None
 
 
-def under_noise(evaluations):
+def under_noise(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[str, Noised]]:
     """{noise or "clean": {model: Noised}} of the models that were evaluated so."""
-    evaluations = {name: one for name, one in evaluations.items() if "noise" in one}
+    evaluations = {name: own for name, own in evaluations.items() if "noise" in own}
     if not evaluations:
         return {}
     _same_documents(evaluations, "noise")
     base = baseline(evaluations)
-    told = {name: one["noise"] for name, one in evaluations.items()}
-    draws = Draws(len(told[base]["bytes"]))
-    size_D, characters_D = told[base]["bytes"], told[base]["characters"]
-    bpb = lambda name, noise: draws.ratio(told[name][noise]["bits"], size_D)
-    rise = lambda name, noise: draws.ratio(told[name][noise]["bits"], told[name]["clean"]["bits"])
-    rows = {}
-    for noise in (key for key, value in told[base].items() if isinstance(value, dict)):
+    noised = {name: own["noise"] for name, own in evaluations.items()}
+    draws = Draws(len(noised[base]["bytes"]))
+    size_D, characters_D = noised[base]["bytes"], noised[base]["characters"]
+    bpb = lambda name, noise: draws.ratio(noised[name][noise]["bits"], size_D)
+    rise = lambda name, noise: draws.ratio(
+        noised[name][noise]["bits"], noised[name]["clean"]["bits"]
+    )
+    rows: dict[str, dict[str, Noised]] = {}
+    for noise in (key for key, value in noised[base].items() if isinstance(value, dict)):
         rows[noise] = {}
-        for name in (name for name in told if noise in told[name]):
-            bits_D = told[name][noise]["bits"]
-            other = name != base and noise in told[base]
+        for name in (name for name in noised if noise in noised[name]):
+            bits_D = noised[name][noise]["bits"]
+            other = name != base and noise in noised[base]
             rows[noise][name] = Noised(
                 bpb=bootstrap.estimate(*bpb(name, noise)),
                 per_character=draws.estimate(bits_D, characters_D),
-                own=draws.estimate(bits_D, told[name][noise]["bytes"]),
+                own=draws.estimate(bits_D, noised[name][noise]["bytes"]),
                 rise=bootstrap.estimate(*rise(name, noise)),
                 gap=combined(np.subtract, bpb(name, noise), bpb(base, noise)) if other else None,
                 gap_rise=combined(np.subtract, rise(name, noise), rise(base, noise))
@@ -223,16 +205,16 @@ class Turned:
     bpb: Estimate
     gap: Estimate | None
     bytes_per_unit: float
-    flops: dict  # forward, per byte, exact: model, entropy_model, total
+    flops: dict[str, float]  # forward, per byte, exact: model, entropy_model, total
 
 
-def along_thresholds(evaluations):
-    """{model: [Turned]} of the models that have a dial, by threshold."""
-    found = {}
-    for name, one in evaluations.items():
-        dial = one.get("dial", ())
-        trained = next((at for at in dial if at["threshold"] == one["threshold"]), None)
-        for at in dial:
+def along_thresholds(evaluations: Mapping[str, Evaluation]) -> dict[str, list[Turned]]:
+    """{model: [Turned]} of the models whose patches follow a threshold, by threshold."""
+    sweeps: dict[str, list[Turned]] = {}
+    for name, evaluation in evaluations.items():
+        sweep = evaluation.get("dial", ())
+        trained = next((at for at in sweep if at["threshold"] == evaluation["threshold"]), None)
+        for at in sweep:
             draws = Draws(len(at["bytes"]))
             bpb, gap = draws.ratio(at["bits"], at["bytes"]), None
             if trained and at is not trained:
@@ -241,16 +223,16 @@ def along_thresholds(evaluations):
             turned = Turned(
                 at["threshold"], bootstrap.estimate(*bpb), gap, per_unit, at["flops_per_byte"]
             )
-            found.setdefault(name, []).append(turned)
-    return found
+            sweeps.setdefault(name, []).append(turned)
+    return sweeps
 
 
-def beside_dials(evaluations):
-    """{model: (FLOPs per byte, BPB)} of the models without a dial."""
-    plain = {name: one for name, one in evaluations.items() if "dial" not in one and "texts" in one}
+def without_threshold(evaluations: Mapping[str, Evaluation]) -> dict[str, tuple[float, float]]:
+    """{model: (FLOPs per byte, BPB)} of the models whose patches follow none."""
+    plain = {name: own for name, own in evaluations.items() if "dial" not in own and "texts" in own}
     bpb = lambda columns: sum(columns["bits"]) / sum(columns["bytes"])
     return {
-        name: (one["flops_per_byte"]["total"], bpb(one["texts"])) for name, one in plain.items()
+        name: (own["flops_per_byte"]["total"], bpb(own["texts"])) for name, own in plain.items()
     }
 
 
@@ -263,15 +245,16 @@ class Score:
     gap: Estimate | None
 
 
-def on_tasks(evaluations):
-    """{(task, metric): {model: Score}}; metrics are numbers by document, their mean is the
-    score.
-    """
-    base, rows = baseline(evaluations), {}
-    for name, one in evaluations.items():
-        for task, told in one.get("tasks", {}).items():
+def on_tasks(
+    evaluations: Mapping[str, Evaluation],
+) -> dict[tuple[str, str], dict[str, Score]]:
+    """{(task, metric): {model: Score}}: the mean of a metric over documents."""
+    base = baseline(evaluations)
+    rows: dict[tuple[str, str], dict[str, Score]] = {}
+    for name, evaluation in evaluations.items():
+        for task, own in evaluation.get("tasks", {}).items():
             theirs = evaluations[base].get("tasks", {}).get(task, {"documents": {}})["documents"]
-            for metric, values_D in told["documents"].items():
+            for metric, values_D in own["documents"].items():
                 draws, ones_D = Draws(len(values_D)), np.ones(len(values_D))
                 ours, gap = draws.ratio(values_D, ones_D), None
                 if name != base and len(theirs.get(metric, ())) == len(values_D):

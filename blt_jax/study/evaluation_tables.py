@@ -11,7 +11,7 @@ from blt_jax.study import evaluation_results
 MOST = 80  # lines of a table
 NOTE = "In brackets: 90% intervals over documents drawn anew, the same for every model."
 
-Evaluations = Mapping[str, Mapping[str, Any]]  # by the model's or the family's name
+Evaluations = Mapping[str, dict[str, Any]]  # by the model's or the family's name
 
 
 def rows(evaluations: Evaluations) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError
+from blt_jax.scaling import bootstrap
 from blt_jax.study import results
 
 
@@ -68,6 +69,32 @@ def test_a_gap_inside_the_noise_is_not(tmp_path):
         seeds(tmp_path, "a", [2.0, 2.3, 1.7]), seeds(tmp_path, "b", [2.1, 2.4, 1.8]), 1e10
     )
     assert not found.claim and "inside the noise" in found.words
+
+
+def test_intervals_are_those_of_every_other_table(tmp_path):
+    """90%, over seeds by Student's t with the smaller group's freedom: 2.920 for three seeds."""
+    found = results.compare(
+        seeds(tmp_path, "a", [2.0, 2.01, 1.99]), seeds(tmp_path, "b", [2.5, 2.51, 2.49]), 1e10
+    )
+    half = 2.91999 * np.sqrt(2 * 0.01**2 / 3)
+    assert found.seeds == pytest.approx((found.gap - half, found.gap + half), rel=1e-5)
+    nats, size = {}, None
+    for family in "ab":
+        files = [path / "validation.json" for path in sorted(tmp_path.glob(f"{family}-*"))]
+        columns = [json.loads(path.read_text())["documents"] for path in files]
+        nats[family], size = np.mean([c["nats"] for c in columns], 0), columns[0]["text_bytes"]
+    estimate = bootstrap.Draws(40).estimate((nats["b"] - nats["a"]) / np.log(2), size)
+    assert found.evaluation == (estimate.low, estimate.high)
+
+
+def test_too_few_documents_have_no_interval(tmp_path):
+    pairs = seeds(tmp_path, "a", [2.0, 2.01]), seeds(tmp_path, "b", [2.5, 2.51])
+    for point in (*pairs[0], *pairs[1]):
+        path = point.folder / "validation.json"
+        columns = json.loads(path.read_text())["documents"]
+        path.write_text(json.dumps({"documents": {k: v[:4] for k, v in columns.items()}}))
+    found = results.compare(*pairs, 1e10)
+    assert found.evaluation is None and found.seeds[0] > 0 and not found.claim
 
 
 def test_an_empty_study_is_one_line(tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import figures
+from blt_jax.scaling import bootstrap, figures
+from blt_jax.scaling.looks import looks
 from blt_jax.study import evaluation_figures, evaluation_results, report, results
 from tests.scaling.evaluated import evaluate, evaluation
 from tests.scaling.test_page import study
@@ -49,7 +50,7 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says():
     for _ in range(200):
         size_D = random.integers(50, 400, 60)
         held += (
-            evaluation_results.Draws(60, draws=300)
+            bootstrap.Draws(60, draws=300)
             .estimate(size_D * random.uniform(1, 3, 60), size_D)
             .holds(2.0)
         )
@@ -66,7 +67,7 @@ def test_noise_is_told_per_clean_byte_and_per_own(two):
     assert one.per_character.value == pytest.approx(2 * one.bpb.value, rel=0.02)
     assert one.gap.high < 0 and abs(one.gap_rise.value) < 1e-9 and rows["Drop"]["bpe"].gap is None
     for documents in (1, 4, 5):
-        alone = evaluation_results.Draws(documents).estimate(
+        alone = bootstrap.Draws(documents).estimate(
             np.arange(documents) + 3.0, np.full(documents, 2.0)
         )
         assert alone.value >= 1.5 and (alone.low is None) == (documents < 5)
@@ -112,7 +113,7 @@ def test_tasks():
     of = evaluation_results.on_tasks(told)["arc", "acc"]
     assert of["two"].value.value == 0.25 and of["two"].gap is None and of["one"].documents == 100
     figure = evaluation_figures.tasks(
-        evaluation_results.on_tasks(told), figures.looks({name: name for name in told})
+        evaluation_results.on_tasks(told), looks({name: name for name in told})
     )
     assert [axis.get_xlabel() for axis in figure.axes] == ["acc"]
     assert of["one"].gap.value == pytest.approx(0.15) and 0 < of["one"].gap.low < of["one"].gap.high
@@ -139,8 +140,8 @@ def test_what_a_study_lacks(tmp_path):
 
 
 def test_pictures_of_labels(two):
-    looks = figures.looks({name: name for name in two})
-    figure = evaluation_figures.labels(evaluation_results.by_label(two, "lang"), looks, "lang")
+    own = looks({name: name for name in two})
+    figure = evaluation_figures.labels(evaluation_results.by_label(two, "lang"), own, "lang")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] in (
         ["x", "y"],
         ["y", "x"],

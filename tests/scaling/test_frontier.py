@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling.laws import frontier
+from blt_jax.scaling.laws import crossing, frontier
 from blt_jax.scaling.points import Points
 
 A = (0.6, 0.9, 0.20)  # e, a at 1e19 FLOPs, b: worse at first, better in the end
@@ -70,7 +70,7 @@ def test_at_a_fixed_ratio_of_data_to_params():
 
 def test_crossing_within_the_budgets():
     a, b = fits(("a", A), ("b", B))
-    found = frontier.crossing(a, b)
+    found = crossing.crossing(a, b)
     assert len(found.budgets) == 1 and found.budgets[0].value == pytest.approx(CROSSING, rel=0.3)
     assert found.budgets[0].holds(CROSSING) and found.share > 0.9
     assert (
@@ -78,7 +78,7 @@ def test_crossing_within_the_budgets():
         and "within the measured" in found.words
     )
     assert found.words.endswith("then a is better")
-    swapped = frontier.crossing(b, a)
+    swapped = crossing.crossing(b, a)
     assert swapped.budgets[0].value == pytest.approx(found.budgets[0].value)
 
 
@@ -87,12 +87,12 @@ def test_flops_saved_at_equal_bpb():
     b_a).
     """
     a, b = fits(("a", A), ("b", B))
-    for saving in frontier.crossing(a, b).savings:
+    for saving in crossing.crossing(a, b).savings:
         needed = 1e19 * (0.9 / 0.8) ** (1 / 0.20) * (saving.budget / 1e19) ** (0.14 / 0.20)
         assert saving.factor.value == pytest.approx(saving.budget / needed, rel=0.1)
         assert saving.factor.holds(saving.budget / needed)
         assert (saving.factor.value > 1) == (
-            saving.budget > frontier.crossing(a, b).budgets[0].value
+            saving.budget > crossing.crossing(a, b).budgets[0].value
         )
 
 
@@ -101,18 +101,18 @@ def test_budgets_are_equal_to_a_step():
     more = tuple(frontier.dataclasses.replace(p, flops=p.flops * 1.003) for p in b.points)
     for one in (b, frontier.dataclasses.replace(b, points=more)):
         assert (
-            len(frontier.crossing(a, one).savings)
-            == len(frontier.crossing(one, a).savings)
+            len(crossing.crossing(a, one).savings)
+            == len(crossing.crossing(one, a).savings)
             == len(b.points)
         )
 
 
 def test_no_crossing_and_one_beyond_the_budgets():
-    apart = frontier.crossing(*fits(("a", A), ("c", (0.9, 0.9, 0.20))))
+    apart = crossing.crossing(*fits(("a", A), ("c", (0.9, 0.9, 0.20))))
     assert (
         not apart.budgets and "no crossing within" in apart.words and "a is below c" in apart.words
     )
-    late = frontier.crossing(
+    late = crossing.crossing(
         *fits(("a", (0.6, 0.9, 0.20)), ("d", (0.6, 0.9 * 10 ** (-0.06 * 3.5), 0.14)), noise=1e-5)
     )
     assert (
@@ -123,7 +123,7 @@ def test_no_crossing_and_one_beyond_the_budgets():
 
 def test_a_family_that_never_gets_there_saves_nothing():
     low, high = fits(("a", A), ("c", (0.9, 0.9, 0.20)))
-    assert frontier.crossing(high, low).savings[-1].factor.value is None
+    assert crossing.crossing(high, low).savings[-1].factor.value is None
 
 
 def test_few_budgets():
@@ -141,4 +141,4 @@ def test_budgets_that_do_not_overlap():
     a, b = fits(("a", A), ("b", B))
     late = frontier.dataclasses.replace(b, points=b.points[-1:])
     early = frontier.dataclasses.replace(a, points=a.points[:2])
-    assert "do not overlap" in frontier.crossing(early, late).words
+    assert "do not overlap" in crossing.crossing(early, late).words

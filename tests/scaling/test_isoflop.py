@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import points
+from blt_jax.scaling import parabola, points
 from blt_jax.scaling.laws import isoflop
 from blt_jax.scaling.points import Points
 from blt_jax.scaling.power_law import power_law, robust_linear
@@ -19,20 +19,20 @@ DATA = Path(__file__).resolve().parents[3] / "shared/data/scaling/cs336_isoflops
 
 def test_minimum_inside_and_outside():
     sizes = np.array([1e5, 4e5, 1e6, 4e6])
-    inside = isoflop.minimum(sizes, 2 + (np.log(sizes) - np.log(5e5)) ** 2)
+    inside = parabola.minimum(sizes, 2 + (np.log(sizes) - np.log(5e5)) ** 2)
     assert inside.parameters == pytest.approx(5e5, rel=1e-6) and inside.bpb == pytest.approx(2)
     assert np.polyval(inside.coefficients, np.log(5e5)) == pytest.approx(2)
-    falling = isoflop.minimum(sizes, 9 - np.log(sizes) / 3)
+    falling = parabola.minimum(sizes, 9 - np.log(sizes) / 3)
     assert falling.parameters is None and "larger" in falling.word
-    beyond = isoflop.minimum(sizes, 2 + (np.log(sizes) - np.log(6e6)) ** 2)
+    beyond = parabola.minimum(sizes, 2 + (np.log(sizes) - np.log(6e6)) ** 2)
     assert beyond.parameters is None and "larger" in beyond.word, (
         "a bowl whose bottom no size has reached"
     )
-    rising = isoflop.minimum(sizes, np.log(sizes))
+    rising = parabola.minimum(sizes, np.log(sizes))
     assert rising.parameters is None and "smaller" in rising.word
-    arch = isoflop.minimum(sizes, -((np.log(sizes) - np.log(5e5)) ** 2))
+    arch = parabola.minimum(sizes, -((np.log(sizes) - np.log(5e5)) ** 2))
     assert arch.parameters is None, "a maximum is no minimum"
-    assert "too few" in isoflop.minimum(sizes[:2], [1, 2]).word
+    assert "too few" in parabola.minimum(sizes[:2], [1, 2]).word
 
 
 def test_one_run_that_diverged_does_not_move_the_minimum():
@@ -45,7 +45,7 @@ def test_one_run_that_diverged_does_not_move_the_minimum():
     loss[7] += 0.5
     plain = np.polyfit(np.log(sizes), loss, 2)
     assert abs(-plain[1] / (2 * plain[0]) - np.log(1e7)) > 0.15, "least squares is moved"
-    assert isoflop.minimum(sizes, loss).parameters == pytest.approx(1e7, rel=0.03)
+    assert parabola.minimum(sizes, loss).parameters == pytest.approx(1e7, rel=0.03)
 
 
 def test_robust_linear_leaves_out_missing_rows_and_refuses_too_few():
@@ -85,7 +85,7 @@ def table(place, noise=0.0, seeds=1):
 
 
 def test_power_laws_through_the_minima():
-    found = isoflop.fit(table([0.25, 0.5, 1, 2, 4], 0.002), draws=200, seed=0)
+    found = isoflop.fit_isoflop(table([0.25, 0.5, 1, 2, 4], 0.002), draws=200, seed=0)
     assert found.params.exponents["flops"].holds(0.5) and found.data.exponents["flops"].holds(0.5)
     assert found.params.constant.holds(0.1)
     assert found.params.exponents["flops"].value == pytest.approx(0.5, abs=0.02)
@@ -95,25 +95,27 @@ def test_power_laws_through_the_minima():
 
 
 def test_minima_outside_the_grid_are_refused_and_carry_no_law():
-    found = isoflop.fit(table([2, 4, 8, 16]), draws=20, seed=0)
+    found = isoflop.fit_isoflop(table([2, 4, 8, 16]), draws=20, seed=0)
     assert all(one.params.value is None and "smaller" in one.word for one in found.minima)
     assert found.params is None and found.held_out is None
 
 
 def test_three_sizes_have_no_freedom_until_seeds_give_it():
-    exact = isoflop.fit(table([0.5, 1, 3]), draws=20, seed=0)
+    exact = isoflop.fit_isoflop(table([0.5, 1, 3]), draws=20, seed=0)
     assert exact.minima[0].params.value is not None and exact.minima[0].params.low is None
-    seeded = isoflop.fit(table([0.5, 1, 3], 0.002, seeds=3), draws=100, seed=0)
+    seeded = isoflop.fit_isoflop(table([0.5, 1, 3], 0.002, seeds=3), draws=100, seed=0)
     assert seeded.minima[0].params.low is not None and seeded.params.exponents["flops"].holds(0.5)
 
 
 def test_two_sizes_are_refused_in_a_line():
     with pytest.raises(ConfigError, match="no budget has three sizes"):
-        isoflop.fit(table([1, 2]), draws=0, seed=0)
+        isoflop.fit_isoflop(table([1, 2]), draws=0, seed=0)
     own = table([0.5, 1, 2])
     cut = own.where((own.budget > 1e18) | (own["params"] > 0.06 * 1e9))
     assert (
-        isoflop.fit(dataclasses.replace(cut), draws=0, seed=0).minima[0].word.startswith("too few")
+        isoflop.fit_isoflop(dataclasses.replace(cut), draws=0, seed=0)
+        .minima[0]
+        .word.startswith("too few")
     )
 
 
@@ -123,7 +125,7 @@ def test_a_published_exercise():
     1%.
     """
     names = {"params": "parameters", "flops": "compute_budget", "loss": "final_loss"}
-    found = isoflop.fit(
+    found = isoflop.fit_isoflop(
         points.load(DATA, ("params", "data", "loss"), rename=names), draws=50, seed=0
     )
     assert len(found.minima) == 9 and all(one.word == "inside the grid" for one in found.minima)

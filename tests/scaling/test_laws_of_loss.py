@@ -11,6 +11,7 @@ from scipy import optimize
 
 from blt_jax.config import ConfigError
 from blt_jax.scaling import law_fit, points, power_sums
+from blt_jax.scaling.laws.chinchilla import CHINCHILLA, allocation
 from blt_jax.scaling.points import Points
 
 DATA = (
@@ -49,10 +50,10 @@ def table(noise, seeds=1, bend=0.0, seed=0):
 def test_gradient_is_that_of_the_objective():
     own = table(0.01)
     logs = {name: np.log(own[name]) for name in ("params", "data")}
-    design = law_fit.CHINCHILLA.design(logs, {name: value.mean() for name, value in logs.items()})
+    design = CHINCHILLA.design(logs, {name: value.mean() for name, value in logs.items()})
     weights_M = np.random.default_rng(1).gamma(1, size=len(own))
     given = (*design, np.log(own["loss"]), weights_M, 0.02)
-    for theta_P in law_fit.CHINCHILLA.starts(1.0)[::40]:
+    for theta_P in CHINCHILLA.starts(1.0)[::40]:
         value = lambda t: power_sums.objective(t, *given)[0]
         _, gradient_P = power_sums.objective(theta_P, *given)
         np.testing.assert_allclose(
@@ -69,7 +70,7 @@ def test_chinchilla_replication():
     """
     names = {"params": "Model Size", "flops": "Training FLOP"}
     own = points.load(DATA, ("params", "data", "loss"), rename=names).without_highest(5, "loss")
-    found = law_fit.fit(law_fit.CHINCHILLA, own, draws=200, seed=0)
+    found = law_fit.fit(CHINCHILLA, own, draws=200, seed=0)
     assert len(own) == 240 and found.huber == pytest.approx(1.01827e-3, abs=5e-9)
     for name, value in (("alpha", 0.3473), ("beta", 0.3672), ("E", 1.8172)):
         assert found.constants[name].value == pytest.approx(value, abs=5e-5)
@@ -77,7 +78,7 @@ def test_chinchilla_replication():
         assert found.constants[name].holds(value), name
     for name, value in HOFFMANN.items():
         assert not found.constants[name].holds(value), name
-    split = law_fit.allocation(
+    split = allocation(
         found, [5.76e23]
     )  # Chinchilla's own budget: 20 tokens for a parameter lie in the band
     low, value, high = (float(one[0]) for one in split.data_per_param)
@@ -86,7 +87,7 @@ def test_chinchilla_replication():
 
 
 def test_truth_is_recovered_and_lies_in_the_intervals():
-    found = law_fit.fit(law_fit.CHINCHILLA, table(0.002), draws=150, seed=3)
+    found = law_fit.fit(CHINCHILLA, table(0.002), draws=150, seed=3)
     for name, value in TRUTH.items():
         assert found.constants[name].holds(value), name
     assert found.constants["alpha"].high - found.constants["alpha"].low < 0.1
@@ -101,7 +102,7 @@ def test_what_is_held_out_does_not_help_the_fit():
     own = table(0.0005)
     loss = own["loss"] * np.where(own.budget == own.budget.max(), 1.1, 1.0)
     found = law_fit.fit(
-        law_fit.CHINCHILLA,
+        CHINCHILLA,
         dataclasses.replace(own, values=own.values | {"loss": loss}),
         draws=0,
         seed=0,
@@ -113,10 +114,7 @@ def test_what_is_held_out_does_not_help_the_fit():
 
 
 def test_lack_of_fit_sees_what_seeds_do_not_explain():
-    fits = [
-        law_fit.fit(law_fit.CHINCHILLA, table(0.003, 3, bend), draws=0, seed=0)
-        for bend in (0.0, 0.02)
-    ]
+    fits = [law_fit.fit(CHINCHILLA, table(0.003, 3, bend), draws=0, seed=0) for bend in (0.0, 0.02)]
     straight, bent = (found.lack_of_fit for found in fits)
     assert (straight.rows, straight.runs, straight.freedom) == (72, 24, 19)
     assert straight.seed_rms == pytest.approx(0.003, rel=0.3)
@@ -125,13 +123,13 @@ def test_lack_of_fit_sees_what_seeds_do_not_explain():
 
 def test_one_seed_of_the_bootstrap_gives_one_answer():
     one, same, other = (
-        law_fit.fit(law_fit.CHINCHILLA, table(0.01), draws=8, seed=s, hold_out=0) for s in (1, 1, 2)
+        law_fit.fit(CHINCHILLA, table(0.01), draws=8, seed=s, hold_out=0) for s in (1, 1, 2)
     )
     assert one.constants == same.constants and one.constants != other.constants
 
 
 def test_json_has_the_law_and_no_arrays():
-    told = law_fit.as_json(law_fit.fit(law_fit.CHINCHILLA, table(0.01), draws=2, seed=0))
+    told = law_fit.as_json(law_fit.fit(CHINCHILLA, table(0.01), draws=2, seed=0))
     assert told["law"] == "loss = E + A params^-alpha + B data^-beta" and "theta_P" not in told
     assert told["constants"]["alpha"].keys() == {"value", "low", "high", "share"}
 
@@ -139,11 +137,11 @@ def test_json_has_the_law_and_no_arrays():
 def test_refusals():
     own = table(0.01)
     with pytest.raises(ConfigError, match="table.csv: 4 different runs; .* has 5 constants"):
-        law_fit.fit(law_fit.CHINCHILLA, own.where(np.arange(4)), draws=0, seed=0)
+        law_fit.fit(CHINCHILLA, own.where(np.arange(4)), draws=0, seed=0)
     same = dataclasses.replace(own, values=own.values | {"data": np.full(len(own), 1e9)})
     with pytest.raises(ConfigError, match="data is 1e\\+09 in every row"):
-        law_fit.fit(law_fit.CHINCHILLA, same, draws=0, seed=0)
-    exact = law_fit.fit(law_fit.CHINCHILLA, own.where([0, 5, 9, 14, 23]), draws=20, seed=0)
+        law_fit.fit(CHINCHILLA, same, draws=0, seed=0)
+    exact = law_fit.fit(CHINCHILLA, own.where([0, 5, 9, 14, 23]), draws=20, seed=0)
     assert exact.constants["E"].low is None and exact.band(params=1e9, data=1e9)[0] is None, (
         "no freedom, no interval"
     )
@@ -157,8 +155,8 @@ def test_replicates_in_step_end_where_one_after_another_do():
     own = table(0.01)
     logs, log_y_M = {name: np.log(own[name]) for name in ("params", "data")}, np.log(own["loss"])
     law, design = (
-        law_fit.CHINCHILLA,
-        law_fit.CHINCHILLA.design(logs, {name: value.mean() for name, value in logs.items()}),
+        CHINCHILLA,
+        CHINCHILLA.design(logs, {name: value.mean() for name, value in logs.items()}),
     )
     theta_P, huber = power_sums.fit(law, design, log_y_M)
     weights_RxM = np.random.default_rng(2).gamma(1.0, size=(3, len(own)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import all_laws
+from blt_jax.scaling import page
 from blt_jax.study import report
 from tests.scaling.evaluated import evaluate
 
@@ -142,23 +142,23 @@ def drawn(tmp_path_factory):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"warning": WARNING}))
     evaluate(folder, ("blt", "bpe"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(all_laws, "DRAWS", 60)
+        patch.setattr(page, "DRAWS", 60)
         return report.write(folder).parent
 
 
 def read(folder):
-    page = (folder / "index.html").read_text()
+    html = (folder / "index.html").read_text()
     return (
-        page,
-        " ".join(re.sub("<[^>]*>", " ", page).split()),
+        html,
+        " ".join(re.sub("<[^>]*>", " ", html).split()),
         json.loads((folder / "report.json").read_text()),
     )
 
 
 def test_the_page_needs_nothing_else(drawn):
-    page, text, _ = read(drawn)
-    assert "http://" not in page and "https://" not in page and "<script" not in page
-    sources = re.findall(r'src="([^"]*)"', page)
+    html, text, _ = read(drawn)
+    assert "http://" not in html and "https://" not in html and "<script" not in html
+    sources = re.findall(r'src="([^"]*)"', html)
     assert len(sources) >= 7 and all(
         one.startswith("data:image/svg+xml;base64,") for one in sources
     )
@@ -178,8 +178,8 @@ def test_the_page_needs_nothing_else(drawn):
 
 
 def test_what_is_first_and_what_is_folded(drawn):
-    page, _, _ = read(drawn)
-    first, folded = page[: page.index("<details>")], page[page.index("<details>") :]
+    html, _, _ = read(drawn)
+    first, folded = html[: html.index("<details>")], html[html.index("<details>") :]
     assert first.count("<img") == 3 and first.count("<table>") == 3 and folded.count("<img") >= 5
     for summary in (
         "Constants of the laws",
@@ -193,19 +193,17 @@ def test_what_is_first_and_what_is_folded(drawn):
 
 
 def test_a_warning_stands_with_its_run_and_on_top(drawn):
-    page, text, told = read(drawn)
+    html, text, told = read(drawn)
     assert told["warnings"] == {SILENT: WARNING} and text.count("no longer matters &lt;") == 1
-    first, folded = page[: page.index("<details>")], page[page.index("<summary>Runs") :]
+    first, folded = html[: html.index("<details>")], html[html.index("<summary>Runs") :]
     assert f"warns of {SILENT}." in " ".join(first.split())
     assert folded.index(SILENT) < folded.index("no longer matters &lt;") < folded.index("bpe-1e+10")
 
 
-def test_noise_and_the_dial(drawn):
-    page, text, told = read(drawn)
+def test_noise_and_thresholds(drawn):
+    html, text, told = read(drawn)
     assert (
-        page.index("Under noise")
-        < page.index("<details>")
-        < page.index("The patch threshold as a dial")
+        html.index("Under noise") < html.index("<details>") < html.index("Along patch thresholds")
     )
     assert "BLT, entropy patches less BPE tokens" in text and "× 1.500" in text
     assert told["evaluations"]["noise"]["Drop"]["blt"]["rise"]["value"] == pytest.approx(1.5)
@@ -222,7 +220,7 @@ def test_one_seed_and_three_budgets_show_no_confident_curve(drawn):
         and "one seed: the noise between runs is not known" in text
     )
     assert "no saving is claimed" in text
-    assert (all_laws.DRAWS, all_laws.SEED) == (
+    assert (page.DRAWS, page.SEED) == (
         400,
         0,
     ) and "90% intervals of 60 bootstrap draws" in text
@@ -242,7 +240,7 @@ def test_equal_tables_are_equal_files(tmp_path):
     ]
     (tmp_path / "p.csv").write_text("flops,bpb\n" + "\n".join(f"{c},{bpb}" for c, bpb in rows))
     one, other = (
-        report.write_table(tmp_path / "p.csv", tmp_path / name).parent for name in ("one", "other")
+        page.write_table(tmp_path / "p.csv", tmp_path / name).parent for name in ("one", "other")
     )
     files = {path.name: path.read_bytes() for path in one.iterdir()}
     assert files.keys() == {"index.html", "report.json", "scaling.svg", "scaling.png"}
@@ -262,8 +260,8 @@ def seeded(tmp_path_factory):
     _, points, _ = report.results.load(folder)
     (folder / "points.csv").write_text(report._csv(points))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(all_laws, "DRAWS", 60)
-        return report.write_table(folder / "points.csv", folder / "new" / "out").parent
+        patch.setattr(page, "DRAWS", 60)
+        return page.write_table(folder / "points.csv", folder / "new" / "out").parent
 
 
 def test_a_table_alone_gives_the_laws_with_intervals(seeded):
@@ -290,7 +288,7 @@ def test_what_cannot_be_fitted_is_said_in_a_sentence(tmp_path):
     table = tmp_path / "two.csv"
     rows = [("a", 1e18, 1.1), ("a", 1e19, 1.0), ("b", 1e18, 1.2), ("b", 1e19, 1.05)]
     table.write_text("family,flops,bpb\n" + "\n".join(",".join(map(str, row)) for row in rows))
-    _, text, told = read(report.write_table(table, tmp_path / "out").parent)
+    _, text, told = read(page.write_table(table, tmp_path / "out").parent)
     assert "frontier law (a, b): 2 budgets give a point; bpb = e + a flops^-b needs three" in text
     assert (
         "the table has no params" in text
@@ -309,7 +307,7 @@ def test_one_family_and_many(tmp_path):
     for name, kept in (("one", rows[:4]), ("nine", rows)):
         with (tmp_path / f"{name}.csv").open("w") as file:
             csv.writer(file).writerows([("family", "flops", "bpb"), *kept])
-        _, text, told = read(report.write_table(tmp_path / f"{name}.csv", tmp_path / name).parent)
+        _, text, told = read(page.write_table(tmp_path / f"{name}.csv", tmp_path / name).parent)
         if name == "one":
             assert "One family: f0" in text
         else:
@@ -321,7 +319,7 @@ def test_one_family_and_many(tmp_path):
 def test_a_bad_table_or_folder_is_one_line(tmp_path):
     (tmp_path / "p.csv").write_text("flops,bpb\n1e18,1\n2e18,-1\n")
     with pytest.raises(ConfigError, match="p.csv: line 3, bpb = '-1': must be finite and positive"):
-        report.write_table(tmp_path / "p.csv", tmp_path / "out")
+        page.write_table(tmp_path / "p.csv", tmp_path / "out")
     (tmp_path / "p.csv").write_text("flops,bpb\n1e18,1\n")
     with pytest.raises(ConfigError, match="cannot be a folder"):
-        report.write_table(tmp_path / "p.csv", tmp_path / "p.csv")
+        page.write_table(tmp_path / "p.csv", tmp_path / "p.csv")

@@ -1,20 +1,24 @@
-"""A family's frontier BPB = e + a / C^b, where two families' frontiers cross, and what one saves at
-equal BPB.
+"""A family's frontier BPB = e + a / C^b.
 
-The frontier runs through each budget's best size (the envelope), or through the BPB at a fixed
+It runs through each budget's best size (the envelope), or through the BPB at a fixed
 ratio of bytes to parameters, read from each budget's sizes. FLOPs are what the runs spent, in the
 convention of the table.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import bootstrap
-from blt_jax.scaling import law_fit as fit
+from blt_jax.scaling import bootstrap, law_fit, laws, tables
+from blt_jax.scaling.law_fit import LawFit
+from blt_jax.scaling.number_format import brief, count, number
+from blt_jax.scaling.points import Points, best_sizes
 from blt_jax.scaling.power_law import robust_linear
 from blt_jax.scaling.power_sums import Law, Power, Term
+from blt_jax.scaling.tables import Cell, Table
 
 # Few points, each already a mean or a minimum: nearly least squares, with a guard against one that
 # is far off.
@@ -24,12 +28,12 @@ FRONTIER = Law(
     (Term("e"), Term("a", (Power("flops", "b", starts=(0.03, 0.1, 0.3)),))),
     delta=1e-2,
 )
-# a crossing is looked for this factor beyond the measured budgets, and called extrapolated there
-REACH = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class FrontierPoint:
+    """The frontier at one budget."""
+
     budget: float
     flops: float
     params: float | None  # None where the table has none
@@ -44,70 +48,73 @@ class FrontierFit:
     basis: str
     points: tuple[FrontierPoint, ...]
     refused: tuple[str, ...]  # budgets that gave no point, in words
-    law: fit.LawFit
+    law: LawFit
 
 
-def best_sizes(points):
-    """[(budget, mask_M)]: the rows of the size with the lowest mean BPB over seeds, at each budget
-    of one family.
-    """
-    found = []
-    for budget in np.unique(points.budget):
-        cells = np.unique(points.cell[points.budget == budget])
-        means = [points["bpb"][points.cell == cell].mean() for cell in cells]
-        found.append((float(budget), points.cell == cells[np.argmin(means)]))
-    return found
-
-
-def fit_frontier(points, *, draws, seed, ratio=None):
+def fit_frontier(
+    points: Points, *, draws: int, seed: Any, ratio: float | None = None
+) -> FrontierFit:
     """FrontierFit of one family's Points, on the envelope or at `ratio` = data / params.
 
     Raises ConfigError with fewer than three budgets. With exactly three the law is exact and only
     seeds give intervals.
     """
     rng = np.random.default_rng(seed)
-    found, refused, best_M = [], [], np.zeros(len(points), bool)
+    refused, best_M = [], np.zeros(len(points), bool)
+    frontier_points: list[tuple[FrontierPoint, np.ndarray]] = []
     for budget in np.unique(points.budget):
-        one = points.where(points.budget == budget)
+        runs = points.where(points.budget == budget)
         # Only seeds are resampled inside a budget: its sizes are the choice, and budgets are
         # weighed by the law's fit.
-        weights_RxM = bootstrap.weights(one.cell, len(set(one.cell.tolist())), draws, rng)
-        weights_RxM = np.concatenate([np.ones((1, len(one))), weights_RxM])
+        weights_RxM = bootstrap.weights(runs.cell, len(set(runs.cell.tolist())), draws, rng)
+        weights_RxM = np.concatenate([np.ones((1, len(runs))), weights_RxM])
         try:
             point, bpb_R, cells = (
-                _best(one, weights_RxM) if ratio is None else _at_ratio(one, weights_RxM, ratio)
+                _best(runs, weights_RxM) if ratio is None else _at_ratio(runs, weights_RxM, ratio)
             )
         except ConfigError as error:
-            refused.append(f"{_short(budget)} FLOPs: {error}")
+            refused.append(f"{brief(budget)} FLOPs: {error}")
             continue
         best_M |= np.isin(points.cell, cells)
         spread_R = bpb_R[1:] if bootstrap.free(weights_RxM) else ()
-        found.append(
-            (FrontierPoint(float(budget), *point, bootstrap.estimate(bpb_R[0], spread_R)), bpb_R)
-        )
+        bpb = bootstrap.estimate(bpb_R[0], spread_R)
+        frontier_points.append((FrontierPoint(float(budget), *point, bpb), bpb_R))
     family = "/".join(points.families())
-    if len(found) < len(FRONTIER.constants):
-        told = f"{points.path}: family {family}: {len(found)} budgets give a point; {FRONTIER} needs three"
-        raise ConfigError(told + (f" ({'; '.join(refused)})" if refused else ""))
-    bpb_RxK = np.stack([bpb_R for _, bpb_R in found], 1)
+    if len(frontier_points) < len(FRONTIER.constants):
+        raise ConfigError(
+            f"{points.path}: family {family}: {len(frontier_points)} budgets give a point; "
+            f"{FRONTIER} needs three" + (f" ({'; '.join(refused)})" if refused else "")
+        )
+    bpb_RxK = np.stack([bpb_R for _, bpb_R in frontier_points], 1)
     frontier = dataclasses.replace(
         points,
-        values={"flops": np.array([point.flops for point, _ in found]), "bpb": bpb_RxK[0]},
-        family=np.full(len(found), family),
-        budget=np.array([point.budget for point, _ in found]),
-        cell=np.arange(len(found)),
+        values={
+            "flops": np.array([point.flops for point, _ in frontier_points]),
+            "bpb": bpb_RxK[0],
+        },
+        family=np.full(len(frontier_points), family),
+        budget=np.array([point.budget for point, _ in frontier_points]),
+        cell=np.arange(len(frontier_points)),
     )
-    law = fit.fit(FRONTIER, frontier, draws=draws, seed=rng, hold_out=1, targets_RxM=bpb_RxK[1:])
+    law = law_fit.fit(
+        FRONTIER, frontier, draws=draws, seed=rng, hold_out=1, targets_RxM=bpb_RxK[1:]
+    )
     if ratio is None:  # the seeds behind each point tell how much of what the law misses is noise
         best = points.where(best_M)
         residual_M = np.log(law.predict(flops=best["flops"]) / best["bpb"])
-        lack = fit.lack_of_fit(residual_M, np.log(best["bpb"]), best.cell, len(FRONTIER.constants))
+        lack = law_fit.lack_of_fit(
+            residual_M, np.log(best["bpb"]), best.cell, len(FRONTIER.constants)
+        )
         law = dataclasses.replace(law, lack_of_fit=lack)
     basis = "envelope" if ratio is None else f"ratio {ratio:g}"
-    return FrontierFit(family, basis, tuple(point for point, _ in found), tuple(refused), law)
+    return FrontierFit(
+        family, basis, tuple(point for point, _ in frontier_points), tuple(refused), law
+    )
 
 
-def _best(points, weights_RxM):
+def _best(
+    points: Points, weights_RxM: np.ndarray
+) -> tuple[tuple[float, float | None], np.ndarray, np.ndarray]:
     """((flops, params), bpb_R, cells) of the run with the lowest mean over seeds; every replicate
     chooses anew.
     """
@@ -119,7 +126,9 @@ def _best(points, weights_RxM):
     return (float(points["flops"][own_KxM[best]].mean()), params), mean_RxK.min(1), cells[[best]]
 
 
-def _at_ratio(points, weights_RxM, ratio):
+def _at_ratio(
+    points: Points, weights_RxM: np.ndarray, ratio: float
+) -> tuple[tuple[float, float | None], np.ndarray, np.ndarray]:
     """The same at data / params = ratio, by a parabola (two sizes: a line) in its log. Raises
     ConfigError outside.
     """
@@ -142,116 +151,180 @@ def _at_ratio(points, weights_RxM, ratio):
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Saving:
-    """At the BPB that `b` has with `budget` FLOPs, `a` spends a `factor` less (below 1: more)."""
+class Frontier(laws.FamilyLaw):
+    """The frontier of each family. The result is {family: FrontierFit}."""
 
-    budget: float
-    bpb: float
-    factor: bootstrap.Estimate
-    extrapolated: bool  # a's FLOPs lie outside its measured budgets
+    name = "frontier"
+    title = "frontier"
+    says = "BPB = e + a/C^b on each budget's best size, or at --ratio of data to params"
+    needs = ("flops", "bpb")
+    options = {"ratio": "Frontier at this ratio of data to params."}
+
+    def needed(self, options: laws.Options) -> tuple[str, ...]:
+        """With a ratio the sizes, too."""
+        return self.needs + (("params", "data") if options.get("ratio") else ())
+
+    def fit_family(self, own: Points, options: laws.Options, seed: list[int]) -> FrontierFit:
+        """FrontierFit of one family."""
+        ratio = options.get("ratio")
+        return fit_frontier(own, draws=options.draws, seed=seed, ratio=ratio)
+
+    def show(self, result: Mapping[str, FrontierFit], view: laws.View) -> list[Table | str]:
+        """Constants, the points they stand on, and the fit's quality, of each family."""
+        shown: list[Table | str] = []
+        for family, fit in result.items():
+            values = fit.law.constants | {f"bpb at {number(p.flops)}": p.bpb for p in fit.points}
+            name = f"{view.label(family)}, {fit.basis}: {fit.law.law}"
+            shown += [tables.constants(name, values)]
+            shown += [f"no point at {words}" for words in fit.refused]
+            shown += tables.fit_lines(fit.law)
+        return shown
+
+    def figure(self, result: Mapping[str, FrontierFit], view: laws.View) -> Any:
+        """See `draw`."""
+        return draw(result, view)
+
+    def sections(
+        self, result: Mapping[str, FrontierFit], view: laws.View
+    ) -> dict[str, laws.Section]:
+        """Unfolded, also where no family has a law."""
+        return {"scaling": section(result, view)}
+
+    def fits(self, result: Mapping[str, FrontierFit]) -> list[tuple[str | None, LawFit]]:
+        """One of each family."""
+        return [(family, fit.law) for family, fit in result.items()]
+
+    def summary(self, result: Mapping[str, FrontierFit]) -> dict[str, Any]:
+        """{family: FrontierFit}, and the family of lowest BPB at its last budget."""
+        return {"frontiers": result, "best": best_family(result)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Crossing:
-    """Where the frontiers of families a and b meet. `budgets` may be empty; `words` say what was
-    found.
+def best_family(fits: Mapping[str, FrontierFit]) -> str | None:
+    """The family of lowest BPB at its last budget."""
+    last = lambda family: fits[family].points[-1].bpb.value or 0.0
+    return min(fits, key=last, default=None)
+
+
+def section(
+    fits: Mapping[str, FrontierFit],
+    view: laws.View,
+    marked: Sequence[bootstrap.Estimate] = (),
+    saved: tuple[str, Mapping[str, str | Cell]] | None = None,
+) -> laws.Section:
+    """The page's figure and its table of best sizes. `marked`: FLOPs to mark in the figure;
+    `saved`: (header, {family: cell}) of a last column.
     """
-
-    a: str
-    b: str
-    budgets: tuple[bootstrap.Estimate, ...]
-    share: float  # of the replicates that cross in the range looked at
-    words: str
-    savings: tuple[Saving, ...]
-    # the smallest and largest budget that both have measured
-    measured: tuple[float, float] | None = None
-
-
-def crossing(a, b):
-    """Crossing of two FrontierFits, looked for within REACH of the budgets that both have
-    measured.
-    """
-    # Of budgets, not of FLOPs: of two families that spend one budget, to a step each, both have
-    # measured it.
-    low = max(min(p.budget for p in one.points) for one in (a, b))
-    high = min(max(p.budget for p in one.points) for one in (a, b))
-    if low > high:
-        words = "their measured budgets do not overlap: nothing to compare"
-        return Crossing(a.family, b.family, (), 0.0, words, ())
-    flops_X = np.geomspace(low / REACH, high * REACH, 801)
-    gap_X = np.log(b.law.predict(flops=flops_X) / a.law.predict(flops=flops_X))
-    at = _crossings(flops_X, gap_X)
-    draws = min(len(a.law.replicates_RxP), len(b.law.replicates_RxP))
-    gap_RxX = np.log(
-        b.law.predict_replicates(flops=flops_X)[:draws]
-        / a.law.predict_replicates(flops=flops_X)[:draws]
+    budgets, rows = view.shown_budgets, []
+    for family in view.looks:
+        own = view.table.of(family)
+        best = dict(best_sizes(own))
+        row: list[str | Cell] = [view.label(family)]
+        for budget in budgets:
+            if budget not in best:
+                row.append(number(None))
+                continue
+            runs = own.where(best[budget])
+            params = count(runs["params"].mean()) if "params" in runs.values else ""
+            row.append(Cell(f"{runs['bpb'].mean():.4f}", params))
+        exponent = fits[family].law.constants["b"] if family in fits else None
+        row.append(tables.cell(exponent, exact="no interval"))
+        rows.append((*row, *([saved[1].get(family, number(None))] if saved else [])))
+    header = [f"best {view.measure} (parameters)", *(f"{number(b)} FLOPs" for b in budgets)]
+    header += ["exponent b", *([saved[0]] if saved else [])]
+    unsure = [family for family, fit in fits.items() if not len(fit.law.replicates_RxP)]
+    rough = [family for family, fit in fits.items() if fit.law.lack_of_fit.freedom < 5]
+    without_law = len(fits) < len(view.looks)
+    dotted = (
+        "; dotted where nothing is known of its error, or where there is no law"
+        if unsure or without_law
+        else ""
     )
-    crossings_R = [_crossings(flops_X, gap_X) for gap_X in gap_RxX]
-    share = float(np.mean([len(found) > 0 for found in crossings_R])) if draws else 0.0
-    budgets = [
-        bootstrap.estimate(one[0], [_nearest(found, one) for found in crossings_R]) for one in at
-    ]
-    common = [p for p in b.points if low <= p.budget <= high]
-    savings = tuple(_saving(a, b, p.flops, draws) for p in common)
-    words = _words(a, b, at, gap_X, low, high)
-    return Crossing(a.family, b.family, tuple(budgets), share, words, savings, (low, high))
-
-
-def _crossings(x_X, y_X):
-    """[(x, sign)] where y changes to that sign, by a straight line in log x."""
-    i = np.flatnonzero(np.sign(y_X[:-1]) * np.sign(y_X[1:]) < 0)
-    log_x = np.log(x_X)
-    at = np.exp(log_x[i] + (log_x[i + 1] - log_x[i]) * y_X[i] / (y_X[i] - y_X[i + 1]))
-    return list(zip(at.tolist(), np.sign(y_X[i + 1]).tolist(), strict=True))
-
-
-def _nearest(found, one):
-    """The crossing of a replicate that goes the same way as `one` and is nearest to it; NaN without
-    any.
-    """
-    same = [at for at, sign in found if sign == one[1]]
-    return min(same, key=lambda at: abs(np.log(at / one[0])), default=np.nan)
-
-
-def _words(a, b, at, gap_X, low, high):
-    if not at:
-        better, other = (a, b) if gap_X.mean() > 0 else (b, a)
-        return f"no crossing within a factor {REACH:g} of the measured budgets: {better.family} is below {other.family}"
-    told = []
-    for budget, _ in at:
-        where = (
-            "within the measured budgets"
-            if low <= budget <= high
-            else "extrapolated, beyond the measured budgets"
+    marks = (
+        f"Marks: each family's best size at each budget; faint: all runs. Line: {view.measure} = "
+        "e + a / C^b through the best sizes with its 90% band, dashed where it is "
+        f"extrapolated{dotted}."
+    )
+    if view.scored is not None:
+        marks += (
+            " Hollow: the entropy model's scoring of the bytes that were read is added (its own "
+            "training is not)."
         )
-        told.append(f"at {_short(budget)} FLOPs, {where}")
-    first, then = (b, a) if gap_X[0] < 0 else (a, b)
-    return f"{first.family} is better at small budgets; they cross {'; '.join(told)}" + (
-        f"; then {then.family} is better" if len(at) == 1 else ""
+    brackets = (
+        f"In brackets: 90% intervals of {view.options.draws} bootstrap draws over runs and seeds, "
+        f"seed {view.options.seed}."
     )
+    if saved:
+        brackets += (
+            f" Last column: the part of its FLOPs that it would save to the same {view.measure}, "
+            "at the family's largest budget that both have measured."
+        )
+    if unsure:
+        brackets += (
+            f" No intervals for {view.names(unsure)}: as many budgets as constants and one seed, "
+            "so the law passes through its points and says nothing of its own error. A fourth "
+            "budget, or a second seed, would."
+        )
+    elif rough:
+        brackets += (
+            f" Fewer than five budgets more than constants ({view.names(rough)}): intervals are "
+            "rough, rather too narrow."
+        )
+    title = f"{view.measure.capitalize()} against training FLOPs"
+    content = (marks, Table("", tuple(header), tuple(rows)), brackets)
+    alt = f"{title}, with each family's law"
+    return laws.Section(title, content, draw(fits, view, marked), alt, folded=False)
 
 
-def _short(number):
-    return f"{number:.3g}".replace("e+", "e")
+def draw(
+    fits: Mapping[str, FrontierFit], view: laws.View, marked: Sequence[bootstrap.Estimate] = ()
+) -> Any:
+    """BPB against training FLOPs: every run faint, best sizes at each budget, and the laws.
 
+    A family without a law keeps its best sizes, joined by dots. `marked` FLOPs that have an
+    interval are dotted lines. Hollow markers: with the entropy model's scoring.
+    """
+    from blt_jax.scaling import figures
 
-def _saving(a, b, flops, draws):
-    bpb = float(b.law.predict(flops=flops))
-    needed = float(_flops_at(a.law, a.law.theta_P[None], np.array([bpb]))[0])
-    bpb_R = b.law.predict_replicates(flops=flops)[:draws].ravel()
-    needed_R = _flops_at(a.law, a.law.replicates_RxP[:draws], bpb_R)
-    with np.errstate(
-        divide="ignore"
-    ):  # a law as good as flat has any BPB for nothing: no factor either
-        factor = bootstrap.estimate(np.divide(flops, needed), flops / needed_R)
-    measured = [p.flops for p in a.points]
-    return Saving(float(flops), bpb, factor, not min(measured) <= needed <= max(measured))
-
-
-def _flops_at(law_fit, theta_RxP, bpb_R):
-    """FLOPs at which the frontier has reached a BPB; NaN where it never does."""
-    found = law_fit.law.uncentred(theta_RxP, law_fit.centre)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        log_R = np.log(found["a"] / (bpb_R - found["e"])) / found["b"]
-        return np.where((bpb_R > found["e"]) & (found["b"] > 0), np.exp(log_R), np.nan)
+    with figures.paper():
+        figure, [[axis]] = figures.panels(figures.WIDTH, 3.8)
+        hollow: dict[str, Any] = {}
+        for family in view.table.families():
+            own, look, fit = view.table.of(family), view.looks[family], fits.get(family)
+            style: dict[str, Any] = {"marker": look.marker, "s": 9, "alpha": 0.25, "lw": 0}
+            axis.scatter(own["flops"], own["bpb"], color=look.colour, **style)
+            best = [own.where(mask_M) for _, mask_M in best_sizes(own)]
+            if fit:
+                flops_K = [point.flops for point in fit.points]
+                bpb_K = [point.bpb for point in fit.points]
+                flops_X = np.geomspace(min(flops_K), max(flops_K) * figures.FURTHER, 200)
+                band = fit.law.band(flops=flops_X)
+                figures.band(axis, flops_X, band, look, solid_to=max(flops_K))
+            else:
+                flops_K = [runs["flops"].mean() for runs in best]
+                bpb_K = [bootstrap.estimate(runs["bpb"].mean()) for runs in best]
+                axis.plot(flops_K, [bpb.value for bpb in bpb_K], ":", color=look.colour, lw=1.1)
+            at_ratio = fit is not None and fit.basis != "envelope"
+            label = f"{look.label} ({fit.basis})" if fit and at_ratio else look.label
+            figures.measured(axis, flops_K, bpb_K, look, label)
+            scored = view.scored.of(family) if view.scored is not None else own
+            if (scored["flops"] > own["flops"]).any():
+                flops_K = [scored["flops"][mask_M].mean() for _, mask_M in best_sizes(own)]
+                hollow = {"mfc": "white", "mec": look.colour, "color": look.colour}
+                hollow |= {"marker": look.marker, "ls": ""}
+                axis.plot(flops_K, [runs["bpb"].mean() for runs in best], **hollow)
+        if hollow:
+            grey = {"mec": "#444444", "color": "#444444", "marker": "o"}
+            label = "hollow: with the\nentropy model's scoring"
+            axis.plot([], [], **(hollow | grey), label=label)
+        for flops in marked:
+            if flops.low is not None and flops.high is not None:
+                axis.axvline(flops.value, color="#444444", ls=":", lw=1)
+                axis.axvspan(flops.low, flops.high, color="#444444", alpha=0.08, lw=0)
+        figures.log_axis(axis, "x", brief)
+        figures.log_axis(axis, "y", brief)
+        convention = f" ({view.convention})" if view.convention else ""
+        axis.set(xlabel=f"training FLOPs{convention}", ylabel=view.measure)
+        # matplotlib puts lines, the hollow one, before points with bars
+        handles, _ = axis.get_legend_handles_labels()
+        figures.outside(axis, handles=handles[1:] + handles[:1] if hollow else handles)
+    return figure

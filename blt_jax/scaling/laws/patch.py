@@ -11,35 +11,34 @@ best size for each T, sums of the two middle terms are a power of C times a powe
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from blt_jax.config import ConfigError
-from blt_jax.scaling import bootstrap, law_fit, power_sums
-from blt_jax.scaling.points import grouped
-from blt_jax.scaling.power_law import PowerLaw, power_law, robust_linear
+from blt_jax.scaling import bootstrap, law_fit, laws, paraboloid, power_sums, tables
+from blt_jax.scaling.law_fit import LawFit
+from blt_jax.scaling.number_format import number
+from blt_jax.scaling.points import Points, grouped
+from blt_jax.scaling.power_law import PowerLaw, power_law
 from blt_jax.scaling.power_sums import Law, Power, Term
+from blt_jax.scaling.tables import Table
+
+
+def _growing(exponent: str, start: float) -> Power:
+    """T^exponent."""
+    return Power("patch", exponent, sign=1, starts=(start,))
+
 
 JOINT = Law(
     "joint",
     "loss",
     (
         Term("E"),
-        Term(
-            "A",
-            (
-                Power("params", "alpha", starts=(0.2, 0.5)),
-                Power("patch", "gamma", sign=1, starts=(0.0,)),
-            ),
-        ),
-        Term(
-            "B",
-            (
-                Power("data", "beta", starts=(0.2, 0.5)),
-                Power("patch", "delta", sign=1, starts=(0.0,)),
-            ),
-        ),
-        Term("H", (Power("patch", "eta", sign=1, starts=(0.5,)),)),
+        Term("A", (Power("params", "alpha", starts=(0.2, 0.5)), _growing("gamma", 0.0))),
+        Term("B", (Power("data", "beta", starts=(0.2, 0.5)), _growing("delta", 0.0))),
+        Term("H", (_growing("eta", 0.5),)),
     ),
     levels=(1, 8),
 )
@@ -54,22 +53,7 @@ COST = Law(
     ),
     delta=1e-2,
 )
-SAME_PATCH = 1.03  # runs within this factor of bytes per patch are of one patch size
 REACH = 10.0  # sizes are looked for this factor beyond those trained
-
-
-@dataclasses.dataclass(frozen=True)
-class Optimum:
-    """Of the paraboloid at one budget, 90% intervals; without a value where it is not inside the
-    runs: see `word`.
-    """
-
-    budget: float
-    runs: int
-    params: bootstrap.Estimate
-    patch: bootstrap.Estimate
-    loss: bootstrap.Estimate
-    word: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +70,7 @@ class BestSize:
 class PatchFit:
     """All of the laws; a power law is None where too few optima lie inside the runs."""
 
-    optima: tuple[Optimum, ...]
+    optima: tuple[paraboloid.Optimum, ...]
     best_sizes: tuple[BestSize, ...]
     params: PowerLaw | None  # N*(C, T)
     data: PowerLaw | None  # B*(C, T)
@@ -96,22 +80,22 @@ class PatchFit:
     cost: law_fit.LawFit
 
 
-def fit_patch_laws(points, *, draws, seed):
+def fit_patch_laws(points: Points, *, draws: int, seed: Any) -> PatchFit:
     """PatchFit of Points with params, data (bytes), flops, patch, loss. Raises ConfigError where
     runs are too few.
     """
-    sizes = len(np.unique(grouped(points["patch"], SAME_PATCH)))
+    sizes = len(np.unique(grouped(points["patch"], paraboloid.SAME_PATCH)))
     if sizes < 3:
         raise ConfigError(
             f"{points.path}: {sizes} different patch sizes; laws with the patch size need three"
         )
     rng = np.random.default_rng(seed)
     optima, patch_of_budget, best_sizes, spread = [], [], [], []
-    loss_RxM = _replicates(points, draws, rng)
+    loss_RxM = paraboloid.replicates(points, draws, rng)
     free = slice(1, None if bootstrap.free(loss_RxM[1:]) else 1)
     for budget in np.unique(points.budget):
         own_M = points.budget == budget
-        optimum, patch_R, best_of_patch = _paraboloid(
+        optimum, patch_R, best_of_patch = paraboloid.optimum(
             points.where(own_M), budget, loss_RxM[:, own_M], free
         )
         optima.append(optimum)
@@ -122,7 +106,7 @@ def fit_patch_laws(points, *, draws, seed):
             )
             best_sizes.append(BestSize(float(budget), float(patch), *own))
             spread.append((params_R, data_R))
-    laws = {"params": None, "data": None, "patch": None}
+    powers: dict[str, PowerLaw | None] = {"params": None, "data": None, "patch": None}
     held = None
     at = {
         "flops": np.array([best.budget for best in best_sizes]),
@@ -130,23 +114,29 @@ def fit_patch_laws(points, *, draws, seed):
     }
     if len(best_sizes) > 3 and all(len(set(values)) > 1 for values in at.values()):
         for i, name in enumerate(("params", "data")):
-            laws[name] = _law(name, at, np.stack([pair[i] for pair in spread], 1), rng)
+            powers[name] = _law(name, at, np.stack([pair[i] for pair in spread], 1), rng)
         held = _held_out(at, np.array([best.params.value for best in best_sizes]), rng)
     patch_RxK = np.stack(patch_of_budget, 1)
     if np.isfinite(patch_RxK[0]).sum() >= 2:
-        laws["patch"] = _law("patch", {"flops": np.unique(points.budget)}, patch_RxK, rng)
+        powers["patch"] = _law("patch", {"flops": np.unique(points.budget)}, patch_RxK, rng)
     joint = law_fit.fit(JOINT, points, draws=draws, seed=rng)
     per_byte = dict(points.values) | {COST.target: points["flops"] / (3 * points["data"])}
     cost = law_fit.fit(COST, dataclasses.replace(points, values=per_byte), draws=0, seed=rng)
-    return PatchFit(tuple(optima), tuple(best_sizes), **laws, held_out=held, joint=joint, cost=cost)
+    return PatchFit(
+        tuple(optima), tuple(best_sizes), **powers, held_out=held, joint=joint, cost=cost
+    )
 
 
-def _law(name, at, values_RxM, rng):
+def _law(
+    name: str, at: dict[str, np.ndarray], values_RxM: np.ndarray, rng: np.random.Generator
+) -> PowerLaw:
     replicates = values_RxM[1:] if bootstrap.free(values_RxM[1:]) else values_RxM[:0]
     return power_law(name, at, values_RxM[0], replicates, rng)
 
 
-def _held_out(at, params_M, rng):
+def _held_out(
+    at: dict[str, np.ndarray], params_M: np.ndarray, rng: np.random.Generator
+) -> law_fit.HeldOut | None:
     top_M = at["flops"] == at["flops"].max()
     rest = {name: values[~top_M] for name, values in at.items()}
     if (~top_M).sum() < 4 or len(set(rest["flops"])) < 2 or len(set(rest["patch"])) < 2:
@@ -156,110 +146,9 @@ def _held_out(at, params_M, rng):
     return law_fit.held_out(predicted_M, params_M[top_M], at["flops"].max())
 
 
-def _plane(points):
-    """(design_MxP of a paraboloid in (log size, log patch), its centre, the different places), or
-    None: too few.
-    """
-    size_M, patch_M = np.log(points["params"]), np.log(grouped(points["patch"], SAME_PATCH))
-    places = np.unique(np.stack([size_M, patch_M], 1), axis=0)
-    if len(places) < 6 or min(len(np.unique(column)) for column in places.T) < 3:
-        return None
-    x_M, t_M = size_M - size_M.mean(), patch_M - patch_M.mean()
-    design_MxP = np.stack([np.ones_like(x_M), x_M, t_M, x_M**2, x_M * t_M, t_M**2], 1)
-    if np.linalg.matrix_rank(design_MxP, tol=1e-6) < 6:  # sizes and patch sizes that go together
-        return None
-    return design_MxP, (size_M.mean(), patch_M.mean()), places
-
-
-def _replicates(points, draws, rng):
-    """loss_RxM: the measured losses, then replicates around the paraboloids of all budgets."""
-    loss_M, fitted_M, constants = points["loss"], np.full(len(points), np.nan), 0
-    for budget in np.unique(points.budget):
-        own_M = points.budget == budget
-        plane = _plane(points.where(own_M))
-        if plane is not None:
-            fitted_M[own_M], constants = (
-                plane[0] @ robust_linear(plane[0], loss_M[own_M][None])[0],
-                constants + 6,
-            )
-    loss_RxM, of_M = np.tile(loss_M, (draws + 1, 1)), np.isfinite(fitted_M)
-    if of_M.any():
-        told = fitted_M[of_M], loss_M[of_M], points.cell[of_M]
-        loss_RxM[1:, of_M] = bootstrap.resampled(*told, constants, draws, rng)
-    return loss_RxM
-
-
-def _paraboloid(points, budget, loss_RxM, free):
-    """(Optimum, patch_R, [(patch, params_R, data_R)]) at one budget; the first replicate is the fit
-    itself.
-    """
-    plane, refused, none = _plane(points), np.full(len(loss_RxM), np.nan), bootstrap.estimate(None)
-    runs = len(set(points.cell.tolist()))
-    if plane is None:
-        word = "needs six different runs, of three sizes and three patch sizes that vary apart"
-        return Optimum(float(budget), runs, none, none, none, word), refused, []
-    from scipy import spatial  # takes longer to import than all that comes before the fit
-
-    design_MxP, (x0, t0), places = plane
-    size_M, byte_M = np.log(points["params"]), np.log(points["data"])
-    patch_M = np.log(grouped(points["patch"], SAME_PATCH))
-    theta_RxP = robust_linear(design_MxP, loss_RxM)
-    c0, cx, ct, cxx, cxt, ctt = theta_RxP.T
-    determinant_R = 4 * cxx * ctt - cxt**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        x_R, t_R = (
-            (cxt * ct - 2 * ctt * cx) / determinant_R,
-            (cxt * cx - 2 * cxx * ct) / determinant_R,
-        )
-    bowl_R = (determinant_R > 0) & (cxx > 0)
-    hull = spatial.Delaunay(np.stack([places[:, 0] - x0, places[:, 1] - t0], 1))
-    inside_R = bowl_R & (
-        hull.find_simplex(np.nan_to_num(np.stack([x_R, t_R], 1), posinf=1e9, neginf=-1e9)) >= 0
-    )
-    keep = lambda values_R: np.where(inside_R, values_R, np.nan)
-    params_R, patch_R = (
-        keep(np.exp(x0 + np.clip(x_R, -50, 50))),
-        keep(np.exp(t0 + np.clip(t_R, -50, 50))),
-    )
-    told = [
-        bootstrap.estimate(r[0], r[free])
-        for r in (params_R, patch_R, keep(c0 + (cx * x_R + ct * t_R) / 2))
-    ]
-    word = _word(bowl_R[0], inside_R[0], x_R[0] + x0, t_R[0] + t0, places)
-    optimum = Optimum(float(budget), runs, *told, word)
-    sizes = []
-    for patch in np.unique(patch_M):
-        own_M = patch_M == patch
-        at_R = x0 - (cx + cxt * (patch - t0)) / (2 * cxx)
-        at_R = np.where(
-            (cxx > 0) & (at_R > size_M[own_M].min()) & (at_R < size_M[own_M].max()), at_R, np.nan
-        )
-        if np.isnan(at_R[0]):
-            continue
-        order = np.argsort(size_M[own_M], kind="stable")
-        data_R = np.exp(np.interp(at_R, size_M[own_M][order], byte_M[own_M][order]))
-        sizes.append((np.exp(patch), np.exp(at_R), data_R))
-    return optimum, patch_R, sizes
-
-
-def _word(bowl, inside, x, t, places):
-    if inside:
-        return "inside the runs"
-    if not bowl:
-        return "no minimum: the surface is not a bowl"
-    (x_low, t_low), (x_high, t_high) = places.min(0), places.max(0)
-    towards = [f"{'smaller' if x < x_low else 'larger'} models"] * (not x_low <= x <= x_high)
-    towards += [f"{'shorter' if t < t_low else 'longer'} patches"] * (not t_low <= t <= t_high)
-    return "outside the runs, towards " + (
-        " and ".join(towards) or "sizes that were not trained at this patch size"
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """The best patch size and model at a training budget, and at an inference cost per byte if that
-    is given.
-    """
+    """The best patch size and model at a training budget, and at a cost of inference if given."""
 
     budget: float
     inference: float  # forward FLOPs per byte
@@ -270,7 +159,7 @@ class Answer:
     words: str
 
 
-def answer(found, budget, inference=None):
+def answer(fit: PatchFit, budget: float, inference: float | None = None) -> Answer:
     """Answer by the joint law; training FLOPs = 3 x forward FLOPs per byte x bytes; T stays within
     what was trained.
 
@@ -278,15 +167,15 @@ def answer(found, budget, inference=None):
     it the cost per byte is chosen as well: the training optimum. Raises ConfigError where no size
     has that cost at any patch size.
     """
-    low, high = found.joint.range["patch"]
-    smallest, largest = found.joint.range["params"]
+    low, high = fit.joint.range["patch"]
+    smallest, largest = fit.joint.range["params"]
     patch_X = np.geomspace(low, high, 161)
     size_S = np.geomspace(smallest / REACH, largest * REACH, 241)
     if inference is None:
         params_X, patch_X = (grid.ravel() for grid in np.meshgrid(size_S, patch_X))
-        cost_X = found.cost.predict(params=params_X, patch=patch_X)
+        cost_X = fit.cost.predict(params=params_X, patch=patch_X)
     else:
-        cost_TxS = found.cost.predict(params=size_S[None], patch=patch_X[:, None])
+        cost_TxS = fit.cost.predict(params=size_S[None], patch=patch_X[:, None])
         params_X = np.array(
             [
                 np.exp(np.interp(np.log(inference), np.log(own_S), np.log(size_S), np.nan, np.nan))
@@ -302,21 +191,19 @@ def answer(found, budget, inference=None):
         cost_X = np.full(len(patch_X), float(inference))
     data_X = budget / (3 * cost_X)
     here = {"params": params_X, "patch": patch_X, "data": data_X}
-    loss_X = found.joint.predict(**here)
+    loss_X = fit.joint.predict(**here)
     best, best_R, least_R = int(loss_X.argmin()), [], []
     logs = {name: np.log(values_X) for name, values_X in here.items()}
-    design = found.joint.law.design(logs, found.joint.centre)
-    for first in range(
-        0, len(found.joint.replicates_RxP), 16
-    ):  # all at once would be large on the fine grid
-        log_RxX = power_sums.log_values(found.joint.replicates_RxP[first : first + 16], *design)
+    design = fit.joint.law.design(logs, fit.joint.centre)
+    for first in range(0, len(fit.joint.replicates_RxP), 16):  # all at once would be large
+        log_RxX = power_sums.log_values(fit.joint.replicates_RxP[first : first + 16], *design)
         best_R += log_RxX.argmin(1).tolist()
         least_R += np.exp(log_RxX.min(1)).tolist()
-    told = {
+    estimates = {
         name: bootstrap.estimate(values_X[best], values_X[best_R])
         for name, values_X in here.items()
     }
-    told["loss"] = bootstrap.estimate(loss_X[best], least_R)
+    estimates["loss"] = bootstrap.estimate(loss_X[best], least_R)
     words = []
     if patch_X[best] in (patch_X.min(), patch_X.max()):
         edge = "largest" if patch_X[best] == patch_X.max() else "smallest"
@@ -325,8 +212,139 @@ def answer(found, budget, inference=None):
         )
     if not smallest <= params_X[best] <= largest:
         words.append("the size is extrapolated")
-    if not found.joint.range["data"][0] <= data_X[best] <= found.joint.range["data"][1]:
+    if not fit.joint.range["data"][0] <= data_X[best] <= fit.joint.range["data"][1]:
         words.append("the bytes are extrapolated")
     return Answer(
-        float(budget), float(cost_X[best]), **told, words="; ".join(words) or "inside the runs"
+        float(budget), float(cost_X[best]), **estimates, words="; ".join(words) or "inside the runs"
     )
+
+
+class PatchLaws(laws.Law):
+    """All families as one architecture that differs in bytes per patch or token alone.
+
+    The result is {"patch": PatchFit, "answers": [Answer]}.
+    """
+
+    name = "patch"
+    title = "patch size"
+    says = "N*(C, T), B*(C, T), T*(C) with mean patch size T; the best at --budget, --inference"
+    needs = ("params", "data", "flops", "loss", "patch")
+    options = {
+        "budget": "Training FLOPs to answer for (patch); default: the largest.",
+        "inference": "Forward FLOPs per byte to answer for (patch).",
+    }
+
+    def fit(self, table: Points, options: laws.Options, known: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises ConfigError for fewer than three patch sizes."""
+        fit = fit_patch_laws(table, draws=options.draws, seed=options.seed)
+        budget, inference = options.get("budget") or table.budget.max(), options.get("inference")
+        answers = [answer(fit, budget)]
+        if inference:
+            answers.append(answer(fit, budget, inference))
+        return {"patch": fit, "answers": answers}
+
+    def show(self, result: dict[str, Any], view: laws.View) -> list[Table | str]:
+        """Optima, power laws, the joint law and what it answers."""
+        fit: PatchFit = result["patch"]
+        return [
+            _optima(fit),
+            *_powers(fit),
+            tables.held_out_line(fit.held_out, "N*"),
+            tables.constants(str(fit.joint.law), fit.joint.constants),
+            *tables.fit_lines(fit.joint),
+            f"cost: {fit.cost.law}, rms of logs {fit.cost.lack_of_fit.rms:.2g}",
+            _answers(result["answers"]),
+        ]
+
+    def figure(self, result: dict[str, Any], view: laws.View) -> Any:
+        """Best patch size against budget, and best size for each patch size."""
+        from matplotlib import colormaps
+        from matplotlib.colors import to_hex
+
+        from blt_jax.scaling import figures
+        from blt_jax.scaling.looks import COLOURS, MARKERS, Look
+
+        fit: PatchFit = result["patch"]
+        with figures.paper():
+            figure, [axes] = figures.panels(figures.WIDTH, 3.2, 1, 2)
+            inside = [best for best in fit.optima if best.patch.value is not None]
+            budgets = sorted({best.budget for best in fit.optima})
+            flops_X = np.geomspace(budgets[0], budgets[-1] * figures.FURTHER, 100)
+            look = Look("optimum of paraboloid", COLOURS[0], MARKERS[0])
+            if inside:
+                flops_K, patch_K = [o.budget for o in inside], [o.patch for o in inside]
+                figures.measured(axes[0], flops_K, patch_K, look, look.label)
+            if fit.patch:
+                figures.band(axes[0], flops_X, fit.patch.band(flops_X), look, budgets[-1])
+            sizes = sorted({best.patch for best in fit.best_sizes})
+            for i, patch in enumerate(sizes):
+                share = 0.05 + 0.85 * i / max(len(sizes) - 1, 1)
+                colour = to_hex(colormaps["viridis"](share))
+                look = Look(f"T = {patch:.3g}", colour, MARKERS[i % len(MARKERS)])
+                own = [best for best in fit.best_sizes if best.patch == patch]
+                flops_K, params_K = [best.budget for best in own], [best.params for best in own]
+                figures.measured(axes[1], flops_K, params_K, look, look.label)
+                if fit.params:
+                    band = fit.params.band(flops_X, patch)
+                    figures.band(axes[1], flops_X, band, look, budgets[-1])
+            figures.flops_panels(figure, axes, ("best bytes per patch", "best parameters"))
+        return figure
+
+    def sections(self, result: dict[str, Any] | None, view: laws.View) -> dict[str, laws.Section]:
+        """Folded: all that the terminal shows, and the figure."""
+        if not result:
+            return {}
+        note = (
+            "All families are taken as one architecture that differs in bytes per patch (or token) "
+            "T alone; where they differ in more, read this as a description."
+        )
+        alt = "Best patch size against budget; best size by budget and patch size"
+        content = (note, *self.show(result, view))
+        figure = self.figure(result, view)
+        return {"patch_laws": laws.Section("Laws of the patch size", content, figure, alt)}
+
+    def fits(self, result: dict[str, Any] | None) -> list[tuple[str | None, LawFit]]:
+        """The joint law."""
+        return [(None, result["patch"].joint)] if result else []
+
+    def constants(self, result: Any) -> list[tuple[str, str | None, str, bootstrap.Estimate]]:
+        """None: its section shows them."""
+        return []
+
+    def summary(self, result: dict[str, Any] | None) -> dict[str, Any]:
+        """PatchFit, and the answer at the largest budget; None for both where it was refused."""
+        return {"patch": result and result["patch"], "answer": result and result["answers"][0]}
+
+
+def _optima(fit: PatchFit) -> Table:
+    rows = [
+        (number(best.budget), str(best.runs), tables.cell(best.patch), tables.cell(best.params))
+        + (number(best.loss.value), best.word)
+        for best in fit.optima
+    ]
+    header = ("FLOPs", "runs", "T* (90% interval)", "N* (90% interval)", "loss", "optimum lies")
+    return Table("optimum of the paraboloid by budget", header, tuple(rows))
+
+
+def _powers(fit: PatchFit) -> list[Table | str]:
+    rows, lines = {}, []
+    for name, law in (("N*", fit.params), ("B*", fit.data), ("T*", fit.patch)):
+        if law is None:
+            lines.append(f"{name}: too few optima inside the runs for a law")
+        else:
+            rows[f"{name}: constant"] = law.constant
+            for feature, exponent in law.exponents.items():
+                rows[f"{name}: {'C' if feature == 'flops' else 'T'}^"] = exponent
+    title = "N* = N0 C^a T^b, B* = B0 C^a T^b, T* = T0 C^a"
+    return [*([tables.constants(title, rows)] if rows else []), *lines]
+
+
+def _answers(answers: list[Answer]) -> Table:
+    rows = [
+        (number(best.budget), number(best.inference), tables.cell(best.patch))
+        + (tables.cell(best.params), number(best.data.value), number(best.loss.value), best.words)
+        for best in answers
+    ]
+    header = ("FLOPs", "forward FLOPs/byte", "T (90% interval)", "N (90% interval)", "bytes")
+    title = "best by the joint law (T within what was trained)"
+    return Table(title, (*header, "loss", "optimum lies"), tuple(rows))
