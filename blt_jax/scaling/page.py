@@ -152,7 +152,7 @@ def _environment(view: laws.View, templates: Sequence[Path]) -> jinja2.Environme
         "label": view.label,
         "names": view.names,
         "cell": _cell,
-        "estimate": lambda estimate: _cell(tables.cell(estimate, exact="no interval")),
+        "estimate": lambda estimate: _cell(tables.cell(estimate, without="no interval")),
         "typeset": _typeset,
     }
     return environment

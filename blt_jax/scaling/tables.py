@@ -28,12 +28,12 @@ class Table:
 
 
 def cell(
-    estimate: Estimate | None, form: Callable[[float | None], str] = number, exact: str = ""
+    estimate: Estimate | None, form: Callable[[float | None], str] = number, without: str = ""
 ) -> Cell:
-    """An Estimate with its interval; `exact` is the note where there is none."""
+    """An Estimate with its interval; `without` is the note where there is none."""
     if estimate is None or estimate.value is None:
         return Cell(form(None))
-    return Cell(form(estimate.value), exact if estimate.low is None else interval(estimate, form))
+    return Cell(form(estimate.value), without if estimate.low is None else interval(estimate, form))
 
 
 def constants(title: str, estimates: Mapping[str, Estimate]) -> Table:

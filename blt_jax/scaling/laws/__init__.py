@@ -194,7 +194,7 @@ class Law:
         return {self.name: Section(self.says, shown, self.figure(result, view), self.says)}
 
     def lead(self, result: Any, pair: tuple[str, str], view: View) -> str:
-        """What the page's first lines say of two families, the first the lower in BPB; or "" """
+        """What the page's first lines say of two families, the lower BPB first; or nothing."""
         return ""
 
     def fits(self, result: Any) -> list[tuple[str | None, LawFit]]:

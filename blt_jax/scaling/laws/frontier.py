@@ -227,7 +227,7 @@ def section(
             params = count(runs["params"].mean()) if "params" in runs.values else ""
             row.append(Cell(f"{runs['bpb'].mean():.4f}", params))
         exponent = fits[family].law.constants["b"] if family in fits else None
-        row.append(tables.cell(exponent, exact="no interval"))
+        row.append(tables.cell(exponent, without="no interval"))
         rows.append((*row, *([saved[1].get(family, number(None))] if saved else [])))
     header = [f"best {view.measure} (parameters)", *(f"{number(b)} FLOPs" for b in budgets)]
     header += ["exponent b", *([saved[0]] if saved else [])]

@@ -254,7 +254,7 @@ def _by_budget(result: Mapping[str, IsoflopFit], view: laws.View) -> Table:
             else:
                 row.append(tables.cell(best.params, count))
         for law in (fit.params, fit.data):
-            exponent = law and tables.cell(law.exponents["flops"], exact="no interval")
+            exponent = law and tables.cell(law.exponents["flops"], without="no interval")
             row.append(exponent or Cell("", "fewer than two minima"))
         rows.append(tuple(row))
     budgets = (f"{number(budget)} FLOPs" for budget in view.shown_budgets)
