@@ -176,7 +176,7 @@ def evaluate(folder: Path) -> None:
     stage.of_study(folder)
 
 
-def main(_):
+def main(_: list[str]) -> int:
     folder = storage.absolute(WORKDIR.value)
     if STATUS.value:
         return overview.show(folder)
