@@ -9,8 +9,8 @@ as zeros.
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class Checkpoints:
     ConfigError where the folder cannot be written: what was saved before is intact.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 2, keep_every: int = 0):
+    def __init__(self, folder: str | PathLike[str], keep: int = 2, keep_every: int = 0):
         self.folder = storage.absolute(folder) / run_files.CHECKPOINTS
         policies: list[Any] = [keeping.LatestN(keep)]
         policies += [keeping.EveryNSteps(keep_every)] if keep_every else []
@@ -208,7 +208,7 @@ def _move_aside(folder: Path, step: int) -> None:
     (folder / str(step)).rename(target)
 
 
-def load_params(run_folder: str | os.PathLike[str]) -> tuple[Run, Any]:
+def load_params(run_folder: str | PathLike[str]) -> tuple[Run, Any]:
     """(Run, parameter tree as float32 NumPy) of a run's newest checkpoint. Raises ConfigError where
     there is none.
     """

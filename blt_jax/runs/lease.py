@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import uuid
+from os import PathLike
 from pathlib import Path
 
 from blt_jax import storage
@@ -63,7 +64,7 @@ class Holder:
         return f"process {self.pid} on {self.host} since {since}"
 
 
-def holder(folder: str | Path) -> Holder | None:
+def holder(folder: str | PathLike[str]) -> Holder | None:
     """The live `Holder` of a folder's lease, or None."""
     current = _read(storage.at(folder) / LEASE)
     return current if current is not None and current.alive else None
@@ -77,7 +78,9 @@ class Lease:
     machine slept so long that another took over): call it before anything that others could read.
     """
 
-    def __init__(self, folder: str | Path, what: str = "run", heartbeat: float = HEARTBEAT):
+    def __init__(
+        self, folder: str | PathLike[str], what: str = "run", heartbeat: float = HEARTBEAT
+    ):
         self.folder = storage.at(folder)
         self.what = what
         self._path = self.folder / LEASE

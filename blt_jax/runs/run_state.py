@@ -8,6 +8,7 @@ failed for good, is the last mark of its log (`log_marks`).
 import contextlib
 import dataclasses
 import json
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class State:
         return min(self.step / self.steps, 1.0) if self.steps else 0.0
 
 
-def read(folder: str | Path, running: bool = False) -> State:
+def read(folder: str | PathLike[str], running: bool = False) -> State:
     """The `State` of a run's folder. `running`: the caller has just started it, its lease may not
     be there yet.
     """

@@ -5,6 +5,7 @@ a host runs, for real; and submission to a cluster of two scripts, killed at eve
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from blt_jax.runs import log_marks
 from blt_jax.study import folder as study_folder
 from tests.bucket import SETTINGS, bucket
 from tests.launch.test_slurm import BROKEN, RUN, config  # noqa: F401
-from tests.launch.test_sweep import finish, sweep
+from tests.launch.test_sweep import ROOT, finish, sweep
 
 GIVEN = {
     "cluster": "c",
@@ -33,6 +34,7 @@ GIVEN = {
     "image": "repo/blt:1",
     "tpu_type": "v5p-64",
 }
+EVALUATE = shlex.join(study_folder.program("evaluate")[1:])
 FLAGS = ["--engine=gke", *(f"--gke.{name}={value}" for name, value in GIVEN.items())]
 needs_xpk = pytest.mark.skipif(shutil.which("xpk") is None, reason=f"needs xpk: {gke.NEED}")
 
@@ -161,10 +163,9 @@ def test_dry_run_and_a_slice_that_does_not_exist(config, tmp_path, schema):  # n
     assert code == 0 and "1 runs" in output, output
     *size, container = read(tmp_path / "study" / "gke" / f"{RUN}.yaml", schema)
     assert size == [8, 1, "2x4x4"]
-    assert (
-        f"--config=experiments/resolved.py:{tmp_path}/study/runs/{RUN}/config.json"
-        in container["command"][-1]
-    )
+    (config_flag,) = re.findall(r"--config=\S*", container["command"][-1])
+    assert config_flag.endswith(f":{tmp_path}/study/runs/{RUN}/config.json")
+    assert str(ROOT) not in config_flag  # a checkout of its own
     with bucket(tmp_path / "copies") as name:
         there = {key: os.environ[key] for key in SETTINGS}
         code, output = finish(
@@ -331,7 +332,7 @@ def test_a_study_from_one_command_given_twice(config, cluster, tmp_path):  # noq
         assert code == 0 and "submitted" not in output and "report: " in output, output
         assert (
             "not evaluated under noise yet: " in output
-            and f"launch.evaluate --workdir={study} " in output
+            and f"{EVALUATE} --workdir={study} " in output
         ), output
         assert RUN in (study / "report" / "report.json").read_text()
 

@@ -17,6 +17,7 @@ from blt_jax.config import ConfigError
 from blt_jax.engines import Job, Work, slurm
 from blt_jax.engines.slurm import Slurm
 from blt_jax.runs import log_marks
+from blt_jax.study import folder as study_folder
 from tests import QUICK
 from tests.faults import runs
 from tests.launch import cluster as clusters
@@ -171,11 +172,9 @@ def test_what_would_be_submitted(config, tmp_path):
         for line in (study / "slurm" / "report.sh").read_text().splitlines()
         if line.startswith("step ")
     ]
-    assert ["launch.report" in steps[0], "launch.evaluate" in steps[1], len(steps)] == [
-        True,
-        True,
-        2,
-    ]
+    assert len(steps) == 2
+    for step, command in zip(steps, ("report", "evaluate"), strict=True):
+        assert f" {shlex.join(study_folder.program(command))} " in step
     for part in ("prepare", "runs", "report"):
         subprocess.run(["bash", "-n", study / "slurm" / f"{part}.sh"], check=True)
     code, output = finish(sweep(config, study, "--engine=slurm", "--slurm.partitoin=x"))

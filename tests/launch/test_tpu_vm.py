@@ -12,10 +12,12 @@ import pytest
 
 from blt_jax import storage
 from blt_jax.config import ConfigError
+from blt_jax.engines import Job
 from blt_jax.engines.tpu_vm import TpuVm
+from blt_jax.study import folder as study_folder
 from tests.bucket import bucket
 from tests.launch.test_slurm import BROKEN, RUN, config  # noqa: F401
-from tests.launch.test_sweep import finish, sweep
+from tests.launch.test_sweep import ROOT, finish, sweep
 
 GCLOUD = """#!/bin/bash
 printf '%s|' "${@:1:$#-1}" >> "$TOLD"; echo >> "$TOLD"
@@ -58,19 +60,15 @@ def test_scripts_of_a_study(config, tmp_path):  # noqa: F811
     code, calls, commands = run(f"{RUN}.sh")
     assert code == 0 and calls == ["compute|tpus|tpu-vm|ssh|pod|--zone=us-east5-a|--worker=all|"]
     folder = study / "runs" / RUN
-    config_there = f"--config=experiments/resolved.py:{folder}/config.json"
-    (command,) = commands
-    assert command[:5] == [str(there), "-m", "launch.train", config_there, f"--workdir={folder}"]
+    job = Job(RUN, study_folder.command(study, folder), folder)
+    assert commands == [[str(there), *job.elsewhere().argv[1:]]]
+    assert str(ROOT) not in str(commands)
     code, calls, commands = run("all.sh")
     assert code == 0 and [call.split("|")[-2] for call in calls] == [
         f"--worker={w}" for w in ("0", "all", "all", "0")
     ]
-    assert [one[2] for one in commands] == [
-        "launch.sweep",
-        "launch.train",
-        "launch.train",
-        "launch.report",
-    ]
+    words = [study_folder.program(name)[1:] for name in ("sweep", "train", "train", "report")]
+    assert [command[1 : 1 + len(words[0])] for command in commands] == words
     assert commands[0][-2:] == [f"--workdir={study}", "--stage=prepare"]
     code, calls, _ = run("all.sh", breaks=f"/{RUN}/")  # what fails ends the row
     assert code == 3 and len(calls) == 2 and BROKEN not in str(calls)
