@@ -153,7 +153,7 @@ class Model(Reading):
             self.context,
             firsts=firsts,
             greedy=greedy,
-            tell=tell,
+            progress=tell,
         )
 
     def _first(self, ids, skipped):
@@ -286,7 +286,7 @@ class Model(Reading):
         """As much of a prompt's end as the model reads at a time: all of it, unless it is longer
         than `context`.
         """
-        keep = self.context - 1  # beside BOS
+        keep = self.context - 1  # BOS takes a position
         while len(ids := self.encode(prompt)[:-1]) > self.context:
             prompt, keep = self.decode(ids[-keep:]), keep - 1
         return prompt

@@ -94,7 +94,7 @@ def main(_: list[str]) -> int:
     for place in NOISE_AT.value:
         if place not in noise.WHERE:
             raise ConfigError(f"--noise_at={place}: known are {', '.join(noise.WHERE)}")
-    requested = tasks.asked(
+    requested = tasks.requested(
         TASKS.value, FILES.value, LIMIT.value, noises, NOISE_AT.value, SEED.value
     )
     tasks.allowed(requested, EXECUTE.value)

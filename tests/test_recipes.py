@@ -20,7 +20,7 @@ def test_a_task_is_one_entry(monkeypatch, tmp_path):
     assert tasks.chosen(["riddles"]) == ["riddles"]
     first = {"prompt": "What is 0? Answer:", "answer": "0"}
     assert tasks.documents("riddles", tmp_path)[0] == first
-    asked = tasks.asked(["riddles"], tmp_path, limit=2, noises=["UpperCase"])
+    asked = tasks.requested(["riddles"], tmp_path, limit=2, noises=["UpperCase"])
     assert list(asked) == ["riddles", "riddles UpperCase prompt"]
     noised = asked["riddles UpperCase prompt"][1]
     assert [one["prompt"] for one in noised] == ["WHAT IS 0? ANSWER:", "WHAT IS 3? ANSWER:"]

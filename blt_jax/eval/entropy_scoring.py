@@ -31,7 +31,7 @@ from blt_jax.parallel.mesh import make_mesh
 NEWLINE = ord("\n") + BYTE_OFFSET
 # Ids that a device takes at a time, about: enough to be busy.
 BATCH = {"cpu": 16 << 10, "accelerator": 128 << 10}
-AHEAD = 3  # batches that are made before they are asked for
+AHEAD = 3  # batches that are made before they are requested
 IN_FLIGHT = 2  # batches that the devices have
 
 
@@ -114,8 +114,8 @@ def _rows(pieces, length):
 
 def _batch(group, rows, length, first, ids, newline_reset):
     """The arrays of up to `rows` rows; `first`: number of the group's first document."""
-    made = blank(("ids_BxL", "segment_BxL"), rows, length)
-    ids_BxL, segment_BxL = made["ids_BxL"], made["segment_BxL"]
+    batch = blank(("ids_BxL", "segment_BxL"), rows, length)
+    ids_BxL, segment_BxL = batch["ids_BxL"], batch["segment_BxL"]
     for b, pieces in enumerate(group):
         at, segment = 0, 1
         for document, begin, _, end in pieces:
@@ -126,13 +126,11 @@ def _batch(group, rows, length, first, ids, newline_reset):
                 newline = ids_BxL[b, span] == NEWLINE
                 segment_BxL[b, span] += np.cumsum(newline) - newline
             segment, at = segment_BxL[b, span.stop - 1] + 1, span.stop
-    return made
+    return batch
 
 
 def _ahead(iterator, depth):
-    """The items of `iterator`, made by a thread of its own, `depth` of them before they are asked
-    for.
-    """
+    """The items of `iterator`, which a thread of its own makes up to `depth` ahead of their use."""
     end = object()
     with ThreadPoolExecutor(1) as pool:
         ready = collections.deque(pool.submit(next, iterator, end) for _ in range(depth))
@@ -160,7 +158,7 @@ def score(
     newline_reset: bool = False,
     devices: Sequence[jax.Device] | None = None,
     meter: Meter | None = None,
-    tell: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields float16 [N] entropies (nats, of the distribution after each id) of one document after
     the other.
@@ -169,7 +167,7 @@ def score(
     from another thread. `ranges`: the (first, end) of the documents to score; default: all, as one.
     No row holds documents of two ranges, nor does a batch, so a range's result does not depend on
     what else is scored; its results are held in memory. `rows`, `length`: see `shape`. `devices`:
-    default, all of this process. `tell(done, of)`: ids. Raises ConfigError: see `shape`.
+    default, all of this process. `progress(done, of)`: ids. Raises ConfigError: see `shape`.
     """
     devices = jax.local_devices() if devices is None else devices
     meter = Meter() if meter is None else meter
@@ -200,12 +198,12 @@ def score(
         """As `batches`, with the entropies [B, L] that the devices are still computing."""
         ready, running = _ahead(batches(), AHEAD), collections.deque()
         while True:
-            asked = time.perf_counter()
-            made = next(ready, None)
-            meter.waited += time.perf_counter() - asked
-            if made is None:
+            began = time.perf_counter()
+            item = next(ready, None)
+            meter.waited += time.perf_counter() - began
+            if item is None:
                 break
-            where, group, batch, last = made
+            where, group, batch, last = item
             with sharding.context(mesh):
                 running.append((where, group, entropies(params, batch, config, compute), last))
             meter.ids += rows * length
@@ -225,8 +223,8 @@ def score(
                 to = starts[document]
                 flat[to + scored : to + stop] = half_BxL[b, at + scored - begin : at + stop - begin]
                 at, done = at + stop - begin, done + stop - scored
-        if tell is not None:
-            tell(done, of)
+        if progress is not None:
+            progress(done, of)
         if last:
             yield from np.split(flat, starts[1:-1])
             flat = None

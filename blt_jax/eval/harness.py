@@ -39,9 +39,9 @@ class HarnessModel(LM):
     tasks=[...])`.
     """
 
-    def __init__(self, model, seed=0, tell=None):
+    def __init__(self, model, seed=0, progress=None):
         super().__init__()
-        self.model, self._seed, self._tell = model, seed, tell
+        self.model, self._seed, self._progress = model, seed, progress
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """[(log likelihood in nats of the continuation, whether greedy choice gives it)]."""
@@ -49,15 +49,15 @@ class HarnessModel(LM):
             *((context.encode(), text.encode()) for context, text in _arguments(requests)),
             strict=True,
         )
-        scored = self.model.score(list(texts), list(before), greedy=True, tell=self._tell)
+        scored = self.model.score(list(texts), list(before), greedy=True, tell=self._progress)
         return [(-float(text.nats_N.sum()), bool(text.greedy_N.all())) for text in scored]
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
         """[log likelihood in nats of each text]."""
         texts = [text.encode() for (text,) in _arguments(requests)]
         return [
-            -float(one.nats_N.sum())
-            for one in self.model.score(texts, [b""] * len(texts), tell=self._tell)
+            -float(text.nats_N.sum())
+            for text in self.model.score(texts, [b""] * len(texts), tell=self._progress)
         ]
 
     def generate_until(self, requests: list[Any]) -> list[str]:
@@ -67,26 +67,28 @@ class HarnessModel(LM):
         Of a context that is longer than the model's, its end counts (`Model.tail`), as elsewhere in
         the harness.
         """
-        asked = _arguments(requests)
+        arguments = _arguments(requests)
         order = sorted(
-            range(len(asked)), key=lambda i: (repr(sorted(asked[i][1].items())), len(asked[i][0]))
+            range(len(arguments)),
+            key=lambda i: (repr(sorted(arguments[i][1].items())), len(arguments[i][0])),
         )
-        found, done, size = [""] * len(asked), 0, sum(len(context) for context, _ in asked)
+        texts, done, size = [""] * len(arguments), 0, sum(len(context) for context, _ in arguments)
         while order:
-            settings = asked[order[0]][1]
-            some = [i for i in order[:TOGETHER] if asked[i][1] == settings]
+            settings = arguments[order[0]][1]
+            some = [i for i in order[:TOGETHER] if arguments[i][1] == settings]
             order = order[len(some) :]
-            made = self.model.generate(
-                [self.model.tail(asked[i][0].encode()) for i in some], **self._how(settings)
+            generated = self.model.generate(
+                [self.model.tail(arguments[i][0].encode()) for i in some],
+                **self._generate_options(settings),
             )
-            for i, text in zip(some, made, strict=True):
-                found[i] = text.decode("utf-8", "replace")
-                done += len(asked[i][0])
-            if self._tell is not None:
-                self._tell(done, size)
-        return found
+            for i, text in zip(some, generated, strict=True):
+                texts[i] = text.decode("utf-8", "replace")
+                done += len(arguments[i][0])
+            if self._progress is not None:
+                self._progress(done, size)
+        return texts
 
-    def _how(self, settings):
+    def _generate_options(self, settings):
         """Arguments of `Model.generate`."""
         until = settings.get("until") or []
         most = settings.get("max_gen_bytes") or BYTES_PER_TOKEN * settings.get("max_gen_toks", 256)
@@ -176,12 +178,12 @@ def _configured(name, task, documents, most):
 
 def run(
     model: Any,
-    asked: dict[str, tuple[Task, list[dict]]],
+    requested: dict[str, tuple[Task, list[dict]]],
     *,
     execute: bool = False,
     most: int = 0,
     seed: int = 0,
-    tell: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """{label: {"documents": {metric: [value]}, "corpus": {metric: value}}} of {label: (Task, its
     documents)}.
@@ -190,37 +192,40 @@ def run(
     task's own. Corpus metrics are those that are no mean over documents: BLEU (13a) and chrF of
     translations. Raises ConfigError for tasks of programs without `execute`.
     """
-    allowed(asked, execute)
-    if not asked:
+    allowed(requested, execute)
+    if not requested:
         return {}
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    told = simple_evaluate(
-        model=HarnessModel(model, seed, tell),
-        tasks=[_configured(label, *one, most) for label, one in asked.items()],
+    results = simple_evaluate(
+        model=HarnessModel(model, seed, progress),
+        tasks=[
+            _configured(label, task, documents, most)
+            for label, (task, documents) in requested.items()
+        ],
         task_manager=TaskManager(include_defaults=False),
         log_samples=True,
         bootstrap_iters=0,
     )
-    found = {}
-    for label, (task, _) in asked.items():
-        samples = sorted(told["samples"][label], key=lambda sample: sample["doc_id"])
+    scores = {}
+    for label, (task, _) in requested.items():
+        samples = sorted(results["samples"][label], key=lambda sample: sample["doc_id"])
         metrics = MEASURED[task.kind][1]
-        found[label] = {
+        scores[label] = {
             "documents": {
                 metric: [float(sample[metric]) for sample in samples] for metric in metrics
             }
         }
         if task.kind == TRANSLATION:
-            found[label]["corpus"] = _corpus(samples)
-    return found
+            scores[label]["corpus"] = _corpus(samples)
+    return scores
 
 
 def _corpus(samples):
     import sacrebleu
 
-    made = [sample["filtered_resps"][0].strip() for sample in samples]
+    generated = [sample["filtered_resps"][0].strip() for sample in samples]
     answers = [[sample["doc"]["answer"] for sample in samples]]
     return {
-        "bleu": sacrebleu.corpus_bleu(made, answers).score,
-        "chrf": sacrebleu.corpus_chrf(made, answers).score,
+        "bleu": sacrebleu.corpus_bleu(generated, answers).score,
+        "chrf": sacrebleu.corpus_chrf(generated, answers).score,
     }

@@ -19,7 +19,7 @@ from blt_jax.families import Model, network
 from blt_jax.patching import row_layout
 
 POSITIONS = 1 << 14  # ids that the device takes at a time
-LOGITS = 1 << 28  # most logits that exist at a time where they are asked for: 1 GiB of float32
+LOGITS = 1 << 28  # most logits that exist at a time where they are requested: 1 GiB of float32
 
 
 @dataclasses.dataclass
@@ -49,11 +49,11 @@ def windows(count: int, context: int, first: int = 0) -> list[tuple[int, int, in
         return []
     if count - first <= context // 2:
         return [(max(0, count - context), first, count)]
-    found, done = [], 0
+    spans, done = [], 0
     while done < count:
         begin = max(0, done - context // 2)
-        found.append((begin, max(done, first), done := min(begin + context, count)))
-    return [window for window in found if window[1] < window[2]]
+        spans.append((begin, max(done, first), done := min(begin + context, count)))
+    return [window for window in spans if window[1] < window[2]]
 
 
 def _batches(lengths, positions):
@@ -63,18 +63,18 @@ def _batches(lengths, positions):
     classes = {}
     for number, length in enumerate(lengths):
         classes.setdefault(row_layout.padded_length(length), []).append(number)
-    found, carried = [], []
+    batches, carried = [], []
     for length, own in sorted(classes.items()):
         rows, own = max(1, positions // length), carried + own
         if len(own) < rows and length < max(classes):
             carried = own
             continue
         carried = []
-        # What follows a full batch is filled up with its last row: a program more would cost more.
+        # What follows a full batch is filled up with its last row: another program would cost more.
         for at in range(0, len(own), rows):
             some = own[at : at + rows]
-            found.append((length, some + some[-1:] * (rows - len(some) if at else 0)))
-    return found
+            batches.append((length, some + some[-1:] * (rows - len(some) if at else 0)))
+    return batches
 
 
 def score(
@@ -86,16 +86,16 @@ def score(
     context: int,
     firsts: Sequence[int] | None = None,
     greedy: bool = False,
-    tell: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Scored]:
     """[Scored] of rows of ids (int32 [N + 1], targets included): of targets from `firsts[row]` up,
     default all.
 
-    `make_batch(rows of inputs)`: a model batch, padded to `row_layout.padded_length`. `tell(done,
-    of)`: ids scored. `greedy`: fill `greedy_N` too, which takes the logits.
+    `make_batch(rows of inputs)`: a model batch, padded to `row_layout.padded_length`.
+    `progress(done, of)`: ids scored. `greedy`: fill `greedy_N` too, which takes the logits.
     """
     firsts = [0] * len(rows) if firsts is None else firsts
-    found = [
+    results = [
         Scored(np.zeros(len(r) - 1 - f), np.zeros(len(r) - 1 - f, bool))
         for r, f in zip(rows, firsts, strict=True)
     ]
@@ -105,7 +105,7 @@ def score(
         for window in windows(len(ids) - 1, context, firsts[row])
     ]
     positions = min(POSITIONS, LOGITS // config.vocab) if greedy else POSITIONS
-    done, of, seen = 0, sum(len(one.nats_N) for one in found), set()
+    done, of, seen = 0, sum(len(result.nats_N) for result in results), set()
 
     def read(some, batch, nats_BxL, hits_BxL):
         nonlocal done
@@ -119,11 +119,12 @@ def score(
                 slice(scored - begin, end - begin),
                 slice(scored - firsts[row], end - firsts[row]),
             )
-            found[row].nats_N[to], found[row].greedy_N[to] = nats_BxL[b, span], hits_BxL[b, span]
-            found[row].units += _units(batch, b, span) - (scored == 0)
+            result = results[row]
+            result.nats_N[to], result.greedy_N[to] = nats_BxL[b, span], hits_BxL[b, span]
+            result.units += _units(batch, b, span) - (scored == 0)
             done += end - scored
-        if tell is not None:
-            tell(done, of)
+        if progress is not None:
+            progress(done, of)
 
     running = None
     for _, some in _batches([end - begin for _, begin, _, end in planned], positions):
@@ -135,13 +136,13 @@ def score(
         ]
         batch |= padded({"targets_BxL": parts}, batch["ids_BxL"].shape[1])
         batch["loss_mask_BxL"] = np.ones(batch["ids_BxL"].shape, np.float32)
-        made = (_hits if greedy else _nats)(params, batch, config, compute)
+        computed = (_hits if greedy else _nats)(params, batch, config, compute)
         if running:
             read(*running)
-        running = (some, batch, *made)
+        running = (some, batch, *computed)
     if running:
         read(*running)
-    return found
+    return results
 
 
 def _units(batch, b, span):
@@ -154,13 +155,13 @@ def _units(batch, b, span):
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _nats(params, batch, config, compute):
-    found = network.nats(params, batch, config, compute)
-    return found, jnp.zeros(found.shape, bool)
+    nats_BxL = network.nats(params, batch, config, compute)
+    return nats_BxL, jnp.zeros(nats_BxL.shape, bool)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _hits(params, batch, config, compute):
     logits_BxLxV, targets_BxL = network.apply(params, batch, config, compute), batch["targets_BxL"]
     logp_BxLxV = jax.nn.log_softmax(logits_BxLxV, axis=-1)
-    found = -jnp.take_along_axis(logp_BxLxV, targets_BxL[..., None], axis=-1)[..., 0]
-    return found, jnp.argmax(logits_BxLxV, axis=-1) == targets_BxL
+    nats_BxL = -jnp.take_along_axis(logp_BxLxV, targets_BxL[..., None], axis=-1)[..., 0]
+    return nats_BxL, jnp.argmax(logits_BxLxV, axis=-1) == targets_BxL

@@ -77,10 +77,10 @@ def noised(text: bytes, name: str, seed: int = 0) -> bytes:
     """`text` under noise `name`. Drop may leave nothing of a short text; then it stays as it is."""
     digest = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
     random = np.random.default_rng([seed, list(NOISES).index(name), digest])
-    made = NOISES[name](text.decode("utf-8", "surrogateescape"), random).encode(
+    noisy = NOISES[name](text.decode("utf-8", "surrogateescape"), random).encode(
         "utf-8", "surrogateescape"
     )
-    return made or text
+    return noisy or text
 
 
 def characters(text: bytes) -> int:

@@ -73,19 +73,19 @@ def _mmlu(rows, examples):
     shown = {}
     for row in examples:
         shown.setdefault(row["subject"], []).append(f"{_lettered(row)} {LETTERS[row['label']]}\n\n")
-    found = []
+    questions = []
     for row in rows:
         about = row["subject"].replace("_", " ")
         head = f"The following are multiple choice questions (with answers) about {about}.\n\n"
         prompt = head + "".join(shown.get(row["subject"], [])[:5]) + _lettered(row)
-        found.append(
+        questions.append(
             {
                 "prompt": prompt,
                 "choices": list(LETTERS[: len(row["choices"])]),
                 "label": row["label"],
             }
         )
-    return found
+    return questions
 
 
 def _lettered(row):
@@ -116,27 +116,21 @@ def _cute(name):
 
 CUTE = (
     "contains_char contains_word del_char del_word ins_char ins_word orth sem spell spell_inverse "
-    "sub_char sub_word "
-    "swap_char swap_word contains_char_rand del_char_rand ins_char_rand spell_rand "
-    "spell_inverse_rand sub_char_rand "
-    "swap_char_rand"
+    "sub_char sub_word swap_char swap_word contains_char_rand del_char_rand ins_char_rand "
+    "spell_rand spell_inverse_rand sub_char_rand swap_char_rand"
 ).split()
 
 
 def _phonemes(rows, examples=None):
-    """Five examples, the first of `examples`, or of the set itself, which are then not asked
-    for.
-    """
+    """Five examples: the first of `examples`, or of the set itself, which are then not scored."""
     shown, rows = (examples[:5], rows) if examples else (rows[:5], rows[5:])
     head = "".join(f"Word: {r['grapheme']}\nPhonemes: {r['phonemes']}\n\n" for r in shown)
-    asked = [(f"{head}Word: {r['grapheme']}\nPhonemes:", r["phonemes"]) for r in rows]
-    return [{"prompt": prompt, "answer": answer} for prompt, answer in asked]
+    pairs = [(f"{head}Word: {r['grapheme']}\nPhonemes:", r["phonemes"]) for r in rows]
+    return [{"prompt": prompt, "answer": answer} for prompt, answer in pairs]
 
 
 def _translation(source, target):
-    """Three examples, the first of the set that have both languages, which are then not asked
-    for.
-    """
+    """Three examples: the first of the set with both languages, which are then not scored."""
 
     def make(rows):
         both = [r["text"] for r in rows if source in r["text"] and target in r["text"]]
@@ -208,19 +202,19 @@ def chosen(names: Sequence[str]) -> list[str]:
     """The tasks of a list of names, groups resolved. Raises ConfigError with the nearest known
     name.
     """
-    found = []
+    resolved = []
     for name in names:
         if name in GROUPS:
-            found += [one for one in TASKS if one.startswith(f"{name}_")]
+            resolved += [task for task in TASKS if task.startswith(f"{name}_")]
         elif name in TASKS:
-            found.append(name)
+            resolved.append(name)
         else:
             near = difflib.get_close_matches(name, [*TASKS, *GROUPS], 1)
             raise ConfigError(
                 f"--tasks={name}: "
                 + (f"did you mean {near[0]!r}?" if near else "--tasks=list names all")
             )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(resolved))
 
 
 # ---------------------------------------------------------------- files
@@ -235,24 +229,24 @@ def documents(name: str, folder: str | Path, limit: int = 0) -> list[dict[str, A
     task = TASKS[name]
     files = [_records(folder, stem) for stem in task.files]
     try:
-        found = task.make(*(rows for _, rows in files))
+        docs = task.make(*(rows for _, rows in files))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         why = f"no field {error}" if isinstance(error, KeyError) else error
         raise ConfigError(f"{files[0][0]}: is not what task {name} reads: {why}") from None
-    if not found:
+    if not docs:
         raise ConfigError(f"{files[0][0]}: has nothing for task {name}")
-    for number, one in enumerate(found):
+    for number, doc in enumerate(docs):
         if task.kind == CHOICES and not (
-            all(one["choices"]) and 0 <= one["label"] < len(one["choices"])
+            all(doc["choices"]) and 0 <= doc["label"] < len(doc["choices"])
         ):
-            what = f"choices {one['choices']}, label {one['label']}"
+            what = f"choices {doc['choices']}, label {doc['label']}"
             raise ConfigError(
                 f"{files[0][0]}: question {number + 1} has {what}: it needs texts, and one of "
                 "them right"
             )
-    if limit and limit < len(found):
-        found = [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
-    return found
+    if limit and limit < len(docs):
+        docs = [docs[i] for i in np.linspace(0, len(docs) - 1, limit).round().astype(int)]
+    return docs
 
 
 def _records(folder, stem):
@@ -278,7 +272,7 @@ def _read(path, _):
         raise ConfigError(f"{path}: cannot be read as JSON lines: {error}") from None
 
 
-def asked(
+def requested(
     names: Sequence[str],
     folder: str | Path,
     limit: int = 0,
@@ -292,21 +286,21 @@ def asked(
     the prompt is: the answer is compared with the clean text. Raises ConfigError, as `chosen` and
     `documents` do.
     """
-    found = {}
+    labelled = {}
     for name in chosen(names):
-        clean = found[name] = (TASKS[name], documents(name, folder, limit))
-        for one in noises:
+        clean = labelled[name] = (TASKS[name], documents(name, folder, limit))
+        for noise_name in noises:
             for place in at if clean[0].kind == CHOICES else ("prompt",):
-                made = [_noised(document, one, place, seed) for document in clean[1]]
-                found[f"{name} {one} {place}"] = (clean[0], made)
-    return found
+                noised = [_noised(document, noise_name, place, seed) for document in clean[1]]
+                labelled[f"{name} {noise_name} {place}"] = (clean[0], noised)
+    return labelled
 
 
-def allowed(asked: dict[str, tuple[Task, list[dict[str, Any]]]], execute: bool) -> None:
-    """Raises ConfigError where `asked` has tasks that run what a model writes, and `execute` does
-    not say so.
+def allowed(requested: dict[str, tuple[Task, list[dict[str, Any]]]], execute: bool) -> None:
+    """Raises ConfigError where `requested` has tasks that run what a model writes, and `execute`
+    does not say so.
     """
-    written = [label for label, (task, _) in asked.items() if task.kind == PROGRAM]
+    written = [label for label, (task, _) in requested.items() if task.kind == PROGRAM]
     if written and not execute:
         raise ConfigError(
             f"{', '.join(written)}: runs programs that the model writes; --execute allows it, "
@@ -315,13 +309,13 @@ def allowed(asked: dict[str, tuple[Task, list[dict[str, Any]]]], execute: bool) 
 
 
 def _noised(document, name, place, seed):
-    made = dict(document)
+    noised = dict(document)
     apply = lambda text: noise.noised(text.encode(), name, seed).decode()
     if place in ("prompt", "both"):
-        made["prompt"] = apply(document["prompt"])
+        noised["prompt"] = apply(document["prompt"])
     if place in ("completion", "both"):
-        made["choices"] = [apply(choice) for choice in document["choices"]]
-    return made
+        noised["choices"] = [apply(choice) for choice in document["choices"]]
+    return noised
 
 
 def averaged(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -336,14 +330,14 @@ def averaged(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if place in noise.WHERE:
             of_noise.setdefault(name, []).append(label)
     places: dict[str, Any] = {}
-    found = dict(scores)
+    averages = dict(scores)
     for name, labels in of_noise.items():
         if len(labels) > 1:
-            told = [found.pop(label)["documents"] for label in labels]
+            by_place = [averages.pop(label)["documents"] for label in labels]
             places |= {label: scores[label] for label in labels}
             mean = {
-                metric: np.mean([one[metric] for one in told], axis=0).tolist()
-                for metric in told[0]
+                metric: np.mean([columns[metric] for columns in by_place], axis=0).tolist()
+                for metric in by_place[0]
             }
-            found[name] = {"documents": mean}
-    return {"tasks": found, "places": places}
+            averages[name] = {"documents": mean}
+    return {"tasks": averages, "places": places}

@@ -20,8 +20,8 @@ from blt_jax.eval import noise
 from blt_jax.flops import analytic
 
 LABELS = ("source", "lang", "script")
-LOOKED_AT = 1000  # characters that tell a document's script
-SAMPLE = 64  # texts that tell thresholds
+LOOKED_AT = 1000  # leading characters that decide a document's script
+SAMPLE = 64  # texts whose entropies set thresholds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ def read(pattern: str, most: int = 0) -> tuple[list[Text], list[str]]:
     """([Text] of a glob of .jsonl[.gz|.zst], .parquet or .txt, lines on what was left out).
 
     `most`: bytes to read at most, of documents spread evenly over all; 0: all. A record's own
-    fields `source`, `lang` and `script` are its labels; without a script its letters tell. Raises
+    fields `source`, `lang` and `script` are its labels; without a script its letters decide. Raises
     ConfigError for a glob without files or with nothing to score.
     """
     data, skips, lines = Data(input=pattern), sources.Skips(), []
@@ -44,21 +44,23 @@ def read(pattern: str, most: int = 0) -> tuple[list[Text], list[str]]:
             yield from sources.documents(file, data, skips, LABELS[1:])
 
     if most:  # what is not scored is read twice, so that a large corpus need not fit into memory
-        sizes = [len(one.text) for one in documents(skips)]
+        sizes = [len(document.text) for document in documents(skips)]
         kept = _spread(sizes, most)
-        found = [_text(one) for i, one in enumerate(documents(sources.Skips())) if i in kept]
+        texts = [
+            _text(document) for i, document in enumerate(documents(sources.Skips())) if i in kept
+        ]
         if len(kept) < len(sizes):
             lines = [
                 f"{len(sizes) - len(kept):,} of {len(sizes):,} documents, spread evenly: "
                 f"max_bytes = {most:,}"
             ]
     else:
-        found = [_text(one) for one in documents(skips)]
+        texts = [_text(document) for document in documents(skips)]
     skips.check()
-    if not found:
+    if not texts:
         why = "; ".join(skips.lines()) or f"no document within {most:,} bytes; raise --max_bytes"
         raise ConfigError(f"--input={pattern}: nothing to score: {why}")
-    return found, skips.lines() + lines
+    return texts, skips.lines() + lines
 
 
 def _spread(sizes, most):
@@ -97,17 +99,20 @@ def lines(text: bytes) -> int:
 
 
 def measure(
-    model: Any, texts: Sequence[bytes], tell: Callable[[int, int], None] | None = None
+    model: Any, texts: Sequence[bytes], progress: Callable[[int, int], None] | None = None
 ) -> dict[str, list]:
-    """Columns by document of a list of bytes: `bits`, `bytes`, `units`. `tell(done, of)`: bytes."""
+    """Columns by document of a list of bytes: `bits`, `bytes`, `units`. `progress(done, of)`:
+    bytes.
+    """
     size = sum(map(len, texts))
-    told = None if tell is None else lambda done, of: tell(done * size // max(of, 1), size)
-    scored = model.score(texts, tell=told)
-    units = [one.units for one in scored]
+    in_bytes = (
+        None if progress is None else lambda done, of: progress(done * size // max(of, 1), size)
+    )
+    scored = model.score(texts, tell=in_bytes)
     return {
-        "bits": [one.bits for one in scored],
+        "bits": [score.bits for score in scored],
         "bytes": [len(text) for text in texts],
-        "units": units,
+        "units": [score.units for score in scored],
     }
 
 
@@ -116,7 +121,7 @@ def robustness(
     texts: Sequence[bytes],
     names: Sequence[str],
     seed: int = 0,
-    tell: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """{"bytes", "characters" of the clean texts, "clean": columns, NAME of each noise: columns}, by
     document.
@@ -127,7 +132,7 @@ def robustness(
     wanted = {"clean": texts} | {
         name: [noise.noised(text, name, seed) for text in texts] for name in names
     }
-    columns = measure(model, [text for some in wanted.values() for text in some], tell)
+    columns = measure(model, [text for some in wanted.values() for text in some], progress)
     cut = lambda i: {key: values[i * len(texts) :][: len(texts)] for key, values in columns.items()}
     counts = {
         "bytes": [len(text) for text in texts],
@@ -147,18 +152,19 @@ def flops_per_byte(model: Any, columns: dict[str, list]) -> dict[str, float]:
     parts = {"model": (model.config, own)} | (
         {"entropy_model": (model.patcher, 1)} if scorer else {}
     )
-    found = {"model": 0.0, "entropy_model": 0.0}
+    flops = {"model": 0.0, "entropy_model": 0.0}
     for part, (config, size) in parts.items():
-        how = dict(patch_size=size, context_bytes=context, convention="exact")
-        found[part] = analytic.per_byte(config, **how).total
-    return found | {"total": sum(found.values())}
+        flops[part] = analytic.per_byte(
+            config, patch_size=size, context_bytes=context, convention="exact"
+        ).total
+    return flops | {"total": sum(flops.values())}
 
 
-def dial(
+def threshold_sweep(
     model: Any,
     texts: Sequence[bytes],
     thresholds: Sequence[float],
-    tell: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """[{"threshold", columns, "flops_per_byte"}] of an entropy-patched model, its threshold set
     anew each time.
@@ -169,20 +175,22 @@ def dial(
         raise ConfigError(
             f"{model.folder}: a threshold can be set only where entropies cut patches"
         )
-    found, size = [], len(thresholds)
+    sweep, size = [], len(thresholds)
     for i, threshold in enumerate(thresholds):
-        turned = copy.copy(model)
-        turned.patching = dataclasses.replace(
+        adjusted = copy.copy(model)
+        adjusted.patching = dataclasses.replace(
             model.patching, threshold=float(threshold), target=0.0
         )
-        told = None if tell is None else lambda done, of, i=i: tell(i * of + done, size * of)
-        columns = measure(turned, texts, told)
-        found.append(
+        overall = (
+            None if progress is None else lambda done, of, i=i: progress(i * of + done, size * of)
+        )
+        columns = measure(adjusted, texts, overall)
+        sweep.append(
             {"threshold": float(threshold)}
             | columns
             | {"flops_per_byte": flops_per_byte(model, columns)}
         )
-    return found
+    return sweep
 
 
 def thresholds(
@@ -195,5 +203,5 @@ def thresholds(
     """
     rows = [model.encode(text)[: model.context] for text in texts[:: max(1, len(texts) // SAMPLE)]]
     values = np.concatenate([model.entropies(row[None])[0] for row in rows])
-    made = {float(np.quantile(values, 1 - 1 / size)) for size in sizes} | {model.patching.threshold}
-    return sorted(made)
+    quantiles = {float(np.quantile(values, 1 - 1 / size)) for size in sizes}
+    return sorted(quantiles | {model.patching.threshold})

@@ -110,7 +110,7 @@ def score(
         tell = progress.task(f"entropies ({split})")
         with ThreadPoolExecutor(1) as writer:
             scored = entropy_scoring.score(
-                params, model, store.sizes + 2, store.ids, tell=tell, **options
+                params, model, store.sizes + 2, store.ids, progress=tell, **options
             )
             writing = None  # while the next part is computed
             for part, (first, end) in zip(missing, ranges, strict=True):

@@ -94,7 +94,9 @@ def of_texts(
         if thresholds == AUTO:
             thresholds = texts.thresholds(model, data)
         tell = progress.task(f"{label}, thresholds")
-        parts["dial"] = texts.dial(model, data, [float(value) for value in thresholds], tell)
+        parts["dial"] = texts.threshold_sweep(
+            model, data, [float(value) for value in thresholds], tell
+        )
     return parts
 
 
@@ -105,13 +107,13 @@ def of_tasks(
     progress: Progress = SILENT,
     **options: Any,
 ) -> Evaluation:
-    """The parts "tasks" and "places" of an evaluation. `requested`: see `eval.tasks.asked`;
+    """The parts "tasks" and "places" of an evaluation. `requested`: see `eval.tasks.requested`;
     `options`: see `harness.run`.
     """
     from blt_jax.eval import harness
 
     tell = progress.task(f"{model.folder.name}, tasks")
-    return tasks.averaged(harness.run(model, requested, seed=seed, tell=tell, **options))
+    return tasks.averaged(harness.run(model, requested, seed=seed, progress=tell, **options))
 
 
 # ---------------------------------------------------------------- a study
@@ -182,29 +184,29 @@ def write_pictures(evaluations: Mapping[str, Evaluation], folder: Path) -> list[
     """The figures of evaluations {name: evaluation}, as SVG and PNG in `folder`; returns their
     names.
     """
-    from blt_jax.scaling import figures as plots  # matplotlib takes long to import
+    from blt_jax.scaling import figures  # matplotlib takes long to import
     from blt_jax.scaling.looks import looks as looks_by_label
     from blt_jax.study import evaluation_figures
 
     looks = looks_by_label({name: one["label"] for name, one in evaluations.items()})
-    figures = {}
+    drawn = {}
     for label in texts.LABELS:
         rows = evaluation_results.by_label(evaluations, label)
         if len(rows) > 1:
-            figures[label] = evaluation_figures.labels(rows, looks, label)
+            drawn[label] = evaluation_figures.labels(rows, looks, label)
     noised = evaluation_results.under_noise(evaluations)
     if noised:
-        figures["noise"] = evaluation_figures.noises(noised, looks)
+        drawn["noise"] = evaluation_figures.noises(noised, looks)
     dials = evaluation_results.along_thresholds(evaluations)
     if dials:
-        figures["thresholds"] = evaluation_figures.threshold_sweeps(
+        drawn["thresholds"] = evaluation_figures.threshold_sweeps(
             dials, looks, evaluation_results.without_threshold(evaluations)
         )
     scores = evaluation_results.on_tasks(evaluations)
     if scores:
-        figures["tasks"] = evaluation_figures.tasks(scores, looks)
+        drawn["tasks"] = evaluation_figures.tasks(scores, looks)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        for kind, data in plots.encoded(figure).items():
+    for name, figure in drawn.items():
+        for kind, data in figures.encoded(figure).items():
             (folder / f"{name}.{kind}").write_bytes(data)
-    return list(figures)
+    return list(drawn)

@@ -114,7 +114,7 @@ def test_rows_are_filled_well(params):
         rows=4,
         length=1024,
         meter=meter,
-        tell=lambda *told: reached.append(told),
+        progress=lambda *told: reached.append(told),
     ):
         pass
     assert reached[-1] == (sizes.sum(), sizes.sum()) and reached == sorted(reached)

@@ -41,7 +41,7 @@ def test_choices_by_likelihood(harness, models, tmp_path, name):
         {"question": q, "choices": choices, "label": i} for i, (q, choices) in enumerate(QUESTIONS)
     ]
     write(tmp_path, "arc_easy.jsonl", rows)
-    found = harness.run(model, tasks.asked(["arc_easy"], tmp_path))["arc_easy"]["documents"]
+    found = harness.run(model, tasks.requested(["arc_easy"], tmp_path))["arc_easy"]["documents"]
     for i, (question, choices) in enumerate(QUESTIONS):
         start = f"Question: {question}\nAnswer:".encode()
         said = [f" {choice}".encode() for choice in choices]
@@ -85,7 +85,9 @@ def test_generated_answers_programs_and_translations(harness, models, tmp_path, 
     )
     test = "def check(f):\n    assert f() == 1"
     write(tmp_path, "humaneval.jsonl", [{"prompt": "def f():", "entry_point": "f", "test": test}])
-    asked = tasks.asked(["g2p_phonologybench", "translation_ntrex_deu_eng", "humaneval"], tmp_path)
+    asked = tasks.requested(
+        ["g2p_phonologybench", "translation_ntrex_deu_eng", "humaneval"], tmp_path
+    )
     with pytest.raises(ConfigError, match="humaneval: runs programs"):
         harness.run(models["bytes"], asked)
     said = {"Phonemes:": b" f f", "eng:": b" the same words", "def f():": b" return 1"}
@@ -109,6 +111,6 @@ def test_generated_answers_programs_and_translations(harness, models, tmp_path, 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the evaluation files are not here")
 def test_real_questions(harness, models):
-    asked = tasks.asked(["hellaswag", "mmlu"], SHARED, 2)
+    asked = tasks.requested(["hellaswag", "mmlu"], SHARED, 2)
     found = harness.run(models["tokens"], asked)
     assert all(len(found[name]["documents"]["acc"]) == 2 for name in ("hellaswag", "mmlu"))

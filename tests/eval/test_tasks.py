@@ -77,7 +77,7 @@ def test_prompts(files):
 
 def test_limit_is_spread_and_noise_has_its_places(files):
     assert len(tasks.documents("arc_easy", files, 4)) == 4
-    found = tasks.asked(["arc_easy", "g2p_phonologybench"], files, 2, ["UpperCase"])
+    found = tasks.requested(["arc_easy", "g2p_phonologybench"], files, 2, ["UpperCase"])
     assert [label for label in found if "arc" in label] == [
         "arc_easy",
         *(f"arc_easy UpperCase {place}" for place in noise.WHERE),

@@ -75,7 +75,7 @@ def test_nothing_to_score_is_one_line(tmp_path):
 def test_noised_text_is_what_is_scored(models, name):
     model, told = models[name], []
     found = texts.robustness(
-        model, SOME, ["Drop", "AntSpeak"], seed=3, tell=lambda *done: told.append(done)
+        model, SOME, ["Drop", "AntSpeak"], seed=3, progress=lambda *done: told.append(done)
     )
     assert list(found) == ["bytes", "characters", "clean", "Drop", "AntSpeak", "seed"]
     assert (
@@ -102,7 +102,7 @@ def test_noised_text_is_what_is_scored(models, name):
 def test_the_threshold_is_a_dial(models):
     model = models["patches"]
     plain = texts.measure(model, SOME)
-    low, own, high = texts.dial(model, SOME, [0.0, model.patching.threshold, 99.0])
+    low, own, high = texts.threshold_sweep(model, SOME, [0.0, model.patching.threshold, 99.0])
     assert (
         own["bits"] == plain["bits"]
         and own["units"] == plain["units"]
@@ -116,4 +116,4 @@ def test_the_threshold_is_a_dial(models):
     with pytest.raises(
         ConfigError, match="a threshold can be set only where entropies cut patches"
     ):
-        texts.dial(models["tokens"], SOME, [1.0])
+        texts.threshold_sweep(models["tokens"], SOME, [1.0])
