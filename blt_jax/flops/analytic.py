@@ -46,16 +46,16 @@ def per_byte(model: Any, *, patch_size: float, context_bytes: float, convention:
         row = executed_row(model, *whole_row(model, unit, context_bytes))
         return Breakdown(*(flops / context_bytes for flops in dataclasses.astuple(row)))
     count = FORMULAS[convention]
-    position = unit if model.reads == "token" else 1.0  # bytes of one
-    found = dict.fromkeys(LINES, 0.0)
+    position = unit if model.reads == "token" else 1.0  # bytes of a position
+    by_line = dict.fromkeys(LINES, 0.0)
     for placed in model.stacks():
         size = unit if placed.over == "patches" else position
-        found[placed.line] += count.stack(placed.stack, context_bytes / size) / size
+        by_line[placed.line] += count.stack(placed.stack, context_bytes / size) / size
     for line, flops in model.other_flops(convention, patch_size, context_bytes):
-        found[line] += flops
+        by_line[line] += flops
     vocab = count.byte_vocab if model.reads == "byte" else model.vocab
-    found["head"] += count.head(model.head_width, vocab) / position
-    return Breakdown(**found)
+    by_line["head"] += count.head(model.head_width, vocab) / position
+    return Breakdown(**by_line)
 
 
 LINES = tuple(field.name for field in dataclasses.fields(Breakdown))
@@ -83,7 +83,7 @@ def executed_row(
     patches.
 
     `training`: with the backward pass. Both operands of every product need a gradient, so it costs
-    two more; but blockwise attention makes its scores again, five products for two. remat "full"
+    two more; but blockwise attention recomputes its scores, five products for two. remat "full"
     then also repeats the forward pass of every scanned layer, except its last product (`down` of
     the feed-forward), whose result no gradient needs.
 
@@ -101,14 +101,14 @@ def executed_row(
         if choice not in known:
             raise ConfigError(f"{name} = {choice!r}: can count {', '.join(known)}")
     row = Row(int(positions), int(slots), training, training and remat == "full", attention)
-    found = dict.fromkeys(LINES, 0)
+    by_line = dict.fromkeys(LINES, 0)
     for placed in model.stacks():
         length = row.P if placed.over == "patches" else row.L
-        found[placed.line] += row.stack(placed.stack, length, placed.scanned)
+        by_line[placed.line] += row.stack(placed.stack, length, placed.scanned)
     for line, flops in model.other_executed(row):
-        found[line] += flops
-    found["head"] += row.head(model.head_width, model.vocab)
-    return Breakdown(**found)
+        by_line[line] += flops
+    by_line["head"] += row.head(model.head_width, model.vocab)
+    return Breakdown(**by_line)
 
 
 def training(forward: float) -> float:

@@ -76,7 +76,7 @@ def differences(
     parts = [(cause, line, value * (3 if training else 1)) for cause, line, value in parts]
 
     if training:
-        row = lambda **how: executed_row(model, length, slots, attention=attention, **how)
+        row = lambda **options: executed_row(model, length, slots, attention=attention, **options)
         once, step, repeated = row(), row(training=True), row(training=True, remat=remat)
         for line, value in _lines(step):
             again = "head again" if line == "head" else "scores again"
@@ -90,12 +90,12 @@ def _lines(breakdown):
 
 
 def _by_cause(parts):
-    found = {}
+    by_cause = {}
     for cause, line, value in parts:
         if value:
-            of_cause = found.setdefault(cause, {})
+            of_cause = by_cause.setdefault(cause, {})
             of_cause[line] = of_cause.get(line, 0.0) + value
-    return {cause: Breakdown(**found[cause]) for cause in CAUSES if cause in found}
+    return {cause: Breakdown(**by_cause[cause]) for cause in CAUSES if cause in by_cause}
 
 
 def _program(model, length, slots, context_bytes, attention):

@@ -118,13 +118,13 @@ def by_name(name: str) -> Device:
     """The device that a flag or a plan names, such as "tpu-v5p" or "h100". Raises ConfigError with
     the nearest name.
     """
-    found = [device for device in DEVICES if device.name == str(name).lower()]
-    if not found:
+    matches = [device for device in DEVICES if device.name == str(name).lower()]
+    if not matches:
         names = [device.name for device in DEVICES]
         near = difflib.get_close_matches(str(name).lower(), names, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
         raise ConfigError(f"hardware = {name!r}: no such device; {hint}")
-    return found[0]
+    return matches[0]
 
 
 def by_kind(device_kind: str) -> Device | None:

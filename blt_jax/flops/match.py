@@ -69,13 +69,13 @@ def budget_run(
             f"budget {budget:.3g} is too small for one step, which costs {per_step:.3g} FLOPs; "
             f"{mend}"
         )
-    found = Match(steps * bytes_per_step, steps, steps * per_step, steps * per_step / budget - 1)
-    if abs(found.mismatch) > tolerance:
+    match = Match(steps * bytes_per_step, steps, steps * per_step, steps * per_step / budget - 1)
+    if abs(match.mismatch) > tolerance:
         raise ConfigError(
             f"budget {budget:.3g}: whole steps of {per_step:.3g} FLOPs miss it by more than "
-            f"{tolerance:.2%}; nearest {steps} steps, {found.mismatch:+.2%}; {mend}"
+            f"{tolerance:.2%}; nearest {steps} steps, {match.mismatch:+.2%}; {mend}"
         )
-    return found
+    return match
 
 
 def inference_cost(
@@ -121,14 +121,14 @@ def shape_for_cost(
 
     def at(stack):
         shaped = dataclasses.replace(model, **{model.backbone: stack})
-        found = inference_cost(
+        flops = inference_cost(
             shaped,
             patch_size=patch_size,
             context_bytes=context_bytes,
             convention=convention,
             entropy_model=entropy_model,
         )
-        return Shape(shaped, float(patch_size), found, found / cost - 1)
+        return Shape(shaped, float(patch_size), flops, flops / cost - 1)
 
     template = getattr(model, model.backbone)
     tried = []
@@ -182,24 +182,26 @@ def patch_for_cost(
         )
 
     def at(size):
-        how = dict(context_bytes=context_bytes, convention=convention, entropy_model=entropy_model)
-        found = inference_cost(model, patch_size=size, **how)
-        return Shape(model, size, found, found / cost - 1)
+        options = dict(
+            context_bytes=context_bytes, convention=convention, entropy_model=entropy_model
+        )
+        flops = inference_cost(model, patch_size=size, **options)
+        return Shape(model, size, flops, flops / cost - 1)
 
     short, long = 1.0, float(context_bytes)
     for _ in range(64):  # halves the bracket in log size until the two ends are neighbours
         middle = math.sqrt(short * long)
         short, long = (middle, long) if at(middle).flops_per_byte > cost else (short, middle)
-    found = min(at(short), at(long), key=lambda shape: abs(shape.mismatch))
-    if abs(found.mismatch) > tolerance:
+    best = min(at(short), at(long), key=lambda shape: abs(shape.mismatch))
+    if abs(best.mismatch) > tolerance:
         most, least = at(1.0).flops_per_byte, at(float(context_bytes)).flops_per_byte
         raise ConfigError(
             f"cost = {cost:.4g} FLOPs per byte ({convention}): no patch size is within "
             f"{tolerance:.2%}; 1 to {context_bytes} bytes per patch cost {most:.4g} to "
-            f"{least:.4g}, nearest {found.patch_size:.4g} at {found.mismatch:+.2%}; change the "
+            f"{least:.4g}, nearest {best.patch_size:.4g} at {best.mismatch:+.2%}; change the "
             "model or the cost"
         )
-    return found
+    return best
 
 
 def _positive(name, value, unit):
@@ -221,10 +223,10 @@ def _stacks(template: Stack, step, head_width, cost, at):
     """
     step = math.lcm(step, head_width * template.heads // template.kv_heads)  # whole groups of heads
     for width in itertools.count(step, step):
-        one, two = (
+        one_layer, two_layers = (
             at(_stack(template, width, layers, head_width)).flops_per_byte for layers in (1, 2)
         )
-        layers = 1 + round((cost - one) / (two - one))
+        layers = 1 + round((cost - one_layer) / (two_layers - one_layer))
         if layers < 1:
             return
         yield _stack(template, width, layers, head_width)

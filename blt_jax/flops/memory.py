@@ -61,7 +61,7 @@ def per_device(
     """
     rows = train.rows / (mesh[0] * mesh[1])
     parts = 1 if not train.device_rows else max(1, rows / train.device_rows)
-    one = Row(
+    row = Row(
         model, train.remat, attention, positions, slots, 2 if train.dtype != "float32" else FLOAT32
     )
     tables_split = analytic.parameters(model)["hash_tables"] / _column_ways(model, mesh)
@@ -72,9 +72,9 @@ def per_device(
         moments=2 * FLOAT32 * (split - tables_split),
         table_moments=TABLE_BYTES[tables] * tables_split,
         gradients=FLOAT32 * split * (2 if parts > 1 else 1),
-        kept=rows * one.kept(),
-        working=rows * one.working(),
-        gathered=_gathered(model, one.size) / mesh[2] if mesh[1] > 1 else 0.0,
+        kept=rows * row.kept(),
+        working=rows * row.working(),
+        gathered=_gathered(model, row.size) / mesh[2] if mesh[1] > 1 else 0.0,
         logits=rows * (head_positions or positions) * model.vocab * 3 * FLOAT32 / mesh[2],
     )
 
@@ -136,7 +136,7 @@ class Row:
         return total + self.model.other_activations(self)[0]
 
     def working(self) -> float:
-        """Twice what a layer keeps: values made again, and their gradients."""
+        """Twice what a layer keeps: recomputed values, and their gradients."""
         layers = [self.block(stack, length) for stack, length in self.stacks() if stack.layers]
         return 2 * max([*layers, *self.model.other_activations(self)[1]], default=0.0)
 
