@@ -34,14 +34,14 @@ def spec(names: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
     for size, name, axes in zip(
         shape, names, nn.logical_to_mesh_axes(names) or (None,) * len(names), strict=True
     ):
-        asked = {
+        requested = {
             axis: free[axis]
             for axis in ((axes,) if isinstance(axes, str) else axes or ())
             if axis in free
         }
-        taken = split_over(size, asked)
-        if len(taken) < sum(n > 1 for n in asked.values()):
-            _tell(name, size, tuple(asked.items()), taken)
+        taken = split_over(size, requested)
+        if len(taken) < sum(n > 1 for n in requested.values()):
+            _warn(name, size, tuple(requested.items()), taken)
         spread.append(taken or None)
     return PartitionSpec(*spread)
 
@@ -76,12 +76,12 @@ def by_rows(f: Callable[..., jax.Array], weights: Any, *arrays: jax.Array) -> ja
 
 
 @functools.cache  # once for each
-def _tell(name, size, asked, taken):
+def _warn(name, size, requested, taken):
     over = taken or "none"
     log.warning(
         "activations: axis %s of size %d is split over %s, not all of %s",
         name,
         size,
         over,
-        dict(asked),
+        dict(requested),
     )

@@ -15,12 +15,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from blt_jax.config import ConfigError
-from blt_jax.parallel import sharding as rules
+from blt_jax.parallel import sharding
 
 # seconds without a sign of life after which a process counts as lost and the others are ended
 HEARTBEAT = 30
 ARRIVAL = 300  # seconds that processes wait for each other at the start
-PATIENCE = 3600  # and later, where one may have a program to compile
+PATIENCE = 3600  # and later, where a process may have a program to compile
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +70,12 @@ def share(mesh: jax.sharding.Mesh, rows: int) -> tuple[int, int]:
     Processes that differ only along `tensor` feed the same part. Raises ConfigError where the rows
     do not divide, or where the devices of a process do not lie together.
     """
-    devices = rules.row_devices(mesh)
+    devices = sharding.row_devices(mesh)
     if rows % devices:
         raise ConfigError(
             f"train.rows = {rows}: must be a multiple of {devices}, the devices along the batch"
         )
-    places = rules.batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+    places = sharding.batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
     # a device's first row and the one after its last
     held = {where[0].indices(rows)[:2] for where in places if where is not None}
     first, size = min(held)[0], sum(last - first for first, last in held)
@@ -89,11 +89,11 @@ def share(mesh: jax.sharding.Mesh, rows: int) -> tuple[int, int]:
 
 def from_whole(mesh: jax.sharding.Mesh, whole: Any) -> Any:
     """Global arrays of a batch that every process holds whole ({name: [rows, ...]})."""
-    sharding = rules.batch_sharding(mesh)
+    by_rows = sharding.batch_sharding(mesh)
     if jax.process_count() == 1:
-        return jax.device_put(whole, sharding)
+        return jax.device_put(whole, by_rows)
     return jax.tree.map(
-        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda where: x[where]), whole
+        lambda x: jax.make_array_from_callback(x.shape, by_rows, lambda where: x[where]), whole
     )
 
 
@@ -102,9 +102,9 @@ def from_part(mesh: jax.sharding.Mesh, part: Any, rows: int) -> Any:
     ...]}).
     """
     if jax.process_count() == 1:
-        return jax.device_put(part, rules.batch_sharding(mesh))
-    sharding = rules.batch_sharding(mesh)
-    whole = lambda x: jax.make_array_from_process_local_data(sharding, x, (rows, *x.shape[1:]))
+        return jax.device_put(part, sharding.batch_sharding(mesh))
+    by_rows = sharding.batch_sharding(mesh)
+    whole = lambda x: jax.make_array_from_process_local_data(by_rows, x, (rows, *x.shape[1:]))
     return jax.tree.map(whole, part)
 
 

@@ -5,7 +5,7 @@ Each device looks its own columns up for the rows of all, and an all-to-all brin
 with all its columns: what travels is row numbers and embedded bytes. Under plain `jit` XLA moves
 the embedded bytes of the whole batch to every device. The backward pass is the transposed
 all-to-all and a scatter into the device's own columns; only where a table is whole along a mesh
-axis (`rules.split`) is its gradient summed over it.
+axis (`sharding.split`) is its gradient summed over it.
 """
 
 import functools
@@ -34,7 +34,7 @@ def lookup(
     if mesh.empty:
         return plain(table_RxE, ids_TxBxL, dtype)
     if ids_TxBxL.shape[1] % sharding.row_devices(mesh):
-        _tell(ids_TxBxL.shape[1], sharding.row_devices(mesh))
+        _warn(ids_TxBxL.shape[1], sharding.row_devices(mesh))
         return plain(table_RxE, ids_TxBxL, dtype)
     rows = tuple(axis for axis in sharding.BATCH if mesh.shape[axis] > 1)
     columns = sharding.split(mesh, "columns", table_RxE.shape[1])
@@ -61,7 +61,7 @@ def lookup(
 
 
 @functools.cache  # once for each
-def _tell(rows, devices):
+def _warn(rows, devices):
     log.warning(
         "embedding tables: %d rows on %d devices: the lookup is XLA's, which moves far more",
         rows,

@@ -70,34 +70,34 @@ def sharding(
     spec: list[tuple[str, ...] | None] = []
     used: set[str] = set()
     for dimension, axis in zip(shape, logical, strict=True):
-        asked = {} if used & set(_axes(mesh, axis)) else _axes(mesh, axis)
-        taken = split_over(dimension, asked)
+        requested = {} if used & set(_axes(mesh, axis)) else _axes(mesh, axis)
+        taken = split_over(dimension, requested)
         used.update(taken)
-        if len(taken) < sum(size > 1 for size in asked.values()):
-            _tell(name, axis, dimension, taken, tuple(asked.items()))
+        if len(taken) < sum(size > 1 for size in requested.values()):
+            _warn(name, axis, dimension, taken, tuple(requested.items()))
         spec.append(taken or None)
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
 @functools.cache  # once for each
-def _tell(name, axis, dimension, taken, asked):
+def _warn(name, axis, dimension, taken, requested):
     log.warning(
         "%s: axis %s of size %d is split over %s, not all of %s",
         name,
         axis,
         dimension,
         taken or "none",
-        dict(asked),
+        dict(requested),
     )
 
 
 def parameter_shardings(mesh: jax.sharding.Mesh, shapes: Any, logical_axes: Any) -> Any:
     """Tree of NamedShardings for a parameter tree and its `network.logical_axes`."""
 
-    def one(path, shape, logical):
+    def placed(path, shape, logical):
         return sharding(mesh, _padded(logical, shape), shape.shape, jax.tree_util.keystr(path))
 
-    return jax.tree_util.tree_map_with_path(one, shapes, logical_axes)
+    return jax.tree_util.tree_map_with_path(placed, shapes, logical_axes)
 
 
 def everywhere(mesh: jax.sharding.Mesh) -> NamedSharding:

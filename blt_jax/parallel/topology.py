@@ -36,15 +36,15 @@ class Topology:
 
 
 def parse(name: str) -> Topology:
-    """Raises ConfigError for a name that is no topology, with one that is."""
-    found = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", name)
-    if not found or found[1] not in SLICES:
+    """Raises ConfigError, with an example, for a name that is no topology."""
+    match = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", name)
+    if not match or match[1] not in SLICES:
         raise ConfigError(
             f"compile = {name!r}: write KIND:CHIPS such as v5e:4x4 or v5p:2x2x4; kinds: "
             f"{', '.join(SLICES)}"
         )
-    row, per_chip = SLICES[found[1]]
-    chips = math.prod(int(n) for n in found[2].split("x"))
+    row, per_chip = SLICES[match[1]]
+    chips = math.prod(int(n) for n in match[2].split("x"))
     return Topology(name, hardware.by_name(row), chips * per_chip)
 
 
@@ -69,14 +69,14 @@ def devices(topology: Topology) -> tuple[Sequence[Any], bool]:
         from jax.experimental import topologies
 
         try:
-            found = topologies.get_topology_desc(
+            described = topologies.get_topology_desc(
                 platform="tpu", topology_name=topology.name
             ).devices
         except jax.errors.JaxRuntimeError as error:
             raise ConfigError(
                 f"compile = {topology.name!r}: {str(error).splitlines()[0]}"
             ) from None
-        return found, True
+        return described, True
     if topology.devices > HOST_DEVICES:
         raise ConfigError(
             f"compile = {topology.name!r}: without libtpu at most {HOST_DEVICES} devices; install "

@@ -9,7 +9,7 @@ import optax
 
 from blt_jax.config import ConfigError, Train
 from blt_jax.families import network
-from blt_jax.parallel import sharding as rules
+from blt_jax.parallel import sharding
 from blt_jax.parallel.run_compute import compute
 from blt_jax.runs.config import Run
 from blt_jax.train import bad_steps, optimizer
@@ -49,29 +49,31 @@ def abstract_state(run: Run, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """`new_state` as jax.ShapeDtypeStructs with shardings; nothing is computed."""
     params = network.shapes(run.model)
     moments = jax.eval_shape(optimizer.transform(run.optimizer).init, params)
-    one = lambda dtype: jax.ShapeDtypeStruct((), dtype)
+    scalar = lambda dtype: jax.ShapeDtypeStruct((), dtype)
     shapes = {
         "params": params,
         "moments": moments,
-        "step": one(jnp.int32),
-        "recent_loss": one(jnp.float32),
+        "step": scalar(jnp.int32),
+        "recent_loss": scalar(jnp.float32),
     }
-    lay = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    lay = lambda x, placement: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement)
     return jax.tree.map(lay, shapes, state_shardings(run, mesh))
 
 
 def state_shardings(run: Run, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Shardings of `new_state`: moments lie like their parameters (`rules.moment_sharding`),
+    """Shardings of `new_state`: moments lie like their parameters (`sharding.moment_sharding`),
     scalars everywhere.
     """
     shapes, logical = network.shapes(run.model), network.logical_axes(run.model)
-    params = rules.parameter_shardings(mesh, shapes, logical)
-    whole = rules.everywhere(mesh)
+    params = sharding.parameter_shardings(mesh, shapes, logical)
+    whole = sharding.everywhere(mesh)
     tx = optimizer.transform(run.optimizer)
     masked = lambda x: isinstance(x, optax.MaskedNode)
     moments = optax.tree.map_params(
         tx,
-        lambda moment, *of: moment if masked(moment) else rules.moment_sharding(mesh, moment, *of),
+        lambda moment, *of: (
+            moment if masked(moment) else sharding.moment_sharding(mesh, moment, *of)
+        ),
         jax.eval_shape(tx.init, shapes),
         shapes,
         logical,
@@ -117,9 +119,9 @@ def make_step(run: Run, mesh: jax.sharding.Mesh) -> Any:
                 new = gradient_of(state["params"], rows)
                 return lay(jax.tree.map(jnp.add, so_far, new)), None
 
-            lay = lambda made: (
-                made[0],
-                jax.lax.with_sharding_constraint(made[1], layout["params"]),
+            lay = lambda result: (
+                result[0],
+                jax.lax.with_sharding_constraint(result[1], layout["params"]),
             )
             cut = _cut(batch, parts, mesh)
             shapes = jax.eval_shape(gradient_of, state["params"], jax.tree.map(lambda x: x[0], cut))
@@ -158,7 +160,7 @@ def make_step(run: Run, mesh: jax.sharding.Mesh) -> Any:
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(layout, rules.batch_sharding(mesh), None),
+        in_shardings=(layout, sharding.batch_sharding(mesh), None),
         out_shardings=(layout, None),
     )
 
@@ -181,7 +183,7 @@ def _parts(train: Train, mesh):
     """How many times each device reads `device_rows` rows in one step. Raises ConfigError where it
     is not whole.
     """
-    devices = rules.row_devices(mesh)
+    devices = sharding.row_devices(mesh)
     at_a_time = devices * train.device_rows or train.rows
     if train.rows % at_a_time:
         raise ConfigError(
@@ -195,15 +197,15 @@ def _cut(batch, parts, mesh):
     """[rows, ...] -> [parts, rows / parts, ...]; every device cuts the rows that it holds, none
     moves.
     """
-    devices = rules.row_devices(mesh)
-    sharding = jax.sharding.NamedSharding(
-        mesh, jax.sharding.PartitionSpec(None, *rules.batch_sharding(mesh).spec)
+    devices = sharding.row_devices(mesh)
+    by_parts = jax.sharding.NamedSharding(
+        mesh, jax.sharding.PartitionSpec(None, *sharding.batch_sharding(mesh).spec)
     )
 
     def cut(x):
         held = x.reshape(devices, parts, -1, *x.shape[1:])
         return jax.lax.with_sharding_constraint(
-            held.swapaxes(0, 1).reshape(parts, -1, *x.shape[1:]), sharding
+            held.swapaxes(0, 1).reshape(parts, -1, *x.shape[1:]), by_parts
         )
 
     return jax.tree.map(cut, batch)
