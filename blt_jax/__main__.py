@@ -12,7 +12,7 @@ from pathlib import Path
 from blt_jax.config import nearest
 
 USAGE_EXIT_CODE = 2
-PACKAGES = ("launch", "experiments")  # inside this one in a wheel, beside it in a checkout
+PACKAGES = ("launch", "experiments")  # inside this one in a wheel, next to it in a checkout
 
 
 def importable(name: str) -> Path:
@@ -46,19 +46,21 @@ def commands(folder: Path) -> dict[str, str]:
 def main() -> int | None:
     launch, _ = (importable(name) for name in PACKAGES)
     known = commands(launch)
-    asked = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if asked in ("--help", "-h", "-help", "help"):
+    command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if command in ("--help", "-h", "-help", "help"):
         wide = max(map(len, known))
         print("usage: blt-jax COMMAND [--help] [--FLAG=VALUE ...]\n")
         for name, summary in known.items():
             print(f"  {name:<{wide}}  {summary}")
         return 0
     # A part of a command, such as bench.train_step, is for processes that the program starts.
-    if asked not in known and asked.partition(".")[0] not in known:
-        print(f"error: unknown command {asked!r}: {nearest(asked, list(known))}", file=sys.stderr)
+    if command not in known and command.partition(".")[0] not in known:
+        print(
+            f"error: unknown command {command!r}: {nearest(command, list(known))}", file=sys.stderr
+        )
         return USAGE_EXIT_CODE
     del sys.argv[1]
-    runpy.run_module(f"launch.{asked}", run_name="__main__", alter_sys=True)
+    runpy.run_module(f"launch.{command}", run_name="__main__", alter_sys=True)
     return 0
 
 

@@ -153,14 +153,14 @@ def stream(
     while done < max_new and not ended_B.all():
         count = min(steps, STEPS, max_new - done)
         before_B = ended_B
-        state, *made = advance(params, state, before_B, done, count, settings, plan=plan)
-        ids_BxS, closed_BxS, ended_B, made_steps = map(np.array, made)
+        state, *outputs = advance(params, state, before_B, done, count, settings, plan=plan)
+        ids_BxS, closed_BxS, ended_B, steps_taken = map(np.array, outputs)
         parts: list[tuple[list[int], list[bool]]] = []
         for row in range(rows):
             ids: list[int] = []
             closes: list[bool] = []
-            said = ids_BxS[row, :made_steps].tolist()
-            for id, closed in zip(said, closed_BxS[row].tolist(), strict=False):
+            row_ids = ids_BxS[row, :steps_taken].tolist()
+            for id, closed in zip(row_ids, closed_BxS[row].tolist(), strict=False):
                 if before_B[row] or id == eos:
                     break
                 new[row].append(id)
@@ -171,4 +171,4 @@ def stream(
                     break
             parts.append((ids, closes))
         yield parts
-        done += int(made_steps)
+        done += int(steps_taken)

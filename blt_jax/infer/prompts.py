@@ -34,5 +34,5 @@ def start(params: Params, plan: Plan, rows: list[np.ndarray], room: int) -> Stat
             for row, entropy_L in zip(rows, entropies, strict=True)
         ]
         lively = live.after(rows, entropies, plan.patching)
-    made = plan.model.prompt(params.model, rows, starts, plan, room)
-    return State(made.logits_BxV, made.state, patcher, lively)
+    prompted = plan.model.prompt(params.model, rows, starts, plan, room)
+    return State(prompted.logits_BxV, prompted.state, patcher, lively)

@@ -52,12 +52,13 @@ class Reading:
                 f"{self.folder}: has no tokenizer.json, without which a token model cannot read "
                 "text"
             )
-        made = bpe.Bpe(self._tokenizer)
-        if made.vocab > self.config.vocab:
+        tokenizer = bpe.Bpe(self._tokenizer)
+        if tokenizer.vocab > self.config.vocab:
             raise ConfigError(
-                f"{self._tokenizer}: {made.vocab} entries, but the model has {self.config.vocab}"
+                f"{self._tokenizer}: {tokenizer.vocab} entries, but the model has "
+                f"{self.config.vocab}"
             )
-        return made
+        return tokenizer
 
     def encode(self, text: bytes) -> np.ndarray:
         """The ids of a document, int32 [N]: BOS, `text` (bytes), EOS."""

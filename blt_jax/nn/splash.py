@@ -49,7 +49,7 @@ def attend(
 
 def _rows(q_BxGxRxLxC, k_BxGxLxC, v_BxGxLxC, segment_BxL, *, R, window, interpret):
     L = segment_BxL.shape[1]
-    one = masks.LocalMask((L, L), (window - 1, 0), 0) if window else masks.CausalMask((L, L))
+    mask = masks.LocalMask((L, L), (window - 1, 0), 0) if window else masks.CausalMask((L, L))
     block = next(b for b in (BLOCK, 256, LANES) if L % b == 0)
     queries, keys = (
         ("q", "q_dkv", "q_dq"),
@@ -57,7 +57,7 @@ def _rows(q_BxGxRxLxC, k_BxGxLxC, v_BxGxLxC, segment_BxL, *, R, window, interpre
     )
     sizes = kernel.BlockSizes(**{f"block_{name}": block for name in (*queries, *keys)})
     attention = kernel.make_splash_mqa_single_device(
-        masks.MultiHeadMask([one] * R), block_sizes=sizes, interpret=interpret
+        masks.MultiHeadMask([mask] * R), block_sizes=sizes, interpret=interpret
     )
     per_row = lambda q, k, v, s: jax.vmap(attention, (0, 0, 0, None))(
         q, k, v, kernel.SegmentIds(s, s)

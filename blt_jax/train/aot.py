@@ -40,7 +40,7 @@ class Program:
     seconds: float  # lowering and compiling
     arguments: int  # bytes of state and batch; the new state takes the place of the old
     temporaries: int  # bytes that the step needs besides
-    # bytes, the compiler's own figure; it may lie below arguments + temporaries. 0: it tells none
+    # bytes, the compiler's own figure; it may lie below arguments + temporaries. 0: not reported
     peak: int
     kernels: int  # calls of hand-written kernels (splash attention) in the program's text
     collectives: dict  # kind -> ops, times, bytes, largest (`collectives`)
@@ -59,10 +59,10 @@ def arguments(
     `positions`: of a row, bytes or tokens; `slots`: patch slots of a row, for a BLT.
     """
     state = abstract_state(run, mesh)
-    made = batch.abstract(
+    inputs = batch.abstract(
         run.model, run.train.rows, positions, slots, sharding.batch_sharding(mesh)
     )
-    return state, made, optimizer.schedule(run.optimizer, run.train.steps)
+    return state, inputs, optimizer.schedule(run.optimizer, run.train.steps)
 
 
 def compile_step(run: Run, mesh: jax.sharding.Mesh, positions: int, slots: int = 0) -> Program:
@@ -95,8 +95,8 @@ def compile_step(run: Run, mesh: jax.sharding.Mesh, positions: int, slots: int =
 
 def _exhausted(message):
     """The line that says how much is missing."""
-    found = re.search(r"[^.\n]*(?:exceed|Used|Attempting)[^\n]*", message)
-    return " ".join((found[0] if found else message.splitlines()[0]).split())[:300]
+    match = re.search(r"[^.\n]*(?:exceed|Used|Attempting)[^\n]*", message)
+    return " ".join((match[0] if match else message.splitlines()[0]).split())[:300]
 
 
 # ---------------------------------------------------------------- reading the program's text
@@ -131,20 +131,20 @@ def collectives(text: str) -> dict[str, dict[str, int]]:
     channel and one source: it counts once (those of `jax.shard_map` share a channel, but not their
     source). A loop runs as often as the compiler notes, else up to the one constant in its
     condition. A compiler may make its own of a collective, loops of permutes or an all-reduce for
-    an all-gather: what is told is what the text names.
+    an all-gather: counted is what the text names.
     """
     inside, entry = _computations(text)
     runs: dict[Any, tuple[int, int]] = {}  # (kind, channel or place): (bytes, times)
     largest: dict[str, int] = {}  # kind: bytes
 
     def walk(name, times):
-        one = inside.get(name, _Computation())
-        for place, (kind, size, array, channel) in enumerate(one.collectives):
+        computation = inside.get(name, _Computation())
+        for place, (kind, size, array, channel) in enumerate(computation.collectives):
             key = (kind, channel or (name, place))
             largest[kind] = max(largest.get(kind, 0), array)
             most = max((size, times), runs.get(key, (0, 0)), key=lambda run: run[0] * run[1])
             runs[key] = most if channel else (size, times + runs.get(key, (0, 0))[1])
-        for called, trips in one.calls:
+        for called, trips in computation.calls:
             if isinstance(trips, str):
                 limits = set(inside[trips].constants) if trips in inside else ()
                 trips = limits.pop() if len(limits) == 1 else 1
@@ -163,16 +163,16 @@ def collectives(text: str) -> dict[str, dict[str, int]]:
 
 def _computations(text):
     """({name: _Computation}, the entry's name)."""
-    inside, entry, one = {}, None, _Computation()
+    inside, entry, computation = {}, None, _Computation()
     for line in text.splitlines():
         header = _COMPUTATION.match(line)
         if header:
-            one = inside[header[2]] = _Computation()
+            computation = inside[header[2]] = _Computation()
             entry = header[2] if header[1] else entry
             continue
         constant = _CONSTANT.search(line)
         if constant:
-            one.constants.append(int(constant[1]))
+            computation.constants.append(int(constant[1]))
         operation = _OPERATION.search(line)
         if not operation:
             continue
@@ -182,18 +182,20 @@ def _computations(text):
             sizes = _array_bytes(operation[1])
             # A started collective also carries its operands: the largest array is the result.
             size = max(sizes) if operation[2].endswith("-start") else sum(sizes)
-            one.collectives.append(
+            computation.collectives.append(
                 (kind, size, max(sizes), channel and (channel[1], source and source[1]))
             )
         called = dict(_CALLED.findall(line))
         trips = _TRIPS.search(line)
-        for how, name in called.items():
-            if how == "body":
-                one.calls.append((name, int(trips[1]) if trips else called.get("condition", 1)))
-            elif how != "to_apply" or kind == "call":  # else the sum of a reduction
-                one.calls.append((name, 1))
+        for role, name in called.items():
+            if role == "body":
+                computation.calls.append(
+                    (name, int(trips[1]) if trips else called.get("condition", 1))
+                )
+            elif role != "to_apply" or kind == "call":  # else the sum of a reduction
+                computation.calls.append((name, 1))
         for branches in _BRANCHES.findall(line):
-            one.calls.extend((name.strip().lstrip("%"), 1) for name in branches.split(","))
+            computation.calls.extend((name.strip().lstrip("%"), 1) for name in branches.split(","))
     return inside, entry
 
 

@@ -178,7 +178,7 @@ class _Training:
         stop.
         """
         run, values = self.run, jax.device_get(values)
-        told = f"loss {values['loss']:.4g}, gradient {values['grad_norm']:.4g} at step {step}"
+        summary = f"loss {values['loss']:.4g}, gradient {values['grad_norm']:.4g} at step {step}"
         self.meter.add(values, wait)
         if (
             not values["good"]
@@ -191,12 +191,12 @@ class _Training:
                 else ""
             )
             raise Diverged(
-                f"{run.name}: {told}{skipped}; lower optimizer.learning_rate (now "
+                f"{run.name}: {summary}{skipped}; lower optimizer.learning_rate (now "
                 f"{run.optimizer.learning_rate:g}), "
                 "raise optimizer.warmup_steps, or set train.bad_step to 'skip'"
             )
         if not values["good"]:
-            self.say(f"skipped: {told}")
+            self.say(f"skipped: {summary}")
         drifted = self.drift and self.drift.count(int(values["text_bytes"]), int(values["patches"]))
         if drifted:
             self.say(f"step {step}: {drifted}")

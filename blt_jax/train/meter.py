@@ -65,7 +65,7 @@ class Meter:
         self._clock = time.monotonic()
 
     def state(self) -> dict[str, Any]:
-        """JSON-able; `Meter(..., saved=state)` goes on as this one would."""
+        """JSON-able; `Meter(..., saved=state)` goes on as this meter would."""
         keys = ("text_bytes", "seconds", "skipped", "in_a_row")
         return {key: getattr(self, key) for key in keys} | {"window": dict(self.window)}
 
@@ -98,10 +98,9 @@ class Meter:
         `values`; a new one begins.
 
         `bpb` is over the window's good steps; `grad_norm`, `norms` and `learning_rate` are the last
-        step's; `model` holds the means per step of the model's own metrics. `speed` is what a
-        clock measured. FLOP/s count text bytes really read, training as 3
-        x forward ("executed": whole rows with what is recomputed); `mfu_exact` is there for chips
-        in `flops/hardware.py`.
+        step's; `model` holds the means per step of the model's own metrics. `speed` is what a clock
+        measured. FLOP/s count text bytes really read, training as 3 x forward ("executed": whole
+        rows with what is recomputed); `mfu_exact` is there for chips in `flops/hardware.py`.
         """
         window, self.window = self.window, dict.fromkeys(_SUMS, 0)
         rows, row = self.run.train.rows * window["steps"], self.header
@@ -182,7 +181,7 @@ def _own(values):
 
 
 def _memory():
-    """Most bytes in use so far: of our first device where it tells, else of this process."""
+    """Most bytes in use so far: of our first device where it reports them, else of this process."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("peak_bytes_in_use", process_memory())
 
