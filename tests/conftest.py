@@ -44,6 +44,17 @@ LONG = (
 )  # folders of files that take a minute or more
 
 
+DEFAULT = "not faults and not slow"  # of setup.cfg
+
+
+def pytest_configure(config):
+    """Files and folders named on the command line run whole, their slow tests too."""
+    words = [word for word in config.invocation_params.args if not str(word).startswith("-")]
+    named = [word for word in words if Path(str(word).split("::")[0]).exists()]
+    if named and config.option.markexpr == DEFAULT:
+        config.option.markexpr = "not faults"
+
+
 def pytest_collection_modifyitems(items):
     """Long files first, so that none is left alone at the end."""
     tests = Path(__file__).parent

@@ -8,6 +8,8 @@ import pytest
 
 from tests.faults import runs
 
+pytestmark = pytest.mark.slow
+
 FAMILY = "bytes"
 
 

@@ -104,6 +104,7 @@ def show(family, told, ended):
         print(f"    {moment:10} {sent.name}: exit code {code}, from checkpoint {before} to {after}")
 
 
+@pytest.mark.slow
 def test_killed_and_continued(study):
     show("bytes", *kills(study, "bytes", ("start", "save", "evaluation"), random.Random(1)))
 

@@ -71,6 +71,7 @@ def test_how_the_child_ends(body, code, line):
     assert done.returncode == code and done.stderr.startswith(f"error: {line}"), done
 
 
+@pytest.mark.slow
 def test_two_processes_of_four_devices_equal_one_of_eight(study, four):
     assert runs.finish(study, "blt", "eight", *MESH, devices=8) == 0
     difference = runs.largest_difference(runs.outcome(four), runs.outcome(study / "eight"))
@@ -90,6 +91,7 @@ def test_two_processes_of_four_devices_equal_one_of_eight(study, four):
     )
 
 
+@pytest.mark.slow
 def test_one_is_lost_and_the_study_is_in_a_bucket(study, four, tmp_path):
     """As on a TPU pod. What was continued has the numbers of the undisturbed run on a disk, bit for
     bit.
@@ -108,6 +110,7 @@ def test_one_is_lost_and_the_study_is_in_a_bucket(study, four, tmp_path):
         assert runs.outcome(remote) == runs.outcome(four)
 
 
+@pytest.mark.slow
 def test_lost_then_stopped_then_on_other_devices(study):
     # One is killed: the other stops by itself, with a clear line, within a stated time.
     first, second = together(study, "bytes", "two", devices=1)

@@ -16,6 +16,8 @@ from blt_jax.families.lm.config import Lm
 from blt_jax.flops import differences, executed_row, per_byte, trace, training
 from tests.flops.programs import B, forward, shapes, with_gradient
 
+pytestmark = pytest.mark.slow
+
 
 def spacebyte(size):
     return dataclasses.replace(

@@ -26,6 +26,8 @@ from blt_jax.flops import executed_row
 from blt_jax.flops.executed import ATTENTIONS
 from tests.flops.programs import B, forward, shapes, with_gradient
 
+pytestmark = pytest.mark.slow
+
 FLOAT32 = 1e-6  # relative; XLA adds its counts in float32
 WIDE = Stack(2, 128, 4, kv_heads=2, window=16, ffn=256)
 LATENT = dataclasses.replace(WIDE, window=0, width=256, ffn=512)

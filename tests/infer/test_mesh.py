@@ -6,6 +6,8 @@ import pytest
 
 from tests import eight
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def told():

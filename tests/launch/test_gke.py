@@ -311,6 +311,7 @@ def test_killed_after_each_submission(config, cluster, tmp_path):  # noqa: F811
     assert there() == sorted([first, second])
 
 
+@pytest.mark.slow
 def test_a_study_from_one_command_given_twice(config, cluster, tmp_path):  # noqa: F811
     """The workloads really run, on this machine, on a study in a bucket: preparation here, a run,
     its report.

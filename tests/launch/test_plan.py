@@ -134,6 +134,7 @@ def test_fewest_devices_hold_it_and_half_of_them_do_not():
         assert forecast.fewest_devices(pinned, machine) == 4 * count
 
 
+@pytest.mark.slow
 def test_a_slice_without_its_compiler(tmp_path):
     """Forced host devices: a word about it, the shardings' bytes, the collectives. With libtpu: the
     TPU's own.

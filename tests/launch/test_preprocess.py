@@ -165,6 +165,7 @@ def killed(processes, folder, rng):
     return sum(process.wait() == -signal.SIGKILL for process in processes)
 
 
+@pytest.mark.slow
 def test_array_jobs_killed_at_will(tmp_path, model):
     """Processes of every stage, killed while they write and started again: the files of one
     undisturbed process.

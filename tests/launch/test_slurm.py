@@ -70,6 +70,7 @@ def last_mark(study, name):
     return log_marks.last(study / "runs" / name / "log.txt")[0]
 
 
+@pytest.mark.slow
 def test_a_study_through_slurm(cluster, config, tmp_path):
     study = tmp_path / "study"
     options = ("--engine=slurm", "--slurm.nodes=2", "--slurm.partition=low")

@@ -108,7 +108,7 @@ def test_a_study_leaves_its_contract(studied):
         assert (study / name).stat().st_size > 0
     page = (study / "report" / "index.html").read_text()
     assert "http://" not in page and "https://" not in page and "one seed" in page
-    assert "Under noise" in page and "UpperCase" in page and "The patch threshold as a dial" in page
+    assert "Under noise" in page and "UpperCase" in page and "Along patch thresholds" in page
     assert {p.name for p in (study / "evaluations").iterdir()} == {"blt.json", "bpe.json"}
     for name, result in results(study).items():
         files = {p.name for p in (study / "runs" / name).iterdir()}
@@ -135,6 +135,7 @@ def test_again_recomputes_nothing(studied):
     assert before == {p: p.stat().st_mtime_ns for p in made()}
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_continued(studied, tmp_path):
     """In a bucket, and no disk outlives a process: the numbers are those of the undisturbed study,
     on a disk, bit for bit. The hard kill comes while runs train.

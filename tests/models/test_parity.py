@@ -55,7 +55,13 @@ def _mean_loss(params, batch, config):
     return -jnp.take_along_axis(logp, batch["ids_BxL"][:, 1:, None], axis=-1).mean()
 
 
-@pytest.mark.parametrize("name", [*hf_fixture.BLT_NAMES, "llama_gqa"])
+QUICK = ("blt_entropy", "llama_gqa")  # of gradients: the other fixtures are slow
+ALL = [*hf_fixture.BLT_NAMES, "llama_gqa"]
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ALL]
+)
 def test_gradients(name):
     config, weights, io, meta = hf_fixture.load(name)
     model, _ = hf_fixture.configs(config)

@@ -15,6 +15,8 @@ from blt_jax.families import network
 from tests import eight
 from tests.parallel.eight_devices import BLT, LM, ROWS, L, P
 
+pytestmark = pytest.mark.slow
+
 # Largest difference over the largest value of the same array, after 3 steps at a rate of 1e-2; and
 # of a loss. float32 has 6e-8; what is left are sums in another order, through 3 steps of Adam.
 # Measured: 3e-6 and 7e-7.

@@ -88,7 +88,10 @@ def run_of(model, **train):
     return Run(name="x", family="x", size="x", model=model, **paths, **kind)
 
 
-@pytest.mark.parametrize("name, remat", [("lm", "none"), ("lm", "full"), ("blt", "full")])
+@pytest.mark.parametrize(
+    "name, remat",
+    [("lm", "none"), ("lm", "full"), pytest.param("blt", "full", marks=pytest.mark.slow)],
+)
 def test_memory_is_near_a_compiled_step(name, remat):
     model, positions, slots = MODELS[name]
     run = run_of(

@@ -38,7 +38,13 @@ class StopAt(Undisturbed):
         return self.looks <= 0
 
 
-@pytest.mark.parametrize("kind", runs.FAMILIES)
+QUICK = ("bytes", "spacebyte")  # one without patches and one with; the others are slow
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in runs.FAMILIES],
+)
 def test_stopped_and_continued_equals_undisturbed(study, kind):
     train(run(kind), study / f"{kind}-whole")
     folder = study / f"{kind}-stopped"

@@ -71,7 +71,9 @@ def stepped(run):
     return jax.device_get((state["params"], metrics))
 
 
-@pytest.mark.parametrize("name, device_rows", [("lm", 2), ("blt", 1)])
+@pytest.mark.parametrize(
+    "name, device_rows", [("lm", 2), pytest.param("blt", 1, marks=pytest.mark.slow)]
+)
 def test_rows_a_few_at_a_time(name, device_rows):
     """Every parameter. The first step of Adam is the sign of the gradient, near enough; with a
     larger eps an entry whose gradient is rounding noise hardly moves, where it would else move
