@@ -37,7 +37,7 @@ SUITES = {  # name: its module
     "data": "loading",
     "packing": "packing",
     "entropy": "entropies",
-    "generate": "generation",
+    "generate": "decoding",
 }
 
 

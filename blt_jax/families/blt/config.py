@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from blt_jax.config import BYTE_VOCAB, Stack, choice, need
 from blt_jax.families import INIT_FACTORS, Model, Plan, Prompted
-from blt_jax.families.published import LATENT, LOCAL, WINDOW
+from blt_jax.families.published_shapes import LATENT, LOCAL, WINDOW
 from blt_jax.flops.breakdown import Placed
 from blt_jax.flops.executed import Row as ExecutedRow
 from blt_jax.flops.memory import Row as MemoryRow
