@@ -77,7 +77,17 @@ def check(name, program, **how):
     assert all(type(value) is int for value in expected.as_dict().values())
 
 
-@pytest.mark.parametrize("name", CASES)
+# Of the nine pairs of cross-attentions three are quick: each form once.
+SLOW = {
+    f"blt, {encoder}, {decoder}"
+    for encoder in ("none", "last", "all")
+    for decoder in ("none", "first", "all")
+} - {"blt, none, none", "blt, last, all", "blt, all, first"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in CASES]
+)
 def test_equals_the_jaxpr_to_the_unit(name):
     check(name, forward, attention="banded")
     check(name, with_gradient, attention="banded")
@@ -99,8 +109,8 @@ def test_attention_of_any_window(backend, length):
     q, kv = (jax.ShapeDtypeStruct((B, length, heads, C), jnp.float32) for heads in (H, G))
     segment = jax.ShapeDtypeStruct((B, length), jnp.int32)
     for window in {0, 1, 2, 8, 128, 129, 130, 257, length - 1, length, 999}:
-        attend = lambda q, k, v, segment: attention.attend(q, k, v, segment, window, backend)  # noqa: B023, E731
-        loss = lambda *args: attend(*args).sum()  # noqa: B023, E731
+        attend = lambda q, k, v, segment: attention.attend(q, k, v, segment, window, backend)  # noqa: B023
+        loss = lambda *args: attend(*args).sum()  # noqa: B023
         model = Lm(Stack(1, H * C, H, kv_heads=G, ffn=1, window=window))
         for training, program in ((False, attend), (True, jax.value_and_grad(loss, (0, 1, 2)))):
             found = trace.count(jax.jit(program), q, kv, kv, segment).flops
