@@ -27,6 +27,18 @@ def count(value: float | None) -> str:
     return brief(value)
 
 
+def cell(value: float | None) -> str:
+    """1.26B, 48,128, 7841, 0.0512: a number in a wide table, whole ones below 10,000 as they are."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, int) and value < 10_000:
+        return str(value)
+    for limit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if limit <= value < 1e15:
+            return f"{value / limit:.3g}{letter}"
+    return f"{value:,.0f}" if 1e3 <= value < 1e6 else f"{value:.3g}"
+
+
 def percent(value: float, digits: int = 0) -> str:
     """-12% of -0.12."""
     return f"{value:.{digits}%}"

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from blt_jax.parallel.topology import Topology
+from blt_jax.scaling import number_format
 from blt_jax.study.grid import PlannedRun
 
 GIB = 2**30
@@ -46,23 +47,11 @@ class Listing:
         for row in self.rows:
             table.add_row(
                 *(
-                    value if isinstance(value, str) else _short_number(value)
+                    value if isinstance(value, str) else number_format.cell(value)
                     for value in row.values()
                 )
             )
         return table
-
-
-def _short_number(value: float | None) -> str:
-    """1.26e9 as 1.26B up to trillions; larger and smaller numbers in their own form."""
-    if value is None:
-        return "-"
-    if isinstance(value, int) and value < 10_000:
-        return str(value)
-    for limit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if limit <= value < 1e15:
-            return f"{value / limit:.3g}{letter}"
-    return f"{value:,.0f}" if 1e3 <= value < 1e6 else f"{value:.3g}"
 
 
 # ---------------------------------------------------------------- runs
