@@ -28,7 +28,7 @@ def count(value: float | None) -> str:
 
 
 def cell(value: float | None) -> str:
-    """1.26B, 48,128, 7841, 0.0512: a number in a wide table, whole ones below 10,000 as they are."""
+    """1.26B, 48,128, 7841, 0.0512: for a wide table; whole numbers below 10,000 as they are."""
     if value is None:
         return NOTHING
     if isinstance(value, int) and value < 10_000:
