@@ -6,8 +6,7 @@ float32. The backend is chosen once per program, from the platform that it is co
 
 - "blockwise" (CPU): a loop over pairs of blocks that keeps scores in the cache (`blockwise.py`).
 - "banded" (GPU): every block of queries against the key blocks that its window reaches, all at
-  once; without a
-  window every query against every key.
+  once; without a window every query against every key.
 - "splash" (TPU): the Pallas kernel that ships with jax (`splash.py`): windows and segments, no
   score in memory.
 """

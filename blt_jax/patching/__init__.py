@@ -31,9 +31,8 @@ RULES = {
     "bpe": "blt_jax.patching.delimiter:Delimiter",
 }
 
-TYPICAL_SIZE = (
-    6.0  # bytes per patch where nothing says more: that of space patches of English prose
-)
+# Bytes per patch where nothing says more: that of space patches of English prose.
+TYPICAL_SIZE = 6.0
 
 
 class Rule:
