@@ -4,6 +4,7 @@
 """
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from blt_jax.study.overrides import check_overrides, config_path, suggestion
 flags.disclaim_key_flags()  # what is defined here belongs to the command that asked for it
 
 USAGE_EXIT_CODE = 2
+BROKEN_PIPE_EXIT_CODE = 141  # as a shell says of SIGPIPE
 FOLDERS = {"workdir", "output", "compile_cache"}
 _NO_CONFIG: set[str] = set()  # boolean flags with which the command needs no --config
 EXPERIMENTS = Path(experiments.__path__[0])  # what `--config=NAME` means
@@ -54,6 +56,9 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
+        except BrokenPipeError:  # whoever read what we print has seen enough, as in `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it yet
+            return BROKEN_PIPE_EXIT_CODE
         except Exception as error:
             line = explain(error)
             if line is None:

@@ -171,7 +171,7 @@ def threshold_sweep(
 
     Raises ConfigError for a model whose patches ask for no threshold.
     """
-    if model.patching is None or not model.patching.needs_entropies:
+    if model.patching is None or not model.patching.has_threshold:
         raise ConfigError(
             f"{model.folder}: a threshold can be set only where entropies cut patches"
         )

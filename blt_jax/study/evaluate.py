@@ -62,7 +62,7 @@ def facts(model: Model, label: str) -> Evaluation:
         "unit": model.config.unit,
         "parameters": analytic.parameters(model.config)["non_embedding"],
         "context": model.context,
-        "threshold": patching.threshold if patching and patching.needs_entropies else None,
+        "threshold": patching.threshold if patching and patching.has_threshold else None,
     }
 
 
@@ -90,7 +90,8 @@ def of_texts(
         | {name: [document.labels[name] for document in documents] for name in texts.LABELS}
     )
     parts["flops_per_byte"] = texts.flops_per_byte(model, columns)
-    if thresholds and parts["flops_per_byte"]["entropy_model"]:
+    solvable = model.patching is not None and model.patching.has_threshold
+    if thresholds and solvable and parts["flops_per_byte"]["entropy_model"]:
         if thresholds == AUTO:
             thresholds = texts.thresholds(model, data)
         tell = progress.task(f"{label}, thresholds")

@@ -176,7 +176,7 @@ def sample(
     for name, fact in facts.items():
         if fact.patching is not None:
             starts = document_starts(store, document, fact.patching)[begin + 1 : end + 1]
-            threshold = fact.patching.threshold if fact.patching.needs_entropies else None
+            threshold = fact.patching.threshold if fact.patching.has_threshold else None
             families[name] = {
                 "label": study.families[name].label or name,
                 "starts": np.flatnonzero(starts).tolist(),

@@ -1,6 +1,7 @@
 """Command lines: what a person gets wrong is one line, with the nearest known key."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,9 @@ def main(argv):
             raise KeyError("our own mistake")
         case "saved":
             return 42
+        case "pipe":
+            for _ in range(100_000):
+                print("a line that nobody reads")
     print(_CONFIG.value.train.steps, _CONFIG.value.rate, _CONFIG.value.name, _CONFIG.value.sizes)
 
 if __name__ == "__main__":
@@ -193,8 +197,10 @@ def command(tmp_path):
     (tmp_path / "experiment.py").write_text(EXPERIMENT)
     (tmp_path / "thing.py").write_text(COMMAND)
 
-    def call(*argv):
+    def call(*argv, through=""):
         call = [sys.executable, "-m", "thing", *argv]
+        if through:
+            call = ["bash", "-c", f"{shlex.join(call)} | {through}"]
         env = os.environ | {"PYTHONPATH": str(EXPERIMENTS.parent)}  # this checkout's
         return subprocess.run(
             call, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
@@ -240,6 +246,11 @@ def test_errors_are_one_line(command, argv, start):
 def test_a_bug_keeps_its_traceback(command):
     failed = command("--config=experiment.py", "--raise=bug")
     assert failed.returncode == 1 and "Traceback" in failed.stderr
+
+
+def test_a_reader_who_leaves_is_no_error(command):
+    seen = command("--config=experiment.py", "--raise=pipe", through="head -n 1")
+    assert seen.stdout == "a line that nobody reads\n" and seen.stderr == "", seen.stderr
 
 
 def test_help_is_the_docstring_and_the_own_flags(command):
