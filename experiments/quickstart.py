@@ -5,7 +5,7 @@
 Three families, three sizes, three budgets: 27 runs on the text of Python's own standard library,
 plus the tokenizer and the entropy model that they need. One seed, tiny models: it shows the method
 and the report, and settles nothing about BLT. The best size lies between the sizes at every budget,
-but for BPE and SpaceByte at the smallest one. 11 minutes on two cores.
+but for BPE and SpaceByte at the smallest one. 9 to 16 minutes on two cores.
 
 Learning rates come from the same small search for each family (experiments/quickstart_rates.py: the
 medium model, 2.5e11 FLOPs, one seed; validation BPB at 4e-3, 8e-3, 1.6e-2, 3.2e-2):
