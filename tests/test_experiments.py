@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from blt_jax.config import ConfigError
 from blt_jax.families.blt.config import Blt
 from blt_jax.record import build, fingerprint
 from blt_jax.study import grid
@@ -110,3 +111,12 @@ def test_tokenization_grid():
         re.fullmatch(rf"../../tokenizer/{family}/tokenizer.json", path)
         for family, path in paths.items()
     )
+
+
+def test_an_entropy_model_without_a_window_is_refused_before_it_is_trained():
+    config = quickstart.get_config()
+    config.entropy_model.size.model.stack.window = 0
+    with pytest.raises(ConfigError, match=r"needs a window \(stack.window\)"):
+        build(Study, config.to_dict())
+    del config.families["blt"]  # no other family reads entropies
+    build(Study, config.to_dict())

@@ -127,3 +127,10 @@ class Study:
             entropy.kind,
             "the entropy model is a byte LM (kind 'lm', unit 'byte')",
         )
+        patchings = [f.patching for f in self.families.values() if f.patching is not None]
+        need(
+            entropy.context_reach is not None or not any(p.needs_entropies for p in patchings),
+            "entropy_model.size.model",
+            entropy.describe(),
+            "needs a window (stack.window): an entropy must depend on a bounded number of bytes",
+        )

@@ -86,7 +86,7 @@ def test_an_entropy_model_told_to_stop_leaves_no_plan(tmp_path):
         name="stopped",
         families={"blt": blt},
         budgets=(1e9,),
-        entropy_model=EntropyModel(Size(Lm(STACK), 1e-2)),
+        entropy_model=EntropyModel(Size(Lm(WINDOWED), 1e-2)),
         data=Data(texts(tmp_path), max_bytes=40_000, validation_max_bytes=4_000, row_bytes=256),
     )
     folder = tmp_path / "study"
@@ -103,7 +103,7 @@ def test_families_have_tokenizers_of_their_own(tmp_path):
             "own": tokens(420, Tokenizer(vocab=420)),
         },
         budgets=(1e9,),
-        entropy_model=EntropyModel(Size(Lm(STACK), 1e-2)),
+        entropy_model=EntropyModel(Size(Lm(WINDOWED), 1e-2)),
         data=Data(input=texts(tmp_path), row_bytes=256),
         tokenizer=Tokenizer(vocab=300),
     )
@@ -186,7 +186,7 @@ def test_mixture_in_facts_and_plans(tmp_path, capsys):
         name="mixture",
         families={"blt": small},
         budgets=(1e10, 4e10),
-        entropy_model=EntropyModel(Size(Lm(STACK), 1e-2)),
+        entropy_model=EntropyModel(Size(Lm(WINDOWED), 1e-2)),
         data=Data(row_bytes=512, weights="word2=3,word12=0"),
     )
     store = scored(tmp_path)
