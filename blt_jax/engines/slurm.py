@@ -56,7 +56,7 @@ class Slurm(Engine):
 
     @property
     def options(self) -> list[str]:
-        """What sbatch is told for every job."""
+        """The sbatch options of every job."""
         named = {"partition": self.partition, "account": self.account, "time": self.time}
         named |= {"constraint": self.constraint, "cpus-per-task": str(self.cpus or "")}
         given = [f"--{name}={value}" for name, value in named.items() if value]

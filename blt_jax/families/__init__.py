@@ -163,7 +163,8 @@ class Model:
 
     def losses(self, params: Any, batch: "Batch", compute: "Compute") -> Losses:
         """Cross-entropy of the targets, what else training minimises, and metrics."""
-        head = importlib.import_module("blt_jax.families.head")
+        from blt_jax.families import head
+
         return Losses(head.losses(params, batch, self, compute), 0.0, {})
 
     def scaled_stack(self, path: tuple[str, ...]) -> Stack:

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import optax
 
 from blt_jax.batch import Batch
-from blt_jax.families import Model
 from blt_jax.nn.block import tied_head, untied_head
 from blt_jax.nn.compute import Compute
 from blt_jax.nn.constraints import by_rows, constrain
@@ -31,7 +30,7 @@ def positions_at_a_time(positions: int, vocab: int) -> int:
     return -(-positions // parts)
 
 
-def losses(params: Any, batch: Batch, config: Model, compute: Compute) -> jax.Array:
+def losses(params: Any, batch: Batch, config: Any, compute: Compute) -> jax.Array:
     """Nats of each target, float32 [B, L], whatever the mask says."""
     x_BxLxD = config.module(compute).apply({"params": params}, batch, head=False)
     weights, targets_BxL = _weights(params, config), batch["targets_BxL"]
@@ -61,7 +60,7 @@ def losses(params: Any, batch: Batch, config: Model, compute: Compute) -> jax.Ar
     return by_rows(in_parts, weights, x_BxLxD, targets_BxL)
 
 
-def logits(params: Any, x_BxLxD: jax.Array, config: Model, compute: Compute) -> jax.Array:
+def logits(params: Any, x_BxLxD: jax.Array, config: Any, compute: Compute) -> jax.Array:
     """Logits [B, L, V], float32, of the states that a model returns without its head."""
     return _logits(_weights(params, config), x_BxLxD, config, compute)
 

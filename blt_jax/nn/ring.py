@@ -1,8 +1,8 @@
 """Keys and values of the newest positions, for attention one position at a time.
 
 A `Ring` has W slots, and the slot of a time step is its number modulo W, the same for all rows:
-that writes in place, where a slot for each row would scatter. What a slot holds for a row is told
-by its position in that row, so that rows may have prompts of any lengths, and may leave steps out.
+that writes in place, where a slot for each row would scatter. The position of a row says what
+a slot holds for it, so that rows may have prompts of any lengths, and may leave steps out.
 A prompt's end has step -1, its last W positions fill the ring. A slot is read where its position is
 at least the oldest that a query may see.
 """

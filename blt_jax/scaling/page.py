@@ -209,7 +209,7 @@ def _lead(
         first = begun.get(frozenset((a, b)))
         if first is None:
             first = Markup("<b>{}</b> against <b>{}</b>:").format(view.label(a), view.label(b))
-            said = said if any(said) else [laws.law(name).silence for name in results]
+            said = said if any(said) else [laws.law(name).default_lead for name in results]
         text = Markup(" ").join([first, *(sentence for sentence in said if sentence)])
         paragraphs.append(Markup(_signs(text)))
     return paragraphs

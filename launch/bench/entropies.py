@@ -8,7 +8,7 @@ compiled program on one ready batch of the same shape; its bytes are all ids of 
 timed in turn, ROUNDS times; `least` and `most` are the rounds' ratios. `by_cpu_time`, on CPU, is
 the ratio of CPU seconds instead: neighbours on the machine disturb it less.
 
-What the pipeline loses is told: `ids_per_byte` counts padding, repeated context, BOS and EOS,
+Losses of the pipeline: `ids_per_byte` counts padding, repeated context, BOS and EOS,
 `waited` is the share of its time in which no batch was ready. FLOPs are those of the forward by the
 `exact` convention; `share_of_matmul` is over a large square matrix product in the same run.
 """

@@ -135,7 +135,7 @@ def test_answer_at_an_inference_cost_takes_longer_patches(found):
 
 
 def test_answers_say_where_they_leave_the_runs(found):
-    assert "patch size that can be told of is the best" in patch_laws.answer(found, 1e14).words
+    assert "patch size within reach is the best" in patch_laws.answer(found, 1e14).words
     assert "extrapolated" in patch_laws.answer(found, 1e23).words
     with pytest.raises(
         ConfigError, match="inference = 1e\\+20 FLOPs per byte: the runs can tell of"

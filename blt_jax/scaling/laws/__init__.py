@@ -130,7 +130,7 @@ class Law:
     builds_on: tuple[str, ...] = ()  # laws whose results `fit` gets
     in_report: bool = True  # wherever the table has the fields; False: only if asked by name
     nothing: Any = None  # the result where nothing could be fitted
-    silence: str = ""  # of two families, in the page's first lines where no law says a word
+    default_lead: str = ""  # of two families, in the page's first lines where no law says a word
 
     def needed(self, options: Options) -> tuple[str, ...]:
         """Fields that a fit with these options needs."""

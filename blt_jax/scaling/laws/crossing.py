@@ -152,7 +152,7 @@ class CrossingLaw(laws.Law):
     options = frontier.Frontier.options
     builds_on = ("frontier",)
     nothing: Mapping[str, Any] = {}
-    silence = "no frontier law for both, so no comparison at equal BPB (see below)."
+    default_lead = "no frontier law for both, so no comparison at equal BPB (see below)."
 
     def needed(self, options: laws.Options) -> tuple[str, ...]:
         """As the frontiers."""

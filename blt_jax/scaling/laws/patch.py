@@ -207,9 +207,7 @@ def answer(fit: PatchFit, budget: float, inference: float | None = None) -> Answ
     words = []
     if patch_X[best] in (patch_X.min(), patch_X.max()):
         edge = "largest" if patch_X[best] == patch_X.max() else "smallest"
-        words.append(
-            f"the {edge} patch size that can be told of is the best: the optimum may lie beyond"
-        )
+        words.append(f"the {edge} patch size within reach is the best: the optimum may lie beyond")
     if not smallest <= params_X[best] <= largest:
         words.append("the size is extrapolated")
     if not fit.joint.range["data"][0] <= data_X[best] <= fit.joint.range["data"][1]:
