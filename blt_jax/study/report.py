@@ -16,7 +16,7 @@ from blt_jax import storage
 from blt_jax.scaling import law_fit, page
 from blt_jax.scaling.looks import Look, looks
 from blt_jax.scaling.number_format import number
-from blt_jax.study import evaluation_figures, evaluation_results, results, run_figures
+from blt_jax.study import cautions, evaluation_figures, evaluation_results, results, run_figures
 from blt_jax.study import folder as study_folder
 from blt_jax.study.results import Comparison, Point
 
@@ -47,7 +47,9 @@ def write(study: Path | str) -> Path:
         for family in own_looks
     }
     evaluated = _evaluated(folder, own_looks)
-    comparisons = _comparisons(points, own_looks)
+    labels = {family: look.label for family, look in own_looks.items()}
+    warnings = cautions.cautions(plan, points, headers, labels)
+    comparisons = _comparisons(points, own_looks, cautions.barred(warnings))
     out = folder / study_folder.REPORT
     storage.make_folder(out)
     storage.write_bytes(out / "points.csv", _csv(points).encode())
@@ -61,6 +63,7 @@ def write(study: Path | str) -> Path:
         "comparisons": [dataclasses.asdict(comparison) for comparison in comparisons],
         "timing": {p.name: p.result["timing"] for p in points},
         "warnings": {p.name: p.result["warning"] for p in points if "warning" in p.result},
+        "cautions": [dataclasses.asdict(caution) for caution in warnings],
         "evaluations": law_fit.as_json(evaluations),
     }
     shown = {
@@ -120,8 +123,13 @@ def _figures(
     return figures
 
 
-def _comparisons(points: Sequence[Point], families: Iterable[str]) -> list[Comparison]:
-    """Every pair of families at the largest budget that both have reached, best sizes."""
+def _comparisons(
+    points: Sequence[Point], families: Iterable[str], barred: Mapping[str, str]
+) -> list[Comparison]:
+    """Every pair of families at the largest budget that both have reached, best sizes.
+
+    Nothing is claimed of the families in `barred`.
+    """
     comparisons = []
     for pair in combinations(families, 2):
         a, b = (
@@ -130,7 +138,11 @@ def _comparisons(points: Sequence[Point], families: Iterable[str]) -> list[Compa
         )
         common = sorted(a.keys() & b.keys())
         if common:
-            comparisons.append(results.compare(a[common[-1]], b[common[-1]], common[-1]))
+            comparison = results.compare(a[common[-1]], b[common[-1]], common[-1])
+            if set(pair) & barred.keys():
+                words = "no comparison is claimed, see the warnings below"
+                comparison = dataclasses.replace(comparison, claim=False, words=words)
+            comparisons.append(comparison)
     return comparisons
 
 
